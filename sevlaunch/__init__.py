@@ -1,0 +1,6 @@
+"""sevlaunch: AMD SEV, SEV-ES and SEV-SNP guests on QEMU, without libvirt.
+
+Data flows one way: profile and host -> plan -> argv -> guest -> evidence.
+"""
+
+__version__ = "0.1.0"

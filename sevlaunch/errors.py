@@ -1,0 +1,134 @@
+"""Every error that sevlaunch raises on purpose.
+
+::
+
+    SevlaunchError            exit code 1: the command ran and the answer is no
+    +-- UsageError            2: the command was called wrongly
+    +-- ProfileError          3: the profile is refused
+    +-- HostError             4: this host can't run it
+    +-- QemuError             5: QEMU failed
+    |   +-- QmpError          5: QEMU answered a QMP command with an error, or not in QMP
+    +-- GuestTimeout          6: a limit passed
+    +-- GuestNotFound         1: no guest of that name
+    +-- NameTaken             1: a guest of that name runs already
+
+A message says what was wanted and what was found; the hint says what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and where.
+
+    ``location`` is ``file:line:column`` (or the option that set the value), ``path`` the dotted
+    path in the profile, ``hint`` what to do about it. Each may be empty.
+    """
+
+    message: str
+    location: str = ""
+    path: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = ": ".join(part for part in (self.location, self.path, self.message) if part)
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class SevlaunchError(Exception):
+    """Root of all errors of sevlaunch.
+
+    :param message: what was wanted and what was found.
+    :param hint: the next step for the user, or empty.
+    :param problems: the single findings, where there are several.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {problem}" for problem in self.problems)]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(SevlaunchError):
+    """The command, or a library call, was made wrongly."""
+
+    exit_code = 2
+
+
+class ProfileError(SevlaunchError):
+    """The profile is refused; ``problems`` has every reason."""
+
+    exit_code = 3
+
+    def __str__(self) -> str:
+        # A profile's mistakes stand at the start of the line, as a compiler prints them, so that editors jump there.
+        lines = [str(problem) for problem in self.problems] or [self.message]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class HostError(SevlaunchError):
+    """This host can't run the guest; ``problems`` has everything that is missing."""
+
+    exit_code = 4
+
+
+class QemuError(SevlaunchError):
+    """QEMU did not start, died, or did not do what it was asked.
+
+    :param stderr: the last lines that QEMU printed.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, hint: str = "", stderr: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.stderr = tuple(stderr)
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  qemu: {line}" for line in self.stderr)]
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class QmpError(QemuError):
+    """A QMP command failed.
+
+    :param error_class: QMP's class of the error, such as ``GenericError``; empty where the
+        connection itself failed.
+    """
+
+    def __init__(self, message: str, *, error_class: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.error_class = error_class
+
+
+class GuestTimeout(SevlaunchError):
+    """Something did not happen within its limit."""
+
+    exit_code = 6
+
+
+class GuestNotFound(SevlaunchError):
+    """No guest of that name is known here."""
+
+
+class NameTaken(SevlaunchError):
+    """A guest of that name runs already, or is being started."""

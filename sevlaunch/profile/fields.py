@@ -1,0 +1,181 @@
+"""Field types of a profile: paths, sizes, policies, binary values and port forwards, with their checks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
+from sevlaunch.units import parse_size
+
+SEV_CERTIFICATE_BYTES = 2084
+SEV_SESSION_BYTES = 128
+
+
+def _refuse(message: str) -> PydanticCustomError:
+    # The message goes through a template of its own, so that braces in it stay as they are.
+    return PydanticCustomError("profile", "{message}", {"message": message})
+
+
+def _absolute_path(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _refuse(f"wanted a path, found {value!r}")
+    return str(Path(getattr(value, "base", Path.cwd())) / value)
+
+
+def _size(value: object) -> int:
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise _refuse(str(error)) from error
+    if size <= 0:
+        raise _refuse(f"wanted a size above 0, found {value!r}")
+    return size
+
+
+def _policy(policy_format: PolicyFormat) -> BeforeValidator:
+    def parse(value: object) -> int:
+        try:
+            return parse_policy(value, policy_format)
+        except ValueError as error:
+            raise _refuse(str(error)) from error
+
+    return BeforeValidator(parse)
+
+
+def _policy_schema(policy_format: PolicyFormat) -> WithJsonSchema:
+    names = [*policy_format.bits]
+    return WithJsonSchema(
+        {
+            "description": f"{policy_format.title} guest policy: a number, or names of bits",
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {"anyOf": [{"enum": names}, {"pattern": rf"^{policy_format.version}-\d+\.\d+$"}]},
+                },
+            ],
+        }
+    )
+
+
+def read_blob(value: object, size: int, what: str) -> bytes:
+    """``size`` bytes given inline as base64, or as the path of a file that holds them raw or as base64.
+
+    The two can't be mistaken for each other: only text that decodes to exactly ``size`` bytes counts as base64.
+
+    :raise PydanticCustomError: with what was wanted and what was found.
+    """
+    if not isinstance(value, str) or not value:
+        raise _refuse(f"wanted {what}, {size} bytes as base64 or the path of a file, found {value!r}")
+    inline = _decode(value.encode())
+    if inline is not None and len(inline) == size:
+        return inline
+    path = Path(_absolute_path(value))
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        if inline is not None and (len(value) > 64 or value.endswith("=")):
+            raise _refuse(f"wanted {what} of {size} bytes, found base64 of {len(inline)} bytes") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _refuse(f"wanted {what}: can't read the file {path}: {reason}") from error
+    if len(content) == size:
+        return content
+    decoded = _decode(content)
+    if decoded is not None and len(decoded) == size:
+        return decoded
+    found = f"base64 of {len(decoded)} bytes" if decoded else f"{len(content)} bytes"
+    raise _refuse(f"wanted {what} of {size} bytes, raw or as base64, found {found} in {path}")
+
+
+def _decode(text: bytes) -> bytes | None:
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _blob(size: int, what: str) -> Any:
+    return (
+        BeforeValidator(lambda value: value if isinstance(value, bytes) else read_blob(value, size, what)),
+        PlainSerializer(lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json-unless-none"),
+        WithJsonSchema({"type": "string", "description": f"{what}: {size} bytes as base64, or the path of a file"}),
+    )
+
+
+_PORT = r"(\d{1,5})"
+_FORWARD = re.compile(rf"(tcp|udp):(?:(\d{{1,3}}(?:\.\d{{1,3}}){{3}}):)?{_PORT}:{_PORT}")
+
+
+def _forward(value: object) -> str:
+    match = _FORWARD.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise _refuse(f"wanted tcp|udp:[IPV4:]HOSTPORT:GUESTPORT such as tcp:127.0.0.1:2222:22, found {value!r}")
+    if match[2] and any(int(part) > 255 for part in match[2].split(".")):
+        raise _refuse(f"wanted an IPv4 address, found {match[2]!r}")
+    for port in (match[3], match[4]):
+        if not 0 < int(port) < 65536:
+            raise _refuse(f"wanted ports from 1 to 65535, found {port}")
+    return match[0]
+
+
+def split_forward(forward: str) -> tuple[str, str, int, int]:
+    """Protocol, host address (may be empty), host port and guest port of a checked forward."""
+    match = _FORWARD.fullmatch(forward)
+    if match is None:
+        raise ValueError(f"no port forward: {forward!r}")
+    return match[1], match[2] or "", int(match[3]), int(match[4])
+
+
+def _auto_or_number(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", value):
+        return int(value, 0) if "x" in value.lower() else int(value)
+    raise _refuse(f"wanted 'auto' or a number, found {value!r}")
+
+
+def auto_or_number(minimum: int, maximum: int) -> BeforeValidator:
+    """A validator for ``auto`` or a whole number in the given range."""
+
+    def check(value: object) -> object:
+        number = _auto_or_number(value)
+        if isinstance(number, int) and not minimum <= number <= maximum:
+            raise _refuse(f"wanted a number from {minimum} to {maximum}, found {number}")
+        return number
+
+    return BeforeValidator(check)
+
+
+_SIZE_SCHEMA = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 1},
+            {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]([iI]?[bB])?|[bB])?\s*$"},
+        ]
+    }
+)
+_PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1, "description": "a path; relative to the profile"})
+
+Size = Annotated[int, BeforeValidator(_size), _SIZE_SCHEMA]
+AbsolutePath = Annotated[str, BeforeValidator(_absolute_path), _PATH_SCHEMA]
+Forward = Annotated[
+    str, BeforeValidator(_forward), WithJsonSchema({"type": "string", "pattern": f"^{_FORWARD.pattern}$"})
+]
+SevPolicyValue = Annotated[int, _policy(SEV_POLICY), _policy_schema(SEV_POLICY)]
+SnpPolicyValue = Annotated[int, _policy(SNP_POLICY), _policy_schema(SNP_POLICY)]
+
+# Sizes: sev-guest in target/i386/sev.c of QEMU; SNP's in qapi/qom.json, SevSnpGuestProperties.
+DhCert = Annotated[bytes, *_blob(SEV_CERTIFICATE_BYTES, "the owner's Diffie-Hellman certificate")]
+Session = Annotated[bytes, *_blob(SEV_SESSION_BYTES, "the owner's session")]
+GuestVisibleWorkarounds = Annotated[bytes, *_blob(16, "guest-visible workarounds")]
+IdBlock = Annotated[bytes, *_blob(96, "the id block")]
+IdAuth = Annotated[bytes, *_blob(4096, "the id authentication structure")]
+HostData = Annotated[bytes, *_blob(32, "host data")]

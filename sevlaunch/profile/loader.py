@@ -1,0 +1,264 @@
+"""Profile files -> Profile: extends, overrides, short forms, and every mistake at once.
+
+Layers, lowest first: the model's defaults, the profiles named by ``extends``, the file, ``--set``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sevlaunch.errors import Problem, ProfileError, UsageError
+from sevlaunch.profile import source
+from sevlaunch.profile.messages import translate
+from sevlaunch.profile.model import Profile
+from sevlaunch.profile.rules import check_rules
+from sevlaunch.profile.source import Mark, Node
+
+Path_ = tuple[str | int, ...]
+
+# Each of these keys takes one plain value as the short form of a mapping: the value goes to the key named here.
+SHORT_FORMS = {"memory": "size", "security": "type", "video": "type"}
+
+# Each of these takes true (all defaults), false (the device is left out) or a mapping.
+SWITCHES = ("rng", "balloon")
+
+MAX_EXTENDS = 16
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where each value of a profile came from."""
+
+    root: Node
+
+    def mark(self, path: Path_) -> Mark | None:
+        """Where the value at ``path`` stands, or None if the profile does not say it."""
+        node: Node | None = self.root
+        for part in path:
+            node = node.child(part) if node else None
+        return node.mark if node else None
+
+    def nearest(self, path: Path_, *, key: bool = False) -> Mark:
+        """Where the value at ``path`` stands, or else the innermost value around it that the profile does say.
+
+        With ``key``, where its key stands rather than its value.
+        """
+        node = self.root
+        for part in path:
+            child = node.child(part)
+            if child is None:
+                return node.key_mark or node.mark
+            node = child
+        return node.key_mark or node.mark if key else node.mark
+
+
+@dataclass(frozen=True)
+class LoadedProfile:
+    """A profile and where each of its values came from."""
+
+    profile: Profile
+    sources: Sources
+    file: str = field(default="")
+
+
+def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
+    """The profile in the file ``path``.
+
+    :param overrides: ``PATH=VALUE`` texts such as ``cpu.count=8``, applied last.
+    :param name: a name for the guest instead of the profile's own.
+    :raise ProfileError: with every mistake, each at its line and column.
+    :raise UsageError: when an override is no ``PATH=VALUE``.
+    """
+    problems: list[Problem] = []
+    root = _with_extends(source.read(path, problems), path, (), problems)
+    return _finish(root, str(path), path.stem, overrides, name, problems)
+
+
+def loads(
+    text: str,
+    *,
+    file: str = "<string>",
+    base: Path | None = None,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+) -> LoadedProfile:
+    """The profile in ``text``; as :func:`load`, with relative paths starting from ``base`` (the current folder)."""
+    folder = base or Path.cwd()
+    problems: list[Problem] = []
+    root = _with_extends(source.parse(text, file=file, base=folder, problems=problems), folder / file, (), problems)
+    return _finish(root, file, "guest", overrides, name, problems)
+
+
+def _finish(
+    root: Node, file: str, stem: str, overrides: Sequence[str], name: str | None, problems: list[Problem]
+) -> LoadedProfile:
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals:
+            raise UsageError(f"wanted --set PATH=VALUE, found {override!r}", hint="for example --set cpu.count=8")
+        root = source.assign(root, path.strip(), text, option=f"--set {override}", problems=problems)
+        root = _expand_short_forms(root, problems)
+    if name is not None:
+        root = source.merge(root, Node({"name": Node(name, Mark("--name"))}, root.mark, base=root.base))
+    if "name" not in root.value:
+        stem_node = Node(stem, Mark(f"{file} (the file's name)"))
+        root = source.merge(Node({"name": stem_node}, root.mark, base=root.base), root)
+    sources = Sources(root)
+    data = root.plain()
+    data.pop("extends", None)
+    profile, found, repaired = _validate(data, sources)
+    problems += found
+    if profile is not None:
+        problems += [
+            violation.located(sources) for violation in check_rules(profile) if not _concerns(violation.path, repaired)
+        ]
+    if problems or profile is None:
+        raise ProfileError(f"{file} is refused", problems=_in_order(problems))
+    return LoadedProfile(profile, sources, file)
+
+
+def _with_extends(node: Node, path: Path, seen: tuple[Path, ...], problems: list[Problem]) -> Node:
+    """``node`` laid over the profiles that it extends."""
+    node = _expand_short_forms(node, problems)
+    extends = node.value.get("extends")
+    if extends is None:
+        return node
+    here = path.resolve()
+    bases = extends.value if isinstance(extends.value, list) else [extends]
+    if not all(isinstance(base.value, str) and base.value for base in bases):
+        raise _refused("wanted the path of a profile, or a list of paths", extends)
+    if here in seen or len(seen) >= MAX_EXTENDS:
+        raise _refused("the profiles extend each other in a circle", extends)
+    below: Node | None = None
+    for base in bases:
+        file = base.base / base.value
+        try:
+            layer = source.read(file, problems)
+        except ProfileError as error:
+            if file.is_file():
+                raise
+            raise _refused(f"can't read the profile to extend: {error.problems[0].message}", base) from error
+        layer = _with_extends(layer, file, (*seen, here), problems)
+        # The name belongs to one guest; a profile that builds on another gets its own.
+        layer = Node({key: child for key, child in layer.value.items() if key != "name"}, layer.mark, base=layer.base)
+        below = layer if below is None else source.merge(below, layer)
+    return node if below is None else source.merge(below, node)
+
+
+def _refused(message: str, node: Node) -> ProfileError:
+    problem = Problem(message, location=str(node.mark), path="extends")
+    return ProfileError(str(problem), problems=[problem])
+
+
+def _expand_short_forms(root: Node, problems: list[Problem]) -> Node:
+    """The long form of each short one, so that layers merge and overrides apply alike."""
+    # A key with nothing behind it, its entries commented out say, is as good as none.
+    values: dict[str, Node] = {
+        key: node for key, node in root.value.items() if node.value is not None or key in SWITCHES
+    }
+    for key, long_key in SHORT_FORMS.items():
+        node = values.get(key)
+        if node is not None and not isinstance(node.value, (dict, list)) and node.value is not None:
+            values[key] = Node({long_key: node}, node.mark, node.key_mark, node.base)
+    for key in SWITCHES:
+        node = values.get(key)
+        if node is not None and _switch(node.value) is not None:
+            values[key] = Node({} if _switch(node.value) else None, node.mark, node.key_mark, node.base)
+    firmware = values.get("firmware")
+    if firmware is not None and firmware.value == "auto":
+        values["firmware"] = Node({}, firmware.mark, firmware.key_mark, firmware.base)
+    cpus = values.pop("cpus", None)
+    if cpus is not None:
+        cpu = values.get("cpu", Node({}, cpus.mark, cpus.key_mark, cpus.base))
+        if isinstance(cpu.value, dict) and "count" in cpu.value:
+            message = f"cpus is the short form of cpu.count, which stands at {cpu.value['count'].mark} already"
+            problems.append(Problem(message, location=str(cpus.key_mark or cpus.mark), path="cpus"))
+        elif isinstance(cpu.value, dict):
+            values["cpu"] = Node({**cpu.value, "count": cpus}, cpu.mark, cpu.key_mark, cpu.base)
+    return Node(values, root.mark, root.key_mark, root.base)
+
+
+def _switch(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    return {"on": True, "yes": True, "off": False, "no": False}.get(value) if isinstance(value, str) else None
+
+
+def _validate(data: dict[str, Any], sources: Sources) -> tuple[Profile | None, list[Problem], list[Path_]]:
+    """The profile, the problems, and the paths that were repaired to get at a profile in spite of them.
+
+    Wrong values give way to harmless ones and the rest is validated again, so that a rule about two values is
+    reported in the same run as a wrong third one.
+    """
+    problems: list[Problem] = []
+    repaired: list[Path_] = []
+    while True:
+        try:
+            return Profile.model_validate(data), problems, repaired
+        except ValidationError as error:
+            paths: list[Path_] = []
+            for details in error.errors(include_url=False):
+                path, problem = translate(details, data, sources)
+                if not _concerns(path, repaired):
+                    problems.append(problem)
+                    # Without its type, nothing in a mapping means anything.
+                    paths.append(path[:-1] if path[-1:] == ("type",) else path)
+            if not all(_repair(data, path) for path in paths) or not paths:
+                return None, problems, repaired
+            repaired += paths
+
+
+def _concerns(path: Path_, others: Sequence[Path_]) -> bool:
+    return any(path[: len(other)] == other for other in others)
+
+
+# What a wrong value gives way to where the model has no default for it.
+_FILLERS: dict[str, Any] = {
+    "name": "guest",
+    "path": "/",
+    "interface": "tap0",
+    "bridge": "br0",
+    "tag": "tag",
+    "disks": {"path": "/"},
+    "networks": {"type": "user"},
+    "shares": {"path": "/", "tag": "tag"},
+    "forward": "tcp:1:1",
+    "features": "x=y",
+    "order": "disk999",
+    "extra_args": "",
+}
+
+
+def _repair(data: Any, path: Path_) -> bool:
+    """Makes the value at ``path`` a harmless one; False if there is no such place."""
+    inner = data
+    for part in path[:-1]:
+        try:
+            inner = inner[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    last = path[-1] if path else None
+    if isinstance(inner, dict) and isinstance(last, str):
+        was_there = inner.pop(last, None) is not None
+        if last in _FILLERS and (not was_there or last in ("name", "path", "interface", "bridge", "tag")):
+            inner[last] = _FILLERS[last]
+        return True
+    if isinstance(inner, list) and isinstance(last, int):
+        inner[last] = _FILLERS.get(str(path[-2]))
+        return True
+    return False
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    def key(problem: Problem) -> tuple[str, int, int]:
+        file, _, rest = problem.location.partition(":")
+        numbers = [int(part) for part in rest.split(":") if part.isdigit()]
+        line, column = (numbers[-2:] + [0, 0])[:2]
+        return file, line, column
+
+    return sorted(dict.fromkeys(problems), key=key)

@@ -1,0 +1,206 @@
+"""Rules about several values of a profile: what an encrypted guest can't have, and what contradicts itself.
+
+A rule looks at the profile alone. What also depends on the host is decided in :mod:`sevlaunch.plan`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sevlaunch.errors import Problem
+from sevlaunch.profile.extra_args import check_extra_args
+from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
+from sevlaunch.profile.policy import SEV_ES, SEV_POLICY
+
+if TYPE_CHECKING:
+    from sevlaunch.profile.loader import Sources
+
+_Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken rule: the path of the value that is to blame, the reason, and what to do instead."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+    def located(self, sources: Sources) -> Problem:
+        """The problem for the user, with file, line and column."""
+        dotted = ".".join(str(part) for part in self.path)
+        return Problem(self.message, location=str(sources.nearest(self.path)), path=dotted)
+
+
+def check_rules(profile: Profile) -> Iterator[Violation]:
+    """Every rule that ``profile`` breaks."""
+    encrypted = profile.security.type != "none"
+    if encrypted:
+        yield from _encrypted_machine(profile)
+        yield from _dma_api(profile)
+    if isinstance(profile.security, SevSecurity):
+        yield from _sev(profile.security)
+        yield from _locked_memory(profile)
+    if isinstance(profile.security, SnpSecurity):
+        yield from _snp(profile)
+    yield from _consistency(profile)
+    yield from _boot_order(profile)
+    yield from _topology(profile.cpu)
+    for index, reason in check_extra_args(profile.qemu.extra_args, encrypted=encrypted):
+        yield Violation(("qemu", "extra_args", index), reason)
+
+
+def _encrypted_machine(profile: Profile) -> Iterator[Violation]:
+    if not _Q35.fullmatch(profile.machine):
+        yield Violation(("machine",), f"an encrypted guest needs a q35 machine, found {profile.machine!r}: use q35")
+    if profile.accel == "tcg":
+        yield Violation(("accel",), "an encrypted guest needs KVM: use accel: kvm, or security: none with tcg")
+    for index, disk in enumerate(profile.disks):
+        if disk.bus in ("ide", "sata"):
+            yield Violation(
+                ("disks", index, "bus"),
+                f"an encrypted guest can't have {disk.bus.upper()} disks, which know no DMA API: use virtio-blk or virtio-scsi",
+            )
+    for index, _share in enumerate(profile.shares):
+        yield Violation(
+            ("shares", index),
+            "a shared folder needs a process on the host that reads guest memory, which is encrypted: use a disk",
+        )
+
+
+def _dma_api(profile: Profile) -> Iterator[Violation]:
+    reason = "a virtio device of an encrypted guest needs the DMA API: leave iommu_platform on"
+    for index, disk in enumerate(profile.disks):
+        if not disk.iommu_platform:
+            yield Violation(("disks", index, "iommu_platform"), reason)
+    for index, network in enumerate(profile.networks):
+        if not network.iommu_platform:
+            yield Violation(("networks", index, "iommu_platform"), reason)
+    if profile.rng and not profile.rng.iommu_platform:
+        yield Violation(("rng", "iommu_platform"), reason)
+    if profile.balloon and not profile.balloon.iommu_platform:
+        yield Violation(("balloon", "iommu_platform"), reason)
+
+
+def _sev(security: SevSecurity) -> Iterator[Violation]:
+    wants_es = bool(security.effective_policy & SEV_ES)
+    if security.type == "sev-es" and not wants_es:
+        yield Violation(
+            ("security", "policy"),
+            f"type sev-es needs the policy bit es (bit 2), found {security.effective_policy:#x}: "
+            f"use {security.effective_policy | SEV_ES:#x}, or type sev",
+        )
+    if security.type == "sev" and wants_es:
+        yield Violation(
+            ("security", "policy"),
+            f"the policy bit es (bit 2) asks for SEV-ES, but the type is sev: use type sev-es, or policy "
+            f"{security.effective_policy & ~SEV_ES:#x}",
+        )
+    if (security.session is None) != (security.dh_cert is None):
+        there, missing = ("session", "dh_cert") if security.session else ("dh_cert", "session")
+        yield Violation(("security", there), f"a launch session needs both dh_cert and session, found no {missing}")
+    if security.handle and security.effective_policy & SEV_POLICY.bits["no-key-sharing"]:
+        yield Violation(("security", "handle"), "sharing a key needs a policy without no-key-sharing")
+
+
+def _locked_memory(profile: Profile) -> Iterator[Violation]:
+    if profile.memory.lock is False and profile.memory.hugepages is None:
+        yield Violation(
+            ("memory", "lock"),
+            f"memory of a {profile.security.type} guest must not be swapped: leave lock at auto, or use hugepages",
+        )
+
+
+def _snp(profile: Profile) -> Iterator[Violation]:
+    security = profile.security
+    assert isinstance(security, SnpSecurity)
+    if profile.firmware.code or profile.firmware.vars or profile.firmware.nvram:
+        key = next(key for key in ("code", "vars", "nvram") if getattr(profile.firmware, key))
+        yield Violation(
+            ("firmware", key),
+            "a sev-snp guest can't have pflash: use firmware.image with a stateless image (OVMF.amdsev.fd)",
+        )
+    if security.id_auth and not security.id_block:
+        yield Violation(("security", "id_auth"), "id_auth signs an id_block, and there is none")
+    if security.id_block and not security.id_auth:
+        yield Violation(("security", "id_block"), "id_block needs id_auth, which signs it")
+    if security.author_key_enabled and not security.id_auth:
+        yield Violation(("security", "author_key_enabled"), "the author key stands in id_auth, and there is none")
+
+
+def _consistency(profile: Profile) -> Iterator[Violation]:
+    firmware, boot = profile.firmware, profile.boot
+    if firmware.image and (firmware.code or firmware.vars or firmware.nvram):
+        yield Violation(("firmware", "image"), "image is stateless: it can't go with code, vars and nvram")
+    if (firmware.vars or firmware.nvram) and not firmware.code:
+        yield Violation(("firmware",), "vars and nvram need code, the other half of the pflash pair")
+    for key in ("initrd", "cmdline"):
+        if getattr(boot, key) is not None and boot.kernel is None:
+            yield Violation(("boot", key), f"{key} needs boot.kernel")
+    security = profile.security
+    if isinstance(security, (SevSecurity, SnpSecurity)) and security.kernel_hashes and boot.kernel is None:
+        yield Violation(("security", "kernel_hashes"), "kernel_hashes measures a direct boot: it needs boot.kernel")
+    video = profile.video
+    for key in ("ram", "vram", "vgamem"):
+        if getattr(video, key) is not None and video.type != "qxl" and (video.type, key) != ("std", "vram"):
+            yield Violation(("video", key), f"{key} is for qxl video, found type {video.type}")
+    for key, unit, name in (("ram", 1 << 10, "KiB"), ("vram", 1 << 10, "KiB"), ("vgamem", 1 << 20, "MiB")):
+        size = getattr(video, key)
+        if size is not None and (size % unit or size < 1 << 20):
+            yield Violation(
+                ("video", key), f"wanted at least 1M in whole {name}, found {size} bytes; write 65536K for 65536 KiB"
+            )
+    if profile.memory.size % (1 << 20):
+        yield Violation(("memory", "size"), f"wanted whole MiB, found {profile.memory.size} bytes")
+    if profile.memory.hugepages and profile.memory.size % {"2M": 1 << 21, "1G": 1 << 30}[profile.memory.hugepages]:
+        yield Violation(("memory", "hugepages"), f"the size of memory is no multiple of {profile.memory.hugepages}")
+    tags = [share.tag for share in profile.shares]
+    for index, tag in enumerate(tags):
+        if tag in tags[:index]:
+            yield Violation(("shares", index, "tag"), f"two shares have the tag {tag!r}")
+    yield from _disks(profile)
+
+
+def _disks(profile: Profile) -> Iterator[Violation]:
+    for index, disk in enumerate(profile.disks):
+        if disk.bus == "ide" and _Q35.fullmatch(profile.machine) and profile.security.type == "none":
+            yield Violation(("disks", index, "bus"), "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata")
+        if disk.cdrom and disk.bus == "virtio-blk":
+            yield Violation(("disks", index, "cdrom"), "virtio-blk has no CD-ROM drives: use bus: virtio-scsi")
+        if disk.path in [other.path for other in profile.disks[:index]] and not disk.read_only and not disk.cdrom:
+            yield Violation(("disks", index, "path"), "the same image stands in the list twice, and is writable")
+    forwards = [
+        (network_index, index, forward.rsplit(":", 1)[0])
+        for network_index, network in enumerate(profile.networks)
+        for index, forward in enumerate(getattr(network, "forward", []))
+    ]
+    seen: set[str] = set()
+    for network_index, index, host_part in forwards:
+        if host_part in seen:
+            yield Violation(("networks", network_index, "forward", index), "this host port is forwarded twice")
+        seen.add(host_part)
+
+
+def _boot_order(profile: Profile) -> Iterator[Violation]:
+    known = {f"disk{index}" for index in range(len(profile.disks))}
+    known |= {f"net{index}" for index in range(len(profile.networks))}
+    for index, device in enumerate(profile.boot.order):
+        if device not in known:
+            found = ", ".join(sorted(known)) or "no disks and no networks"
+            yield Violation(("boot", "order", index), f"there is no {device}; the profile has {found}")
+        elif device in profile.boot.order[:index]:
+            yield Violation(("boot", "order", index), f"{device} stands in the order twice")
+
+
+def _topology(cpu: Cpu) -> Iterator[Violation]:
+    parts = {key: getattr(cpu, key) for key in ("sockets", "cores", "threads") if getattr(cpu, key) is not None}
+    product = 1
+    for number in parts.values():
+        product *= number
+    if (len(parts) == 3 and product != cpu.count) or (parts and cpu.count % product):
+        shown = " x ".join(f"{number} {key}" for key, number in parts.items())
+        yield Violation(
+            ("cpu", next(iter(parts))), f"{shown} makes {product}, which does not fit cpu.count {cpu.count}"
+        )
