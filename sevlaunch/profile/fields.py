@@ -26,7 +26,16 @@ def _refuse(message: str) -> PydanticCustomError:
 def _absolute_path(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise _refuse(f"wanted a path, found {value!r}")
-    return str(Path(getattr(value, "base", Path.cwd())) / value)
+    path = Path(value)
+    if path.is_absolute():
+        return str(path)
+    # Without symbolic links in the folder, a leading ".." is its parent.
+    base = Path(getattr(value, "base", Path.cwd())).resolve()
+    parts = list(path.parts)
+    while parts and parts[0] == "..":
+        base = base.parent
+        parts.pop(0)
+    return str(base.joinpath(*parts))
 
 
 def _size(value: object) -> int:

@@ -1,0 +1,1 @@
+"""Probes -> Host: CPUID, KVM, the QEMU binary, firmware descriptors, memory and limits."""

@@ -1,0 +1,152 @@
+"""What a QEMU binary knows, asked from the binary itself and cached.
+
+QEMU is started once on ``-machine none`` with QMP on its standard input and output; the answers are kept in the user's
+cache folder under the binary's path, size and time of change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sevlaunch.errors import HostError
+from sevlaunch.host.model import QemuFacts
+
+BINARY_NAMES = ("qemu-system-x86_64", "qemu-kvm", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
+CONFIDENTIAL_OBJECTS = ("sev-guest", "sev-snp-guest")
+DEVICE_PREFIXES = (
+    "virtio-",
+    "vhost-",
+    "qxl",
+    "VGA",
+    "ide-hd",
+    "ide-cd",
+    "scsi-hd",
+    "scsi-cd",
+    "virtconsole",
+    "ich9-ahci",
+)
+# Devices can live in modules, which are installed apart from the binary.
+MODULE_FOLDERS = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
+LIMIT = 20.0
+CACHE_VERSION = 1
+
+
+def find_binary(wanted: str = "auto") -> str:
+    """The absolute path of the QEMU binary.
+
+    :raise HostError: when there is none.
+    """
+    if wanted != "auto":
+        if os.access(wanted, os.X_OK) and Path(wanted).is_file():
+            return wanted
+        found = "which is not an executable file" if Path(wanted).exists() else "which does not exist"
+        raise HostError(f"wanted the QEMU binary {wanted}, {found}", hint="correct qemu.binary in the profile")
+    for name in BINARY_NAMES:
+        binary = shutil.which(name)
+        if binary:
+            return binary
+    raise HostError(
+        "QEMU is missing: no qemu-system-x86_64 on PATH",
+        hint="install it (Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; "
+        "openSUSE: zypper install qemu-x86), or name it in qemu.binary",
+    )
+
+
+def qemu_facts(binary: str) -> QemuFacts:
+    """What ``binary`` knows, from the cache or from itself.
+
+    :raise HostError: when it does not answer like QEMU.
+    """
+    cache = _cache_file(binary)
+    # A cache that can't be read, or has another shape, is as good as none.
+    with contextlib.suppress(OSError, ValidationError):
+        return QemuFacts.model_validate_json(cache.read_bytes())
+    facts = _ask(binary)
+    # Without a cache the next command asks again, nothing else.
+    with contextlib.suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as stream:
+            stream.write(facts.model_dump_json())
+        Path(stream.name).replace(cache)
+    return facts
+
+
+def _cache_file(binary: str) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # The file behind a wrapper or an alternative is what changes when QEMU is updated.
+    status = Path(binary).resolve().stat()
+    modules = [Path(folder).stat().st_mtime_ns for folder in MODULE_FOLDERS if Path(folder).is_dir()]
+    key = f"{CACHE_VERSION}\0{binary}\0{status.st_size}\0{status.st_mtime_ns}\0{modules}"
+    return root / "sevlaunch" / f"qemu-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _ask(binary: str) -> QemuFacts:
+    commands: list[tuple[str, dict[str, Any]]] = [
+        ("qmp_capabilities", {}),
+        ("query-version", {}),
+        ("query-machines", {}),
+        ("query-cpu-definitions", {}),
+        ("qom-list-types", {"implements": "device", "abstract": False}),
+        ("qom-list-types", {"implements": "confidential-guest-support", "abstract": False}),
+        *(("qom-list-properties", {"typename": name}) for name in CONFIDENTIAL_OBJECTS),
+        ("query-qmp-schema", {}),
+        ("quit", {}),
+    ]
+    script = "".join(json.dumps({"execute": name, "arguments": arguments}) + "\n" for name, arguments in commands)
+    argv = [binary, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
+    try:
+        result = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=LIMIT, check=False)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        raise HostError(f"can't ask {binary} what it knows: {error}", hint="try another qemu.binary") from error
+    replies: list[Any] = []
+    for line in result.stdout.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(message, dict) and ("return" in message or "error" in message):
+            replies.append(message.get("return"))
+    if len(replies) < len(commands) - 1 or replies[1] is None:
+        tail = " / ".join(result.stderr.strip().splitlines()[-3:]) or f"exit code {result.returncode}"
+        raise HostError(f"{binary} does not answer QMP as QEMU does: {tail}", hint="try another qemu.binary")
+    return _facts(binary, replies)
+
+
+def _facts(binary: str, replies: list[Any]) -> QemuFacts:
+    _, version, machines, cpus, devices, confidential, *properties, schema = replies[: 7 + len(CONFIDENTIAL_OBJECTS)]
+    aliases = {machine["alias"]: machine["name"] for machine in machines if "alias" in machine}
+    number = version["qemu"]
+    known = {entry["name"] for entry in confidential or []}
+    return QemuFacts(
+        binary=binary,
+        version=f"{number['major']}.{number['minor']}.{number['micro']}",
+        package=version.get("package", ""),
+        machines=dict(sorted({machine["name"]: machine["name"] for machine in machines}.items())) | aliases,
+        cpu_models=sorted(entry["name"] for entry in cpus),
+        objects={
+            name: sorted(entry["name"] for entry in listed if entry["name"] != "type")
+            for name, listed in zip(CONFIDENTIAL_OBJECTS, properties, strict=True)
+            if name in known and listed
+        },
+        devices=sorted(entry["name"] for entry in devices if entry["name"].startswith(DEVICE_PREFIXES)),
+        netdevs=_netdev_types(schema or []),
+    )
+
+
+def _netdev_types(schema: list[dict[str, Any]]) -> list[str]:
+    """The values of the enumeration NetClientDriver: the schema hides its name, so it is found by two of its values."""
+    for entry in schema:
+        values = entry.get("values", []) if entry.get("meta-type") == "enum" else []
+        if "user" in values and "hubport" in values:
+            return sorted(values)
+    return []

@@ -1,0 +1,221 @@
+"""Which firmware, and how QEMU gets it: on pflash, or as a stateless image through ``-bios``."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sevlaunch.host.model import FirmwareDescriptor
+from sevlaunch.plan.context import Context
+from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
+
+# The feature that a descriptor must have, by guest type; QEMU's docs/interop/firmware.json, FirmwareFeature.
+FEATURES = {"sev": ("amd-sev",), "sev-es": ("amd-sev", "amd-sev-es"), "sev-snp": ("amd-sev-snp",)}
+
+
+@dataclass(frozen=True)
+class FirmwarePlan:
+    """``kind`` pflash: ``code`` and perhaps ``vars`` on flash units 0 and 1; image: ``code`` through -bios."""
+
+    kind: Literal["pflash", "image"]
+    code: Choice[str]
+    vars: Choice[str] | None
+    vars_template: str | None
+    secure_flash: Choice[bool]
+    passed_over: tuple[str, ...]
+
+
+def resolve_firmware(context: Context) -> FirmwarePlan | None:
+    """The firmware for the profile; None with a noted problem where there is none."""
+    wanted = context.profile.firmware
+    if wanted.image:
+        descriptor = _described(context, wanted.image)
+        _check_features(context, descriptor, "image", wanted.image)
+        return FirmwarePlan(
+            "image", Choice(wanted.image, context.why("firmware", "image")), None, None, _NOT_SECURE, ()
+        )
+    if wanted.code:
+        descriptor = _described(context, wanted.code)
+        _check_features(context, descriptor, "code", wanted.code)
+        template = wanted.vars or (descriptor.nvram_template if descriptor else None)
+        reason = context.why("firmware", "vars", default="NVRAM template of the firmware's descriptor")
+        return _pflash(context, Choice(wanted.code, context.why("firmware", "code")), template, reason, descriptor, ())
+    chosen, passed_over = _choose(context)
+    if chosen is None:
+        features = " and ".join(FEATURES.get(context.profile.security.type, ()))
+        context.lack(
+            "no UEFI firmware"
+            + (f" with {features}" if features else "")
+            + " is described on this host"
+            + "".join(f"\n      passed over {line}" for line in passed_over),
+            hint="install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
+            "qemu-ovmf-x86_64), or name it in firmware",
+        )
+        return None
+    code = Choice(chosen.executable, fact(f"firmware descriptor {chosen.file}"))
+    if chosen.device == "memory" or chosen.mode == "stateless":
+        return FirmwarePlan("image", code, None, None, _NOT_SECURE, passed_over)
+    return _pflash(context, code, chosen.nvram_template, fact(f"NVRAM template of {chosen.file}"), chosen, passed_over)
+
+
+def firmware_machine_parameters(plan: FirmwarePlan) -> Iterator[Parameter]:
+    """The properties of -machine that put firmware on pflash."""
+    if plan.kind == "pflash":
+        yield Parameter("pflash0", "pflash0", plan.code.reason)
+        if plan.vars:
+            yield Parameter("pflash1", "pflash1", plan.vars.reason)
+
+
+def firmware_options(plan: FirmwarePlan) -> Iterator[Option]:
+    """-bios, or the block devices of pflash."""
+    if plan.kind == "image":
+        yield Option("-bios", (Parameter("", plan.code.value, plan.code.reason),), verbatim=True)
+        return
+    yield _flash_unit(0, plan.code, read_only=True)
+    if plan.vars:
+        yield _flash_unit(1, plan.vars, read_only=False)
+    if plan.secure_flash.value:
+        reason = plan.secure_flash.reason
+        yield Option(
+            "-global",
+            (
+                Parameter("driver", "cfi.pflash01", reason),
+                Parameter("property", "secure", reason),
+                Parameter("value", "on", reason),
+            ),
+        )
+
+
+_NOT_SECURE = Choice(False, rule("the firmware does not need SMM"))
+
+
+def _flash_unit(unit: int, file: Choice[str], *, read_only: bool) -> Option:
+    reason = rule(f"pflash unit {unit} holds the firmware's {'code' if unit == 0 else 'variables'}")
+    return Option(
+        "-blockdev",
+        (
+            Parameter("driver", "raw", reason),
+            Parameter("node-name", f"pflash{unit}", reason),
+            Parameter("read-only", "on" if read_only else "off", reason),
+            Parameter("file.driver", "file", reason),
+            Parameter("file.filename", file.value, file.reason),
+        ),
+    )
+
+
+def _pflash(
+    context: Context,
+    code: Choice[str],
+    template: str | None,
+    template_reason: Reason,
+    descriptor: FirmwareDescriptor | None,
+    passed_over: tuple[str, ...],
+) -> FirmwarePlan | None:
+    if context.profile.security.type == "sev-es" and not _legacy_vm_type_possible(context):
+        context.refuse(
+            "SEV-ES with KVM_SEV_INIT2 has no read-only memory, which pflash needs",
+            "security",
+            "legacy_vm_type",
+            hint="use firmware.image with a stateless image (OVMF.amdsev.fd), or legacy_vm_type: true",
+        )
+        return None
+    secure = bool(descriptor and "requires-smm" in descriptor.features)
+    if secure and context.profile.security.type == "sev-es":
+        context.refuse(
+            f"the firmware {code.value} needs SMM, which SEV-ES can't have",
+            "firmware",
+            hint="choose one without requires-smm",
+        )
+    nvram = context.profile.firmware.nvram
+    if nvram:
+        variables: Choice[str] | None = Choice(nvram, context.why("firmware", "nvram"))
+    elif template:
+        own = str(context.state_folder / "VARS.fd")
+        variables = Choice(own, rule(f"the guest's own copy, kept between runs, of {template} ({template_reason})"))
+    else:
+        variables = None
+    return FirmwarePlan(
+        "pflash",
+        code,
+        variables,
+        template,
+        Choice(True, fact("the firmware's descriptor says requires-smm")) if secure else _NOT_SECURE,
+        passed_over,
+    )
+
+
+def _legacy_vm_type_possible(context: Context) -> bool:
+    """Whether this SEV-ES guest is started with KVM_SEV_ES_INIT: always before QEMU 9.1, since then on request."""
+    has_property = "legacy-vm-type" in context.qemu.objects.get("sev-guest", [])
+    return not has_property or getattr(context.profile.security, "legacy_vm_type", None) is not False
+
+
+def _described(context: Context, path: str) -> FirmwareDescriptor | None:
+    return next((descriptor for descriptor in context.host.firmware if descriptor.executable == path), None)
+
+
+def _check_features(context: Context, descriptor: FirmwareDescriptor | None, key: str, path: str) -> None:
+    needed = FEATURES.get(context.profile.security.type, ())
+    if not needed:
+        return
+    if descriptor is None:
+        context.warn(f"no firmware descriptor says whether {path} supports {context.profile.security.type}")
+        return
+    lacking = [feature for feature in needed if feature not in descriptor.features]
+    if lacking:
+        context.refuse(
+            f"the firmware's descriptor {descriptor.file} lacks {' and '.join(lacking)}, which the guest needs",
+            "firmware",
+            key,
+            hint="use firmware: auto, or a firmware built for it (OVMF.amdsev.fd)",
+        )
+
+
+def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...]]:
+    """The first descriptor that fits, and why each one before it was passed over.
+
+    Where attestation counts (kernel hashes) or pflash is in doubt (SEV-ES), a stateless image goes first.
+    """
+    security = context.profile.security
+    wants_stateless = security.type in ("sev-es", "sev-snp") or getattr(security, "kernel_hashes", False)
+    passed_over: list[str] = []
+    fitting: list[FirmwareDescriptor] = []
+    for descriptor in context.host.firmware:
+        reason = _unfit(context, descriptor)
+        if reason:
+            passed_over.append(f"{descriptor.file}: {reason}")
+        else:
+            fitting.append(descriptor)
+    if wants_stateless:
+        fitting.sort(key=lambda descriptor: descriptor.device == "flash" and descriptor.mode != "stateless")
+    return (fitting[0] if fitting else None), tuple(passed_over)
+
+
+def _unfit(context: Context, descriptor: FirmwareDescriptor) -> str:
+    security = context.profile.security.type
+    machine = context.qemu.machines.get(context.profile.machine, context.profile.machine)
+    stateless = descriptor.device == "memory" or descriptor.mode == "stateless"
+    if "uefi" not in descriptor.interface_types:
+        return "no UEFI firmware"
+    if not any(fnmatch.fnmatchcase(machine, pattern) for pattern in descriptor.machines):
+        return f"not for {machine}"
+    lacking = [feature for feature in FEATURES.get(security, ()) if feature not in descriptor.features]
+    if lacking:
+        return f"lacks {' and '.join(lacking)}"
+    if "requires-smm" in descriptor.features:
+        return "needs SMM (secure boot), which was not asked for"
+    if "intel-tdx" in descriptor.features:
+        return "is for Intel TDX"
+    if descriptor.executable_format != "raw":
+        return f"format {descriptor.executable_format} is not supported"
+    if not stateless and (descriptor.mode != "split" or descriptor.nvram_template is None):
+        return f"flash mode {descriptor.mode} without an NVRAM template"
+    if security == "none" and stateless:
+        return "stateless: an ordinary guest keeps its boot entries"
+    if security == "sev-snp" and not stateless:
+        return "on pflash, which SNP can't use"
+    if security == "sev-es" and not stateless and not _legacy_vm_type_possible(context):
+        return "on pflash, which SEV-ES with KVM_SEV_INIT2 can't use"
+    return ""

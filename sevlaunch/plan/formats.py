@@ -1,0 +1,92 @@
+"""A plan's command line for people and programs: shell, json, lines, explain."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from sevlaunch.plan import Plan, argv, render
+from sevlaunch.plan.option import Option
+
+FORMATS = ("shell", "json", "lines", "explain")
+
+
+def format_plan(plan: Plan, style: str) -> str:
+    """The command line of ``plan`` in one of :data:`FORMATS`."""
+    return {"shell": shell, "json": as_json, "lines": lines, "explain": explain}[style](plan)
+
+
+def as_json(plan: Plan) -> str:
+    """The command line as a JSON list."""
+    return json.dumps(argv(plan), indent=2, ensure_ascii=False)
+
+
+def lines(plan: Plan) -> str:
+    """One option a line, with its value, quoted for a shell."""
+    return "\n".join([shlex.quote(plan.binary.value), *(shlex.join(option.argv) for option in render(plan))])
+
+
+def shell(plan: Plan) -> str:
+    """A script that a shell runs: it prepares the guest's folder, then starts QEMU, paused.
+
+    QEMU inherits the lock of the guest's folder, so that sevlaunch's other commands see the guest.
+    """
+    folder = shlex.quote(str(plan.folder))
+    steps = [f"# {plan.name}: starts paused; then: sevlaunch resume {shlex.quote(plan.name)}"]
+    steps.append(f"install -d -m 0700 {folder}")
+    if plan.security:
+        for file in plan.security.files:
+            steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {shlex.quote(file.path)})")
+    if plan.firmware.vars and plan.firmware.vars_template:
+        target = shlex.quote(plan.firmware.vars.value)
+        steps.append(f"install -d -m 0700 {shlex.quote(plan.firmware.vars.value.rsplit('/', 1)[0])}")
+        steps.append(f"test -e {target} || install -m 0600 {shlex.quote(plan.firmware.vars_template)} {target}")
+    for companion in plan.companions:
+        steps.append(f"{shlex.join(companion.argv)} &")
+        steps.append(f"until test -S {shlex.quote(companion.socket)}; do sleep 0.1; done")
+    command = " \\\n  ".join([shlex.quote(plan.binary.value), *(shlex.join(option.argv) for option in render(plan))])
+    steps.append(f"(flock -n 9 || {{ echo {shlex.quote(plan.name)} runs already >&2; exit 1; }}")
+    steps.append(f"exec {command}) 9>>{shlex.quote(str(plan.folder / 'lock'))}")
+    return "\n".join(steps)
+
+
+def explain(plan: Plan) -> str:
+    """Every argument with where it came from."""
+    blocks = [f"{plan.binary.value}\n    {plan.binary.reason}"]
+    blocks += ["\n".join(_explained(option)) for option in render(plan)]
+    notes = [f"warning: {warning}" for warning in plan.warnings]
+    notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
+    if plan.memory.lock_bytes:
+        notes.append(
+            f"locked memory: {plan.memory.lock_bytes >> 20} MiB = {plan.memory.size.value >> 20} MiB guest memory + "
+            f"{plan.memory.lock_bytes - plan.memory.size.value >> 20} MiB for QEMU itself"
+        )
+    return "\n".join(blocks + notes)
+
+
+def choices(plan: Plan) -> list[dict[str, Any]]:
+    """:func:`explain` as data: each option with its parameters and their reasons."""
+    return [
+        {
+            "option": option.name,
+            "argv": list(option.argv),
+            "reason": str(option.reason) if option.reason else None,
+            "parameters": [
+                {"key": parameter.key, "value": parameter.value, "reason": str(parameter.reason)}
+                for parameter in option.parameters
+            ],
+        }
+        for option in render(plan)
+    ]
+
+
+def _explained(option: Option) -> Iterator[str]:
+    yield shlex.join(option.argv)
+    if option.reason and not option.parameters:
+        yield f"    {option.reason}"
+    width = max((len(str(parameter)) for parameter in option.parameters), default=0)
+    for parameter in option.parameters:
+        shown = parameter.value if option.verbatim else str(parameter)
+        yield f"    {shown:<{min(width, 44)}}  {parameter.reason}"
