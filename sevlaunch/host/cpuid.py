@@ -1,7 +1,7 @@
 """CPUID, read without root.
 
 CPUID is not a privileged instruction: a few bytes of machine code in an executable page of this process run it. Where
-such a page is not allowed (SELinux ``execmem``), ``/dev/cpu/0/cpuid`` of the ``cpuid`` module is read, which needs root.
+such a page is not allowed (SELinux ``execmem``), ``/dev/cpu/0/cpuid`` of the module ``cpuid`` is read: that needs root.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 from sevlaunch.errors import HostError
 from sevlaunch.host import cpuid
 from sevlaunch.host.firmware import folders, read_descriptors
+from sevlaunch.host.folders import runtime_folder, state_folder
 from sevlaunch.host.model import (
     CpuFacts,
     Device,
@@ -60,22 +61,6 @@ def probe_host(qemu_binary: str = "auto", *, runtime: Path | None = None, state:
         memory=_memory(),
         folders=Folders(runtime=str(runtime or runtime_folder()), state=str(state or state_folder())),
     )
-
-
-def runtime_folder() -> Path:
-    """The folder of this user's running guests: ``$XDG_RUNTIME_DIR/sevlaunch``, for root ``/run/sevlaunch``."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base:
-        return Path(base) / "sevlaunch"
-    return Path("/run/sevlaunch") if os.geteuid() == 0 else Path(f"/tmp/sevlaunch-{os.geteuid()}")
-
-
-def state_folder() -> Path:
-    """The folder of what outlives this user's guests: ``$XDG_STATE_HOME/sevlaunch``, for root ``/var/lib/sevlaunch``."""
-    base = os.environ.get("XDG_STATE_HOME")
-    if base:
-        return Path(base) / "sevlaunch"
-    return Path("/var/lib/sevlaunch") if os.geteuid() == 0 else Path.home() / ".local/state/sevlaunch"
 
 
 def _cpu() -> CpuFacts:

@@ -104,10 +104,16 @@ def _ask(binary: str) -> QemuFacts:
     ]
     script = "".join(json.dumps({"execute": name, "arguments": arguments}) + "\n" for name, arguments in commands)
     argv = [binary, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
+    # The questions, with "quit" at their end, are in the pipe before QEMU runs: whatever becomes of us, it ends.
+    questions, writer = os.pipe()
+    os.write(writer, script.encode())
+    os.close(writer)
     try:
-        result = subprocess.run(argv, input=script, capture_output=True, text=True, timeout=LIMIT, check=False)
+        result = subprocess.run(argv, stdin=questions, capture_output=True, text=True, timeout=LIMIT, check=False)
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
         raise HostError(f"can't ask {binary} what it knows: {error}", hint="try another qemu.binary") from error
+    finally:
+        os.close(questions)
     replies: list[Any] = []
     for line in result.stdout.splitlines():
         try:

@@ -31,7 +31,7 @@ def lines(plan: Plan) -> str:
 def shell(plan: Plan) -> str:
     """A script that a shell runs: it prepares the guest's folder, then starts QEMU, paused.
 
-    QEMU inherits the lock of the guest's folder, so that sevlaunch's other commands see the guest.
+    QEMU keeps the lock file of the guest's folder open, by which sevlaunch's other commands find the guest.
     """
     folder = shlex.quote(str(plan.folder))
     steps = [f"# {plan.name}: starts paused; then: sevlaunch resume {shlex.quote(plan.name)}"]
@@ -47,8 +47,7 @@ def shell(plan: Plan) -> str:
         steps.append(f"{shlex.join(companion.argv)} &")
         steps.append(f"until test -S {shlex.quote(companion.socket)}; do sleep 0.1; done")
     command = " \\\n  ".join([shlex.quote(plan.binary.value), *(shlex.join(option.argv) for option in render(plan))])
-    steps.append(f"(flock -n 9 || {{ echo {shlex.quote(plan.name)} runs already >&2; exit 1; }}")
-    steps.append(f"exec {command}) 9>>{shlex.quote(str(plan.folder / 'lock'))}")
+    steps.append(f"{command} \\\n  9>>{shlex.quote(str(plan.folder / 'lock'))}")
     return "\n".join(steps)
 
 

@@ -84,8 +84,8 @@ def _check_lock_limit(context: Context, lock_bytes: int) -> None:
         context.lack(
             f"locking {lock_bytes // MEBIBYTE} MiB of memory is over this user's limit of "
             f"{limits.memlock_hard // MEBIBYTE} MiB (RLIMIT_MEMLOCK)",
-            hint=f"grant it with '{context.host.user} hard memlock {lock_bytes // 1024}' in /etc/security/limits.conf, with "
-            f"LimitMEMLOCK={lock_bytes} in a systemd unit, or use memory: {{hugepages: 2M}}",
+            hint=f"grant it with '{context.host.user} hard memlock {lock_bytes // 1024}' in /etc/security/limits.conf, "
+            f"with LimitMEMLOCK={lock_bytes} in a systemd unit, or use memory: {{hugepages: 2M}}",
         )
 
 

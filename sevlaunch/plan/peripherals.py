@@ -51,7 +51,7 @@ def _device(context: Context, driver: str, needed_by: str) -> None:
     if driver not in context.qemu.devices:
         context.lack(
             f"QEMU {context.qemu.version} has no device {driver}, which {needed_by} needs",
-            hint="install the module packages of this QEMU (Debian: qemu-system-modules-spice for qxl), or leave it out",
+            hint="install this QEMU's modules (Debian: qemu-system-modules-spice for qxl), or leave it out",
         )
 
 

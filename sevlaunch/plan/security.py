@@ -34,7 +34,7 @@ class OwnerFile:
 
 @dataclass(frozen=True)
 class SecurityPlan:
-    """``guest_type`` sev, sev-es or sev-snp; ``init2``: KVM_SEV_INIT2 starts the guest, which decides how a VMSA looks."""
+    """``guest_type``: sev, sev-es or sev-snp; ``init2``: KVM_SEV_INIT2 starts the guest, and so decides its VMSA."""
 
     guest_type: str
     policy: Choice[int]
@@ -149,8 +149,8 @@ def _legacy_vm_type(context: Context, security: SevSecurity, firmware: FirmwareP
             yield context.from_profile("legacy-vm-type", text, "security", "legacy_vm_type")
         elif not _has(context, "legacy-vm-type"):
             context.lack(
-                f"QEMU {context.qemu.version} has no KVM_SEV_INIT2, which legacy_vm_type: false asks for; it came with "
-                f"QEMU {SINCE['legacy-vm-type']}",
+                f"QEMU {context.qemu.version} has no KVM_SEV_INIT2, which legacy_vm_type: false asks for; it came "
+                f"with QEMU {SINCE['legacy-vm-type']}",
                 hint="install a newer QEMU, or leave legacy_vm_type out",
             )
     elif security.type == "sev-es" and firmware and firmware.kind == "pflash" and _has(context, "legacy-vm-type"):
@@ -177,7 +177,7 @@ def _need(context: Context, qom_type: str, property_name: str, key: str) -> None
     known = context.qemu.objects.get(qom_type)
     if known is not None and property_name not in known:
         context.lack(
-            f"QEMU {context.qemu.version} has no {qom_type} property {property_name}, which security.{key} needs; it came "
-            f"with QEMU {SINCE[property_name]}",
+            f"QEMU {context.qemu.version} has no {qom_type} property {property_name}, which security.{key} needs; "
+            f"it came with QEMU {SINCE[property_name]}",
             hint="install a newer QEMU, or set qemu.binary",
         )

@@ -100,7 +100,7 @@ def _value_problems(option: str, value: str) -> Iterator[str]:
 
 def _virtio_problems(driver: str, properties: dict[str, str]) -> Iterator[str]:
     if properties.get("iommu_platform") not in ("on", "true", "yes"):
-        yield f"{driver} needs iommu_platform=on (the DMA API) in an encrypted guest: add disable-legacy=on,iommu_platform=on"
+        yield f"{driver} needs the DMA API in an encrypted guest: add disable-legacy=on,iommu_platform=on"
     if properties.get("disable-modern") in ("on", "true", "yes"):
         yield f"{driver}: disable-modern=on takes the DMA API away, which an encrypted guest needs"
 

@@ -258,7 +258,7 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
     def key(problem: Problem) -> tuple[str, int, int]:
         file, _, rest = problem.location.partition(":")
         numbers = [int(part) for part in rest.split(":") if part.isdigit()]
-        line, column = (numbers[-2:] + [0, 0])[:2]
+        line, column = [*numbers[-2:], 0, 0][:2]
         return file, line, column
 
     return sorted(dict.fromkeys(problems), key=key)

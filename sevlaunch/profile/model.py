@@ -1,4 +1,4 @@
-"""The profile: what the user wants, as plain data. Nothing here looks at the host or at files (but see fields.read_blob)."""
+"""The profile: what the user wants, as plain data. No look at the host or at files (but see fields.read_blob)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def _encrypted_machine(profile: Profile) -> Iterator[Violation]:
         if disk.bus in ("ide", "sata"):
             yield Violation(
                 ("disks", index, "bus"),
-                f"an encrypted guest can't have {disk.bus.upper()} disks, which know no DMA API: use virtio-blk or virtio-scsi",
+                f"an encrypted guest can't have {disk.bus.upper()} disks (no DMA API): use virtio-blk or virtio-scsi",
             )
     for index, _share in enumerate(profile.shares):
         yield Violation(

@@ -1,0 +1,65 @@
+"""The ``sevlaunch`` command: its subcommands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from sevlaunch import __version__
+from sevlaunch.cli import guests, profiles
+from sevlaunch.cli.output import print_error
+from sevlaunch.errors import EXIT_INTERRUPTED, SevlaunchError
+
+app = typer.Typer(
+    name="sevlaunch",
+    help="Start AMD SEV, SEV-ES and SEV-SNP guests by running QEMU directly.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+) -> None:
+    """Options for every command."""
+    if version:
+        typer.echo(f"sevlaunch {__version__}")
+        raise typer.Exit
+    if debug:
+        os.environ["SEVLAUNCH_DEBUG"] = "1"
+
+
+guests.register(app)
+profiles.register(app)
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    try:
+        app()
+    except SevlaunchError as error:
+        _debug(error)
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("sevlaunch: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        _debug(error)
+        print(
+            f"sevlaunch: internal error: {type(error).__name__}: {error}\n"
+            "hint: this is a mistake in sevlaunch; `sevlaunch --debug ...` shows where",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _debug(error: Exception) -> None:
+    if os.environ.get("SEVLAUNCH_DEBUG"):
+        raise error

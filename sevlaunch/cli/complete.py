@@ -1,0 +1,27 @@
+"""Shell completion: guest names and profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def guest_names(incomplete: str) -> list[str]:
+    """Guests whose name begins with ``incomplete``."""
+    from sevlaunch.guest.folder import guests
+    from sevlaunch.host.folders import runtime_folder
+
+    return [folder.name for folder in guests(runtime_folder()) if folder.name.startswith(incomplete)]
+
+
+def profile_files(incomplete: str) -> list[str]:
+    """Profiles, and folders that may hold some, that begin with ``incomplete``."""
+    folder, _, start = incomplete.rpartition("/")
+    base = Path(folder or ("/" if incomplete.startswith("/") else "."))
+    prefix = incomplete.removesuffix(start)
+    if not base.is_dir():
+        return []
+    return [
+        f"{prefix}{path.name}" + ("/" if path.is_dir() else "")
+        for path in sorted(base.iterdir())
+        if path.name.startswith(start) and (path.suffix in (".yaml", ".yml") or path.is_dir())
+    ]

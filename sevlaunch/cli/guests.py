@@ -1,0 +1,222 @@
+"""Commands about guests: up, down, ps, status, evidence, logs, console, qmp, resume."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sevlaunch.cli.complete import guest_names
+from sevlaunch.cli.output import Format, FormatOption, note, print_json, progress, table
+from sevlaunch.cli.profiles import NameOption, ProfileArgument, SetOption
+from sevlaunch.errors import SevlaunchError, UsageError
+
+GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", autocompletion=guest_names)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (up, down, ps, status, evidence, logs, console, qmp, resume):
+        app.command()(command)
+
+
+def up(
+    profile: ProfileArgument,
+    name: NameOption = None,
+    overrides: SetOption = [],  # noqa: B006 - typer reads the default
+    paused: Annotated[bool, typer.Option("--paused", help="Stop before the first instruction.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay until the guest ends; Ctrl-C takes it down.")
+    ] = False,
+    evidence_file: Annotated[
+        Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds that the start may take.", min=0.1)
+    ] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Start a guest; print its SEV state and launch measurement."""
+    from sevlaunch.cli.start import Request, start
+
+    start(
+        Request(
+            profile=profile,
+            name=name,
+            overrides=tuple(overrides),
+            paused=paused,
+            foreground=foreground,
+            evidence_file=evidence_file,
+            limit=timeout,
+            output=output,
+        )
+    )
+
+
+def down(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=guest_names)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All guests.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Don't ask the guest: quit QEMU at once.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds for the guest to power down.", min=0)] = 60.0,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Take guests down: ACPI power-down, then quit, then kill."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest.folder import guests
+    from sevlaunch.guest.guest import take_down
+    from sevlaunch.host.folders import runtime_folder
+
+    root = runtime_folder()
+    if everything:
+        names = [folder.name for folder in guests(root)]
+    elif not names:
+        raise UsageError("wanted the name of a guest, found none", hint="sevlaunch down NAME, or --all")
+
+    async def all_down() -> list[Any]:
+        import asyncio
+
+        downs = (take_down(root, name, now=now, limit=timeout) for name in names)
+        return await asyncio.gather(*downs, return_exceptions=True)
+
+    with progress(f"taking down {', '.join(names)}"):
+        results = run(all_down())
+    failures = [result for result in results if isinstance(result, BaseException)]
+    done = {name: how for name, how in zip(names, results, strict=True) if isinstance(how, str)}
+    if output is Format.JSON:
+        print_json([{"name": name, "how": how} for name, how in done.items()])
+    else:
+        for name, how in done.items():
+            print(f"{name}: {how}")
+    for failure in failures[1:]:
+        note(f"sevlaunch: {failure}")
+    if failures:
+        raise failures[0]
+
+
+def ps(output: FormatOption = Format.TEXT) -> None:
+    """List the guests."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest.folder import guests
+    from sevlaunch.guest.guest import status
+    from sevlaunch.host.folders import runtime_folder
+
+    async def all_states() -> list[dict[str, Any]]:
+        import asyncio
+
+        return await asyncio.gather(*(status(folder) for folder in guests(runtime_folder())))
+
+    found = run(all_states())
+    if output is Format.JSON:
+        print_json(found)
+        return
+    rows = [
+        (
+            one["name"],
+            one["state"],
+            one["sev"]["type"] + (" (rehearsal)" if one["rehearsal"] else ""),
+            str(one["pid"] or "-"),
+            str(one["vcpus"] or "-"),
+            (one["qemu"] or {}).get("version", "-"),
+            one["profile"] or "-",
+        )
+        for one in found
+    ]
+    print(table(("NAME", "STATE", "TYPE", "PID", "VCPUS", "QEMU", "PROFILE"), rows))
+
+
+def status(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
+    """Show a guest's state, its SEV state and its launch measurement."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.cli.show import show_guest
+    from sevlaunch.guest.folder import find
+    from sevlaunch.guest.guest import status as read_status
+    from sevlaunch.host.folders import runtime_folder
+
+    show_guest(run(read_status(find(runtime_folder(), name))), output)
+
+
+def evidence(name: GuestArgument, output: FormatOption = Format.JSON) -> None:
+    """Print what the launch showed, as JSON for the guest owner."""
+    from sevlaunch.guest.folder import find
+    from sevlaunch.host.folders import runtime_folder
+
+    document = find(runtime_folder(), name).evidence()
+    if document is None:
+        raise SevlaunchError(f"the launch of {name!r} left no evidence", hint=f"see: sevlaunch status {name}")
+    print_json(document)
+
+
+def logs(
+    name: GuestArgument,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the guest ends.")] = False,
+    qemu: Annotated[bool, typer.Option("--qemu", help="QEMU's own output instead of the guest's console.")] = False,
+) -> None:
+    """Print the guest's console output, or QEMU's own."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest import folder as folders
+    from sevlaunch.guest.follow import follow as read_on
+    from sevlaunch.guest.process import Process
+    from sevlaunch.host.folders import runtime_folder
+
+    folder = folders.find(runtime_folder(), name)
+    file = folder.file(folders.QEMU_LOG if qemu else folders.CONSOLE_LOG)
+    if not file.exists():
+        raise SevlaunchError(
+            f"{name} has no {file.name}", hint="its profile says console: none; try --qemu" if not qemu else ""
+        )
+    pid = folder.pid() if follow else None
+
+    async def copy() -> None:
+        process = Process.attach(pid) if pid else None
+        async for piece in read_on(file, process):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+
+    run(copy())
+
+
+def console(name: GuestArgument) -> None:
+    """Open an interactive terminal on the guest's console; Ctrl-] leaves it."""
+    from sevlaunch.guest import folder as folders
+    from sevlaunch.guest.console import attach
+    from sevlaunch.host.folders import runtime_folder
+
+    folder = folders.find(runtime_folder(), name)
+    if sys.stdin.isatty():
+        note(f"connected to {name}; leave with Ctrl-]")
+    reason = attach(folder.file(folders.CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno())
+    if sys.stdin.isatty():
+        note(reason)
+
+
+def qmp(
+    name: GuestArgument,
+    command: Annotated[str, typer.Argument(help="A QMP command such as query-status.")],
+    arguments: Annotated[str | None, typer.Argument(metavar="[JSON]", help="Its arguments, a JSON object.")] = None,
+    output: FormatOption = Format.JSON,
+) -> None:
+    """Send a QMP command to the guest's QEMU; print what it returns."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest.guest import execute
+    from sevlaunch.host.folders import runtime_folder
+
+    try:
+        parsed = json.loads(arguments) if arguments else None
+    except ValueError as error:
+        raise UsageError(f"wanted a JSON object, found {arguments!r}: {error}") from error
+    if parsed is not None and not isinstance(parsed, dict):
+        raise UsageError(f"wanted a JSON object, found {arguments!r}")
+    print_json(run(execute(runtime_folder(), name, command, parsed)))
+
+
+def resume(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
+    """Let a paused guest run."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.cli.show import show_guest
+    from sevlaunch.guest.guest import resume as let_run
+    from sevlaunch.host.folders import runtime_folder
+
+    show_guest(run(let_run(runtime_folder(), name)), output)

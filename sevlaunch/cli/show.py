@@ -1,0 +1,43 @@
+"""A guest's status for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sevlaunch.cli.output import Format, print_json
+from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
+
+
+def show_guest(document: dict[str, Any], output: Format) -> None:
+    """Print the fields of evidence or status."""
+    if output is Format.JSON:
+        print_json(document)
+        return
+    pid = f" (pid {document['pid']})" if document["pid"] else ""
+    print(f"{document['name']} is {document['state']}{pid}")
+    if document["rehearsal"]:
+        print("  REHEARSAL: memory is NOT encrypted")
+    qemu, firmware, sev = document["qemu"], document["firmware"], document["sev"]
+    if qemu:
+        print(f"  qemu         {qemu['version']}  {qemu['binary']}")
+    if firmware:
+        print(f"  firmware     {firmware['path']}")
+        if firmware["sha256"]:
+            print(f"               sha256 {firmware['sha256']}")
+    if document["vcpus"]:
+        print(f"  vcpus        {document['vcpus']}")
+    if sev["type"] == "none":
+        print("  security     none: memory is not encrypted")
+        return
+    if not sev["enabled"]:
+        print(f"  security     {sev['type']}")
+        return
+    policy_format = SNP_POLICY if sev["type"] == "sev-snp" else SEV_POLICY
+    names = ", ".join(describe_policy(sev["policy"], policy_format)) or "no bits"
+    print(f"  security     {sev['type']}, state {sev['state']}")
+    print(f"  policy       {sev['policy']:#x} ({names})")
+    print(f"  firmware api {sev['api_major']}.{sev['api_minor']}, build {sev['build_id']}")
+    if document["measurement"]:
+        print(f"  measurement  {document['measurement']}")
+    elif sev["type"] == "sev-snp":
+        print("  measurement  in the attestation report that the guest fetches")

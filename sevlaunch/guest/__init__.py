@@ -1,0 +1,1 @@
+"""A running QEMU: process, QMP, console, and the registry. The only place with processes, sockets and time."""

@@ -1,0 +1,81 @@
+"""An interactive terminal on the guest's console, with an escape key."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+from sevlaunch.errors import GuestNotFound
+
+# Ctrl-], as telnet and virsh have it.
+ESCAPE = b"\x1d"
+
+
+def connect(path: Path) -> socket.socket:
+    """A connection to the console.
+
+    :raise GuestNotFound: when nothing listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise GuestNotFound(
+            f"no console at {path}: {error.strerror}", hint="the guest has ended, or its profile says console: none"
+        ) from error
+    return connection
+
+
+def attach(path: Path, source: int, sink: int) -> str:
+    """Copy between the console and a terminal (or pipes) until one side ends; the reason, for people.
+
+    :param source: file descriptor of the user's input.
+    :param sink: file descriptor of the user's output.
+    """
+    with connect(path) as connection, _raw(source):
+        sources = [source, connection.fileno()]
+        while True:
+            readable = select.select(sources, [], [])[0]
+            if connection.fileno() in readable:
+                output = connection.recv(65536)
+                if not output:
+                    return "the guest's console was closed"
+                _write_all(sink, output)
+            if source in readable:
+                keys = os.read(source, 4096)
+                if ESCAPE in keys and os.isatty(source):
+                    connection.sendall(keys.partition(ESCAPE)[0])
+                    return "left by the escape key"
+                if keys:
+                    connection.sendall(keys)
+                else:
+                    # The input has ended; the guest's answer may still come.
+                    sources.remove(source)
+
+
+@contextlib.contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    if not os.isatty(fd):
+        yield
+        return
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        sys.stdout.write("\r\n")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,154 @@
+"""What a launch showed, as one JSON document: the fields of `up`, `status` and `evidence`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sevlaunch.errors import QemuError, QmpError
+from sevlaunch.guest.folder import Record
+from sevlaunch.guest.qmp import Qmp
+
+
+@dataclass(frozen=True)
+class SevInfo:
+    """The answer of ``query-sev`` (QEMU's qapi/misc-target.json) and the type from the plan.
+
+    QEMU before 9.1 does not tell the type; for SNP, ``policy`` is its snp-policy and there is no handle.
+    """
+
+    type: str
+    enabled: bool
+    state: str | None
+    policy: int | None
+    api_major: int | None
+    api_minor: int | None
+    build_id: int | None
+    handle: int | None
+
+    @classmethod
+    def from_qmp(cls, guest_type: str, answer: dict[str, Any] | None) -> SevInfo:
+        """The info in QEMU's answer; None stands for a QEMU without SEV."""
+        if not answer or not answer.get("enabled"):
+            return cls(guest_type, False, None, None, None, None, None, None)
+        return cls(
+            type=guest_type,
+            enabled=True,
+            state=answer["state"],
+            policy=answer.get("snp-policy", answer.get("policy")),
+            api_major=answer["api-major"],
+            api_minor=answer["api-minor"],
+            build_id=answer["build-id"],
+            handle=answer.get("handle"),
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The document. ``measurement`` is base64 of MEASURE (32 bytes) and MNONCE (16), AMD 55766 LAUNCH_MEASURE."""
+
+    name: str
+    state: str
+    pid: int | None
+    profile: str
+    command: list[str]
+    rehearsal: bool
+    qemu: dict[str, str]
+    firmware: dict[str, str | None]
+    vcpus: int
+    sev: SevInfo
+    measurement: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document as plain data."""
+        return asdict(self)
+
+
+# QMP's RunState -> the state that sevlaunch shows, where they differ.
+_STATES = {"prelaunch": "paused"}
+
+
+def shown_state(status: dict[str, Any]) -> str:
+    """The state in an answer of ``query-status``, for people: ``paused`` before the first instruction, too."""
+    state = str(status["status"])
+    return _STATES.get(state, state)
+
+
+async def gather(qmp: Qmp, record: Record, *, firmware_sha256: str | None) -> Evidence:
+    """The evidence of the guest behind ``qmp``.
+
+    :raise QmpError: when QEMU does not answer as it should.
+    """
+    status = await qmp.execute("query-status")
+    sev = await sev_info(qmp, record.guest_type)
+    return Evidence(
+        name=record.name,
+        state=shown_state(status),
+        pid=record.pid,
+        profile=record.profile,
+        command=record.command,
+        rehearsal=record.rehearsal,
+        qemu={"binary": record.binary, "version": record.qemu_version},
+        firmware={"path": record.firmware, "sha256": firmware_sha256},
+        vcpus=record.vcpus,
+        sev=sev,
+        measurement=await launch_measurement(qmp) if sev.enabled and record.guest_type != "sev-snp" else None,
+    )
+
+
+async def sev_info(qmp: Qmp, guest_type: str) -> SevInfo:
+    """What QEMU says of SEV in this guest."""
+    try:
+        answer = await qmp.execute("query-sev")
+    except QmpError as error:
+        # A QEMU built without SEV does not know the command.
+        if error.error_class == "CommandNotFound":
+            answer = None
+        else:
+            raise
+    return SevInfo.from_qmp(guest_type, answer)
+
+
+async def launch_measurement(qmp: Qmp) -> str | None:
+    """The launch measurement in base64; None in a state that has none."""
+    try:
+        answer = await qmp.execute("query-sev-launch-measure")
+    except QmpError as error:
+        if error.error_class == "GenericError":
+            return None
+        raise
+    return str(answer["data"])
+
+
+def check_encryption(evidence: Evidence, expected_policy: int | None) -> None:
+    """Make sure that a guest which is to be encrypted is.
+
+    :param expected_policy: the policy of the plan; None for an ordinary guest.
+    :raise QemuError: when QEMU runs it unencrypted, or with another policy.
+    """
+    if expected_policy is None:
+        return
+    if not evidence.sev.enabled:
+        raise QemuError(
+            f"{evidence.name} was to be a {evidence.sev.type} guest, and QEMU says that SEV is not enabled",
+            hint="this QEMU does not do what its command line says: do not use it",
+        )
+    if evidence.sev.policy != expected_policy:
+        raise QemuError(
+            f"{evidence.name} was to have policy {expected_policy:#x}, and QEMU reports {evidence.sev.policy:#x}",
+            hint="this QEMU does not do what its command line says: do not use it",
+        )
+
+
+def sha256_of(path: str) -> str | None:
+    """SHA-256 of a file in hexadecimal, read in pieces; None when it can't be read any more."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+    except OSError:
+        return None
+    return digest.hexdigest()

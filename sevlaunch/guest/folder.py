@@ -1,0 +1,324 @@
+"""A guest's runtime folder, and the locks that say who lives in it.
+
+Two locks, both open file description locks (fcntl(2)), which end with the last process that has the file open:
+
+``lock``      held by QEMU, which inherits it: the guest lives exactly as long as the lock is held.
+``launcher``  held by the command that is starting or removing the guest, and by nobody after that.
+
+A held ``lock`` whose record says that the launch never finished, with a free ``launcher``, is what a killed launcher
+leaves behind; the next claim of the name clears it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sevlaunch.errors import GuestNotFound, HostError, NameTaken
+
+# struct flock on x86-64: l_type, l_whence, l_start, l_len, l_pid (zero for open file description locks).
+_FLOCK = struct.Struct("hhxxxxqqixxxx")
+
+LOCK = "lock"
+LAUNCHER = "launcher"
+RECORD = "guest.json"
+EVIDENCE = "evidence.json"
+PLAN = "plan.json"
+QEMU_LOG = "qemu.log"
+CONSOLE_LOG = "console.log"
+CONSOLE_SOCKET = "console.sock"
+QMP_SOCKET = "qmp.sock"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a command needs to know about a guest that another command started.
+
+    ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart.
+    ``companions`` are (pid, start time) of the processes beside QEMU.
+    """
+
+    name: str
+    pid: int
+    start_time: int
+    launched: bool
+    profile: str
+    command: list[str]
+    guest_type: str
+    vcpus: int
+    binary: str
+    qemu_version: str
+    firmware: str
+    reboot: str
+    rehearsal: bool = False
+    companions: list[tuple[int, int]] = field(default_factory=list)
+
+
+class GuestFolder:
+    """The runtime folder of the guest ``name`` below ``root``."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.name = name
+        self.path = root / name
+
+    def file(self, name: str) -> Path:
+        """The path of a file in the folder."""
+        return self.path / name
+
+    def record(self) -> Record | None:
+        """What the launcher wrote, or None if there is nothing yet, or nothing readable."""
+        try:
+            data = json.loads(self.file(RECORD).read_bytes())
+            data["companions"] = [(int(pid), int(start)) for pid, start in data["companions"]]
+            return Record(**data)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write_record(self, record: Record) -> None:
+        """Replace the record, whole or not at all."""
+        self.write(RECORD, json.dumps(asdict(record), indent=1).encode())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file with mode 0600, whole or not at all.
+
+        :raise HostError: when the folder takes no more data.
+        """
+        write_whole(self.file(name), content)
+
+    def evidence(self) -> dict[str, Any] | None:
+        """The evidence that the launch wrote, if any."""
+        try:
+            evidence = json.loads(self.file(EVIDENCE).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return evidence if isinstance(evidence, dict) else None
+
+    def alive(self) -> bool:
+        """Whether QEMU lives (or is just being started)."""
+        return lock_is_held(self.file(LOCK)) or (self.file(QMP_SOCKET).exists() and self.pid() is not None)
+
+    def launching(self) -> bool:
+        """Whether a command is starting or removing the guest at this moment."""
+        return lock_is_held(self.file(LAUNCHER))
+
+    def pid(self) -> int | None:
+        """The PID of the QEMU that has the lock file open, however it was started."""
+        record = self.record()
+        if record and process_start_time(record.pid) == record.start_time:
+            return record.pid
+        return _holder(self.file(LOCK), exclude=os.getpid())
+
+    def is_locked_by(self, fd: int) -> bool:
+        """Whether the open file ``fd`` is the folder's lock, and not that of a folder which was there before."""
+        try:
+            return os.path.samestat(os.fstat(fd), self.file(LOCK).stat())
+        except FileNotFoundError:
+            return False
+
+    def clear(self) -> None:
+        """Remove what an earlier guest of the name left: everything but the lock files."""
+        # Two commands may remove the same folder at once.
+        with contextlib.suppress(FileNotFoundError):
+            for file in self.path.iterdir():
+                if file.name not in (LOCK, LAUNCHER):
+                    file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder with everything in it; the lock files go last."""
+        self.clear()
+        for name in (LOCK, LAUNCHER):
+            self.file(name).unlink(missing_ok=True)
+        # Another command may have begun to use the name in this moment: then the folder is its own.
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+
+def guests(root: Path) -> list[GuestFolder]:
+    """The folders below ``root``, by name."""
+    if not root.is_dir():
+        return []
+    return [GuestFolder(root, path.name) for path in sorted(root.iterdir()) if path.is_dir()]
+
+
+def find(root: Path, name: str) -> GuestFolder:
+    """The folder of the guest ``name``.
+
+    :raise GuestNotFound: with the names there are.
+    """
+    folder = GuestFolder(root, name)
+    if "/" not in name and name not in ("", ".", "..") and folder.path.is_dir():
+        return folder
+    names = ", ".join(other.name for other in guests(root))
+    raise GuestNotFound(
+        f"no guest {name!r} is known in {root}",
+        hint=f"there are: {names}" if names else "no guest is there; start one with: sevlaunch up PROFILE",
+    )
+
+
+def prepare_root(root: Path) -> None:
+    """Create the folder of all guests, for this user alone.
+
+    :raise HostError: when it can't be had, or belongs to somebody else.
+    """
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = root.lstat()
+    except OSError as error:
+        raise HostError(
+            f"can't create {root}: {error.strerror}", hint="set XDG_RUNTIME_DIR to a folder of yours"
+        ) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise HostError(f"{root} is no folder of this user", hint="remove it, or set XDG_RUNTIME_DIR")
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        root.chmod(0o700)
+
+
+@contextlib.contextmanager
+def hold_launcher(folder: GuestFolder) -> Iterator[None]:
+    """Be the one command that starts or removes the guest.
+
+    :raise NameTaken: when another one is.
+    """
+    prepare_root(folder.root)
+    fd = _claim(folder, LAUNCHER)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def claim_lock(folder: GuestFolder) -> int:
+    """Take the guest's lock; the file descriptor is for QEMU to inherit. Call it under :func:`hold_launcher`.
+
+    :raise NameTaken: when the guest lives.
+    """
+    return _claim(folder, LOCK)
+
+
+def _claim(folder: GuestFolder, name: str) -> int:
+    file = folder.file(name)
+    while True:
+        try:
+            folder.path.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise HostError(f"can't create {file}: {error.strerror}", hint=_space_hint(error)) from error
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            if os.fstat(fd).st_ino == file.stat().st_ino:
+                return fd
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(fd)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise (_launching(folder) if name == LAUNCHER else taken(folder)) from error
+        # The folder was removed between opening and locking: that file is no one's any more.
+        os.close(fd)
+
+
+def _launching(folder: GuestFolder) -> NameTaken:
+    return NameTaken(
+        f"the guest {folder.name!r} is being started or taken down by another command",
+        hint="wait for it, or give this one another name with --name",
+    )
+
+
+def taken(folder: GuestFolder) -> NameTaken:
+    """The error for a name whose guest runs."""
+    pid = folder.pid()
+    return NameTaken(
+        f"a guest {folder.name!r} runs already" + (f" (pid {pid})" if pid else ""),
+        hint=f"take it down with `sevlaunch down {folder.name}`, or give this one another name with --name",
+    )
+
+
+def lock_is_held(file: Path) -> bool:
+    """Whether some process holds the lock; looking does not disturb anyone who wants to take it."""
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+        return bool(answer[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def process_start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot (/proc/PID/stat, field 22); None for a dead one."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name in field 2 may hold spaces and parentheses.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _holder(lock: Path, *, exclude: int) -> int | None:
+    """The process that has ``lock`` open and is not ``exclude``; QEMU before anything else."""
+    try:
+        wanted = lock.stat()
+    except OSError:
+        return None
+    found: list[int] = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == exclude:
+            continue
+        try:
+            for link in (process / "fd").iterdir():
+                status = link.stat()
+                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    found.append(int(process.name))
+                    break
+        except OSError:
+            continue
+    return next((pid for pid in found if _is_qemu(pid)), None)
+
+
+def _is_qemu(pid: int) -> bool:
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"-machine" in arguments and b"-mon" in arguments
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write ``content`` with mode 0600 so that the file is there whole or not at all.
+
+    :raise HostError: when it can't be written.
+    """
+    temporary = ""
+    try:
+        fd, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new-")
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(content)
+        Path(temporary).replace(file)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise HostError(f"can't write {file}: {error.strerror}", hint=_space_hint(error)) from error
+
+
+def _space_hint(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space there, or set XDG_RUNTIME_DIR to a folder with more of it"
+    return ""

@@ -1,0 +1,72 @@
+"""Waiting for files to appear and to grow, without polling: inotify(7) through ctypes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sevlaunch.errors import HostError
+from sevlaunch.guest.process import Process
+
+# include/uapi/linux/inotify.h
+_IN_MODIFY = 0x00000002
+_IN_CREATE = 0x00000100
+_IN_MOVED_TO = 0x00000080
+_IN_DELETE_SELF = 0x00000400
+
+
+class FolderWatch:
+    """Tells when something in a folder changes."""
+
+    def __init__(self, folder: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF
+        if self._fd < 0 or libc.inotify_add_watch(self._fd, os.fsencode(folder), mask) < 0:
+            number = ctypes.get_errno()
+            raise HostError(f"can't watch {folder}: {os.strerror(number)}", hint="raise fs.inotify.max_user_instances")
+
+    def __enter__(self) -> FolderWatch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+    async def changed(self, process: Process | None = None) -> None:
+        """Wait for the next change, or until ``process`` ends."""
+        loop = asyncio.get_running_loop()
+        change = asyncio.Event()
+        loop.add_reader(self._fd, change.set)
+        waiters: list[asyncio.Task[Any]] = [asyncio.create_task(change.wait())]
+        if process:
+            waiters.append(asyncio.create_task(process.wait()))
+        try:
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(self._fd)
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
+        try:
+            os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+
+
+async def follow(file: Path, process: Process | None) -> AsyncIterator[bytes]:
+    """What is in ``file``, then what is added to it, until ``process`` ends."""
+    with FolderWatch(file.parent) as watch, file.open("rb") as stream:
+        while True:
+            ended = process is None or process.ended
+            while piece := stream.read(65536):
+                yield piece
+            if ended:
+                return
+            await watch.changed(process)

@@ -1,0 +1,149 @@
+"""A guest that another command started: look at it, let it run, take it down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError
+from sevlaunch.guest import folder as folders
+from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
+from sevlaunch.guest.folder import GuestFolder, Record, find, hold_launcher
+from sevlaunch.guest.process import Process
+from sevlaunch.guest.qmp import session
+
+# How long the guest's OS may take to power down, and QEMU to quit.
+POWERDOWN_LIMIT = 60.0
+QUIT_LIMIT = 10.0
+STATUS_LIMIT = 5.0
+
+
+async def status(folder: GuestFolder) -> dict[str, Any]:
+    """The fields of `status`: the launch's evidence with the state of now.
+
+    ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), unresponsive (QMP does not
+    answer), exited (QEMU has ended).
+    """
+    record = folder.record()
+    document = folder.evidence() or _without_evidence(folder.name, record)
+    if not folder.alive():
+        return {**document, "state": "exited", "pid": None}
+    document = {**document, "pid": folder.pid()}
+    if record is None or not record.launched:
+        return {**document, "state": "starting" if folder.launching() else "abandoned"}
+    try:
+        async with session(folder.file(folders.QMP_SOCKET), limit=STATUS_LIMIT) as qmp:
+            state = shown_state(await qmp.execute("query-status", limit=STATUS_LIMIT))
+            sev = await sev_info(qmp, record.guest_type)
+    except (QmpError, GuestTimeout):
+        # QEMU may have ended while it was asked.
+        return {**document, "state": "unresponsive"} if folder.alive() else {**document, "state": "exited", "pid": None}
+    return {**document, "state": state, "sev": asdict(sev)}
+
+
+def _without_evidence(name: str, record: Record | None) -> dict[str, Any]:
+    """The fields of evidence for a guest whose launch never got that far."""
+    return {
+        "name": name,
+        "state": "exited",
+        "pid": None,
+        "profile": record.profile if record else None,
+        "command": record.command if record else [],
+        "rehearsal": bool(record and record.rehearsal),
+        "qemu": {"binary": record.binary, "version": record.qemu_version} if record else None,
+        "firmware": {"path": record.firmware, "sha256": None} if record else None,
+        "vcpus": record.vcpus if record else None,
+        "sev": asdict(SevInfo.from_qmp(record.guest_type if record else "none", None)),
+        "measurement": None,
+    }
+
+
+async def execute(root: Path, name: str, command: str, arguments: dict[str, Any] | None = None) -> Any:
+    """What the guest's QEMU returns for a QMP command.
+
+    :raise GuestNotFound: when it does not run.
+    :raise QmpError: when QEMU refuses the command.
+    """
+    folder = _running(root, name)
+    async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+        return await qmp.execute(command, arguments)
+
+
+async def resume(root: Path, name: str) -> dict[str, Any]:
+    """Let a paused guest run; its status afterwards."""
+    await execute(root, name, "cont")
+    return await status(find(root, name))
+
+
+def _running(root: Path, name: str) -> GuestFolder:
+    folder = find(root, name)
+    if not folder.alive():
+        raise GuestNotFound(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {name}")
+    return folder
+
+
+async def take_down(root: Path, name: str, *, now: bool = False, limit: float = POWERDOWN_LIMIT) -> str:
+    """End a guest and remove its runtime folder: ACPI power-down, then QMP quit, then SIGKILL.
+
+    :param now: no power-down: the guest is not asked.
+    :param limit: seconds that the guest's OS has for the power-down.
+    :return: how it ended: ``powered down``, ``quit``, ``killed``, or ``had ended already``.
+    :raise GuestNotFound: when there is none.
+    :raise NameTaken: when another command is starting it or taking it down.
+    """
+    folder = find(root, name)
+    with hold_launcher(folder):
+        record = folder.record()
+        pid = folder.pid()
+        process = Process.attach(pid) if pid else None
+        how = "had ended already"
+        if process:
+            try:
+                how = await _end(folder, process, now=now, limit=limit)
+            finally:
+                process.close()
+        for companion, start_time in record.companions if record else []:
+            beside = Process.attach(companion, start_time)
+            if beside:
+                # They end by themselves when QEMU hangs up; this is for those that don't.
+                if not await beside.ends_within(QUIT_LIMIT):
+                    beside.kill()
+                beside.close()
+        folder.remove()
+    return how
+
+
+async def _end(folder: GuestFolder, process: Process, *, now: bool, limit: float) -> str:
+    if not now and await _power_down(folder, process, limit):
+        return "powered down"
+    if await _quit(folder, process):
+        return "quit"
+    process.kill()
+    return "killed"
+
+
+async def _power_down(folder: GuestFolder, process: Process, limit: float) -> bool:
+    started = time.monotonic()
+    try:
+        async with session(folder.file(folders.QMP_SOCKET), limit=min(limit, STATUS_LIMIT)) as qmp:
+            status = await qmp.execute("query-status", limit=min(limit, STATUS_LIMIT))
+            # A guest that executes nothing can't hear the power button.
+            if not status["running"]:
+                return False
+            await qmp.execute("system_powerdown")
+    except SevlaunchError:
+        return process.ended
+    return await process.ends_within(max(0.0, limit - (time.monotonic() - started)))
+
+
+async def _quit(folder: GuestFolder, process: Process) -> bool:
+    try:
+        async with asyncio.timeout(QUIT_LIMIT), session(folder.file(folders.QMP_SOCKET), limit=QUIT_LIMIT) as qmp:
+            await qmp.execute("quit")
+    except (SevlaunchError, TimeoutError):
+        # QEMU may hang up before its answer arrives: whether it ended is what counts.
+        return await process.ends_within(1.0)
+    return await process.ends_within(QUIT_LIMIT)

@@ -1,0 +1,310 @@
+"""Plan -> running guest. Whatever happens on the way, either the guest runs or nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sevlaunch.errors import GuestTimeout, HostError, QemuError, QmpError
+from sevlaunch.guest import folder as folders
+from sevlaunch.guest.diagnosis import hint_for
+from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher
+from sevlaunch.guest.preflight import check_files
+from sevlaunch.guest.process import Process, find_program, spawn, tail
+from sevlaunch.plan import Plan, argv
+from sevlaunch.plan.formats import choices
+
+if TYPE_CHECKING:
+    from sevlaunch.guest.evidence import Evidence
+    from sevlaunch.guest.qmp import Qmp
+
+T = TypeVar("T")
+
+# Time for QEMU to be ready: a start, and filling a GiB of memory takes well under a second.
+START_LIMIT = 60.0
+SECONDS_PER_GIB = 1.0
+COMPANION_LIMIT = 10.0
+# How long a QEMU that hung up its QMP connection may take to be gone.
+DEATH_LIMIT = 5.0
+
+
+@asynccontextmanager
+async def launch(plan: Plan, *, paused: bool = False, limit: float | None = None) -> AsyncIterator[Launched]:
+    """Start a guest; leaving the block ends it, unless :meth:`Launched.detach` was called.
+
+    :param paused: leave it before its first instruction.
+    :param limit: seconds for the start as a whole; default: a minute, and more with much memory.
+    :raise HostError: when a file is missing, or the runtime folder can't be written.
+    :raise NameTaken: when a guest of that name runs, or is being started.
+    :raise QemuError: when QEMU fails; the error has the end of its output.
+    :raise GuestTimeout: when it is not ready within ``limit``.
+    """
+    check_files(plan)
+    folder = GuestFolder(plan.folder.parent, plan.name)
+    seconds = START_LIMIT + SECONDS_PER_GIB * (plan.memory.size.value >> 30) if limit is None else limit
+    with ExitStack() as launcher, ExitStack() as cleanup:
+        launcher.enter_context(hold_launcher(folder))
+        _clear_abandoned(folder)
+        lock = claim_lock(folder)
+        cleanup.callback(os.close, lock)
+        # From here on the folder is ours, and goes unless the guest stays.
+        folder.clear()
+        launched = Launched(plan, folder, launcher, lock)
+        cleanup.callback(launched.end)
+        async with AsyncExitStack() as connection:
+            try:
+                async with asyncio.timeout(seconds):
+                    await launched.start(connection)
+                    if not paused:
+                        await launched.run()
+            except TimeoutError as error:
+                raise GuestTimeout(
+                    f"{plan.name} was not ready within {seconds:g} s", hint="give it longer with --timeout"
+                ) from error
+            yield launched
+
+
+class Launched:
+    """A guest that this process has just started. Made by :func:`launch`."""
+
+    def __init__(self, plan: Plan, folder: GuestFolder, launcher: ExitStack, lock: int) -> None:
+        self.plan = plan
+        self.folder = folder
+        self._launcher = launcher
+        self._lock = lock
+        self._detached = False
+        self._companions: list[Process] = []
+        self._process: Process | None = None
+        self._qmp: Qmp | None = None
+        self._record: Record | None = None
+        self._evidence: Evidence | None = None
+
+    @property
+    def process(self) -> Process:
+        """QEMU's process."""
+        return _started(self._process)
+
+    @property
+    def qmp(self) -> Qmp:
+        """The launcher's own QMP session, which no other command shares."""
+        return _started(self._qmp)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the launch showed."""
+        return _started(self._evidence)
+
+    async def start(self, connection: AsyncExitStack) -> None:
+        """Start QEMU, paused, and read what the launch shows. ``connection`` gets what is to be closed in the end."""
+        self._prepare_files()
+        for companion in self.plan.companions:
+            program = find_program(companion.argv[0], companion.fallbacks, companion.remedy)
+            log = self.folder.file(f"{companion.name}.log")
+            process = spawn([program, *companion.argv[1:]], log=log)
+            self._companions.append(process)
+            await _socket_appears(companion.socket, process, log)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            connection.callback(ours.close)
+            # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the
+            # other commands' monitor stays free.
+            channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}", "-mon", "chardev=launcher,mode=control"]
+            self._process = spawn(
+                [*argv(self.plan), *channel],
+                log=self.folder.file(folders.QEMU_LOG),
+                inherit=[self._lock, theirs.fileno()],
+                lock_bytes=self.plan.memory.lock_bytes,
+            )
+        self._record = self._make_record()
+        self.folder.write_record(self._record)
+        # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
+        from sevlaunch.guest.evidence import check_encryption, gather, sha256_of
+        from sevlaunch.guest.qmp import session
+
+        firmware_sha256 = sha256_of(self.plan.firmware.code.value)
+        self._qmp = await self._while_alive(connection.enter_async_context(session(ours, limit=float("inf"))))
+        self._evidence = await self._while_alive(gather(self.qmp, self._record, firmware_sha256=firmware_sha256))
+        check_encryption(self._evidence, self.plan.security.policy.value if self.plan.security else None)
+        self._write_evidence()
+
+    async def run(self) -> None:
+        """Let the guest run its first instruction."""
+        from sevlaunch.guest.evidence import sev_info, shown_state
+
+        await self._while_alive(self.qmp.execute("cont"))
+        status = await self._while_alive(self.qmp.execute("query-status"))
+        sev = await self._while_alive(sev_info(self.qmp, self.plan.guest_type))
+        self._evidence = replace(self.evidence, state=shown_state(status), sev=sev)
+        self._write_evidence()
+
+    def announce(self) -> None:
+        """The launch is over: from here on, other commands may take the guest down."""
+        self.folder.write_record(replace(_started(self._record), launched=True))
+        self._launcher.close()
+
+    def detach(self) -> None:
+        """Let the guest live on after the block. The last thing to do: from here on nothing takes it back."""
+        self.announce()
+        self._detached = True
+
+    async def until_end(self) -> str:
+        """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""
+        reason = ""
+
+        async def watch() -> None:
+            nonlocal reason
+            async for event in self.qmp.events():
+                if event["event"] == "SHUTDOWN":
+                    reason = event["data"].get("reason", "")
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await self.process.wait()
+            # What QEMU sent last may still be on its way to the watcher.
+            await asyncio.wait([watcher], timeout=0.1)
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+        return reason
+
+    def end(self) -> None:
+        """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
+        processes = [*([self._process] if self._process else []), *self._companions]
+        for process in processes:
+            if not self._detached:
+                process.kill()
+            process.close()
+        # Another command may have removed the folder, and one more begun to use the name.
+        if not self._detached and self.folder.is_locked_by(self._lock):
+            self.folder.remove()
+
+    async def _while_alive(self, action: Awaitable[T]) -> T:
+        """The result of ``action``; if QEMU dies before, an error with what it said, at once."""
+        task = asyncio.ensure_future(action)
+        death = asyncio.create_task(self.process.wait())
+        try:
+            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise self._death()
+            error = task.exception()
+            if isinstance(error, QmpError) and not error.error_class and await self.process.ends_within(DEATH_LIMIT):
+                raise self._death() from error
+            return task.result()
+        finally:
+            for pending in (task, death):
+                pending.cancel()
+            await asyncio.gather(task, death, return_exceptions=True)
+
+    def _death(self) -> QemuError:
+        code = self.process.exit_code
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        lines = tail(self.folder.file(folders.QEMU_LOG))
+        return QemuError(
+            f"QEMU {how} while {self.plan.name} was being started",
+            stderr=lines,
+            hint=hint_for(lines)
+            or ("" if lines else "it printed nothing: was it killed by the kernel (out of memory)?"),
+        )
+
+    def _prepare_files(self) -> None:
+        plan = json.dumps({"argv": argv(self.plan), "choices": choices(self.plan)}, indent=1, ensure_ascii=False)
+        self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
+        if self.plan.security:
+            for file in self.plan.security.files:
+                folders.write_whole(Path(file.path), file.text.encode())
+        variables = self.plan.firmware.vars
+        if variables and self.plan.firmware.vars_template and not Path(variables.value).exists():
+            _copy_nvram(Path(self.plan.firmware.vars_template), Path(variables.value))
+
+    def _make_record(self) -> Record:
+        plan = self.plan
+        return Record(
+            name=plan.name,
+            pid=self.process.pid,
+            start_time=self.process.start_time,
+            launched=False,
+            profile=plan.profile_file,
+            command=argv(plan),
+            guest_type=plan.guest_type,
+            vcpus=plan.machine.vcpus.value,
+            binary=plan.binary.value,
+            qemu_version=plan.qemu_version,
+            firmware=plan.firmware.code.value,
+            reboot=plan.reboot.value,
+            companions=[(process.pid, process.start_time) for process in self._companions],
+        )
+
+    def _write_evidence(self) -> None:
+        text = json.dumps(self.evidence.to_dict(), indent=1, ensure_ascii=False)
+        self.folder.write(folders.EVIDENCE, text.encode("utf-8", "surrogateescape"))
+
+
+def _started(value: T | None) -> T:
+    if value is None:
+        raise QemuError("the guest has not been started")
+    return value
+
+
+def _copy_nvram(template: Path, target: Path) -> None:
+    """The guest's own copy of the variable store, there whole or not at all."""
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
+        try:
+            shutil.copyfile(template, temporary)
+            temporary.chmod(0o600)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(
+            f"can't copy the NVRAM {template} to {target}: {error.strerror}",
+            hint="name another place in firmware.nvram, or set XDG_STATE_HOME",
+        ) from error
+
+
+def _clear_abandoned(folder: GuestFolder) -> None:
+    """End what a launcher left behind that was killed in the middle of a start. Needs :func:`hold_launcher`.
+
+    :raise NameTaken: when a guest lives there that `render --format shell` started: it does not hold the lock.
+    """
+    record = folder.record()
+    if record is not None and record.launched:
+        return
+    pid = folder.pid()
+    if pid and not folders.lock_is_held(folder.file(folders.LOCK)):
+        raise folders.taken(folder)
+    process = Process.attach(pid) if pid else None
+    if process:
+        process.kill()
+        process.close()
+    for companion, start_time in record.companions if record else []:
+        beside = Process.attach(companion, start_time)
+        if beside:
+            beside.kill()
+            beside.close()
+
+
+async def _socket_appears(socket_path: str, process: Process, log: Path) -> None:
+    """Wait until a companion listens.
+
+    :raise QemuError: when it ends before that, or does not listen in time.
+    """
+    from sevlaunch.guest.follow import FolderWatch
+
+    with FolderWatch(log.parent) as watch:
+        async with asyncio.timeout(COMPANION_LIMIT):
+            while not os.path.exists(socket_path):  # noqa: ASYNC240, PTH110 - a lookup on tmpfs
+                if process.ended:
+                    lines = tail(log)
+                    raise QemuError(f"{log.stem} ended before it was ready", stderr=lines, hint=hint_for(lines))
+                await watch.changed(process)

@@ -1,0 +1,62 @@
+"""Before QEMU starts: is every file there, and can this user use it? All that is missing, at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sevlaunch.errors import HostError, Problem
+from sevlaunch.plan import Plan
+
+
+def check_files(plan: Plan) -> None:
+    """Make sure that QEMU will find what the plan names.
+
+    :raise HostError: with everything that is missing or can't be used.
+    """
+    problems = list(_problems(plan))
+    if problems:
+        raise HostError(f"{plan.name} can't be started: files are missing", problems=problems)
+
+
+def _problems(plan: Plan) -> Iterator[Problem]:
+    yield from _readable(plan.firmware.code.value, "firmware", "install OVMF, or correct firmware in the profile")
+    variables = plan.firmware.vars
+    if variables and not Path(variables.value).exists():
+        if plan.firmware.vars_template:
+            yield from _readable(
+                plan.firmware.vars_template, "NVRAM template", "install OVMF, or correct firmware.vars"
+            )
+        else:
+            yield Problem(f"NVRAM {variables.value}: missing", hint="name a template in firmware.vars")
+    for file in plan.boot_files:
+        # The demo's files are not downloaded but built, by a script that a newcomer may not know of.
+        remedy = "run scripts/demo-guest" if "/build/demo/" in file else "correct boot in the profile"
+        yield from _readable(file, "boot file", remedy)
+    for option in plan.storage.options:
+        values = {parameter.key: parameter.value for parameter in option.parameters}
+        if option.name == "-blockdev":
+            remedy = (
+                "run scripts/demo-guest"
+                if "/build/demo/" in values["file.filename"]
+                else "correct disks in the profile"
+            )
+            yield from _readable(values["file.filename"], "disk", remedy, write=values["read-only"] == "off")
+    for companion in plan.companions:
+        if not any(shutil.which(program) for program in (companion.argv[0], *companion.fallbacks)):
+            yield Problem(f"program {companion.argv[0]}: missing", hint=companion.remedy)
+
+
+def _readable(path: str, what: str, remedy: str, *, write: bool = False) -> Iterator[Problem]:
+    if not Path(path).exists():
+        yield Problem(f"{what} {path}: no such file", hint=remedy)
+    elif Path(path).is_dir():
+        yield Problem(f"{what} {path}: is a folder", hint=remedy)
+    elif not os.access(path, os.R_OK | (os.W_OK if write else 0)):
+        wanted = "read and written" if write else "read"
+        yield Problem(
+            f"{what} {path}: can't be {wanted} by this user",
+            hint="change its permissions" + (", or set read_only: true" if write and os.access(path, os.R_OK) else ""),
+        )

@@ -1,0 +1,158 @@
+"""Starting, watching and ending processes, by pidfd: no PID is ever signalled that belongs to somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sevlaunch.errors import HostError, QemuError
+from sevlaunch.guest.folder import process_start_time
+
+KILL_LIMIT = 10.0
+TAIL_LINES = 12
+
+
+class Process:
+    """A process, ours or another command's, held by its pidfd."""
+
+    def __init__(self, pid: int, pidfd: int, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self.start_time = process_start_time(pid) or 0
+        self._pidfd = pidfd
+        self._child = child
+
+    @classmethod
+    def attach(cls, pid: int, start_time: int | None = None) -> Process | None:
+        """The process ``pid``, or None if it is gone, or the PID belongs to another one by now."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return None
+        # With the pidfd in hand the PID can't be reused any more: what is true now stays true.
+        now = process_start_time(pid)
+        if now is None or (start_time is not None and now != start_time):
+            os.close(pidfd)
+            return None
+        return cls(pid, pidfd)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return bool(select.select([self._pidfd], [], [], 0)[0])
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of our own child, negative for a signal; None while it runs, or for another's child."""
+        return self._child.poll() if self._child else None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; a process that has ended already is no error."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return
+
+    async def wait(self) -> None:
+        """Wait until the process ends."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        loop.add_reader(self._pidfd, done.set)
+        try:
+            await done.wait()
+        finally:
+            loop.remove_reader(self._pidfd)
+
+    async def ends_within(self, limit: float) -> bool:
+        """Whether the process ends within ``limit`` seconds."""
+        try:
+            async with asyncio.timeout(limit):
+                await self.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End the process at once, and wait until it is gone. Synchronous, so that nothing can cancel it."""
+        self.signal(signal.SIGKILL)
+        select.select([self._pidfd], [], [], KILL_LIMIT)
+        if self._child:
+            self._child.wait()
+
+    def close(self) -> None:
+        """Let go of the process; it lives on."""
+        os.close(self._pidfd)
+        if self._child:
+            # A child that outlives us is no leak: tell Popen not to warn about it.
+            self._child.returncode = self._child.returncode or 0
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    inherit: Sequence[int] = (),
+    lock_bytes: int = 0,
+) -> Process:
+    """Start ``argv`` in a session of its own, with its output in ``log``.
+
+    :param inherit: file descriptors that the process keeps.
+    :param lock_bytes: memory that it may lock, RLIMIT_MEMLOCK in bytes; 0 leaves the limit as it is.
+    :raise QemuError: when it can't be started.
+    """
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            pass_fds=tuple(inherit),
+            start_new_session=True,
+            cwd="/",
+            preexec_fn=_raise_lock_limit(lock_bytes) if lock_bytes else None,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise QemuError(f"can't start {argv[0]}: {error}", hint="see `sevlaunch host`") from error
+    finally:
+        os.close(fd)
+    return Process(child.pid, os.pidfd_open(child.pid), child)
+
+
+def _raise_lock_limit(lock_bytes: int) -> Callable[[], None]:
+    def raise_limit() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if soft != resource.RLIM_INFINITY and soft < lock_bytes:
+            limit = lock_bytes if hard != resource.RLIM_INFINITY else hard
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (lock_bytes, max(limit, hard)))
+
+    return raise_limit
+
+
+def find_program(name: str, fallbacks: Sequence[str], remedy: str) -> str:
+    """The path of a program that runs beside QEMU.
+
+    :raise HostError: when it is not there, with ``remedy`` as the hint.
+    """
+    for candidate in (name, *fallbacks):
+        found = shutil.which(candidate)
+        if found:
+            return found
+    raise HostError(f"the program {name} is missing", hint=remedy)
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
+    """The last lines of a log."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 16384))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]

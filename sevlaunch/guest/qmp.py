@@ -1,0 +1,85 @@
+"""QMP through the qemu.qmp package, with limits, and errors that tell what happened to QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from sevlaunch.errors import GuestTimeout, QmpError
+
+COMMAND_LIMIT = 30.0
+CONNECT_LIMIT = 10.0
+
+
+class Qmp:
+    """A QMP session with one QEMU."""
+
+    def __init__(self, client: QMPClient) -> None:
+        self._client = client
+
+    async def execute(
+        self, command: str, arguments: dict[str, Any] | None = None, *, limit: float = COMMAND_LIMIT
+    ) -> Any:
+        """What QEMU returns for ``command``.
+
+        :raise QmpError: when QEMU answers with an error, or not in QMP, or is gone.
+        :raise GuestTimeout: when it does not answer within ``limit`` seconds.
+        """
+        try:
+            async with asyncio.timeout(limit):
+                return await self._client.execute(command, arguments)
+        except ExecuteError as error:
+            raise QmpError(f"QEMU refuses {command}: {error}", error_class=error.error_class) from error
+        except QMPError as error:
+            raise QmpError(f"lost QEMU during {command}: {error}") from error
+        except TimeoutError as error:
+            raise GuestTimeout(
+                f"QEMU did not answer {command} within {limit:g} s", hint="it may be stuck: `sevlaunch down --now`"
+            ) from error
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """QMP's events from now on, until QEMU is gone."""
+        with self._client.listener() as listener:
+            async for event in listener:
+                yield dict(event)
+
+    async def close(self) -> None:
+        """End the session; QEMU lives on."""
+        try:
+            await self._client.disconnect()
+        except (QMPError, OSError, EOFError):
+            # disconnect() reports what ended the connection before: that was raised where it mattered.
+            return
+
+
+@asynccontextmanager
+async def session(where: Path | socket.socket, *, limit: float = CONNECT_LIMIT) -> AsyncIterator[Qmp]:
+    """A session over a socket's path, or a connected socket.
+
+    :raise QmpError: when nobody answers there, or not in QMP.
+    :raise GuestTimeout: when the greeting does not come within ``limit`` seconds (another client may be connected).
+    """
+    client = QMPClient()
+    qmp = Qmp(client)
+    try:
+        async with asyncio.timeout(limit):
+            await client.connect(str(where) if isinstance(where, Path) else where)
+    except TimeoutError as error:
+        await qmp.close()
+        raise GuestTimeout(
+            f"QEMU did not greet within {limit:g} s",
+            hint="another QMP client may be connected, or QEMU may be stuck: `sevlaunch down --now`",
+        ) from error
+    except (QMPError, OSError) as error:
+        await qmp.close()
+        raise QmpError(f"can't talk QMP to QEMU: {error}") from error
+    try:
+        yield qmp
+    finally:
+        await qmp.close()

@@ -1,0 +1,22 @@
+"""Where this user's guests have their files. Apart from the probes, so that looking at guests stays quick."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def runtime_folder() -> Path:
+    """The folder of this user's running guests: ``$XDG_RUNTIME_DIR/sevlaunch``, for root ``/run/sevlaunch``."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        return Path(base) / "sevlaunch"
+    return Path("/run/sevlaunch") if os.geteuid() == 0 else Path(f"/tmp/sevlaunch-{os.geteuid()}")
+
+
+def state_folder() -> Path:
+    """What outlives this user's guests: ``$XDG_STATE_HOME/sevlaunch``, for root ``/var/lib/sevlaunch``."""
+    base = os.environ.get("XDG_STATE_HOME")
+    if base:
+        return Path(base) / "sevlaunch"
+    return Path("/var/lib/sevlaunch") if os.geteuid() == 0 else Path.home() / ".local/state/sevlaunch"

@@ -1,0 +1,83 @@
+"""Commented starting profiles, one for each type of guest."""
+
+from __future__ import annotations
+
+from sevlaunch.profile.model import GuestType
+
+_HEAD = {
+    "none": "# An ordinary guest, without encryption.\n",
+    "sev": "# A SEV guest: its memory is encrypted.\n",
+    "sev-es": "# A SEV-ES guest: its memory and registers are encrypted.\n",
+    "sev-snp": "# A SEV-SNP guest: its memory and registers are encrypted, and safe from replay and remapping.\n",
+}
+
+_SECURITY = {
+    "none": "security: none\n",
+    "sev": """\
+security:
+  type: sev
+  policy: [no-debug, no-key-sharing, domain, sev]   # or a number: 0x33; see: sevlaunch policy 0x33
+  # cbitpos: 51                # default: the host's
+  # reduced_phys_bits: 1       # default: the host's
+  # dh_cert: owner_godh.b64    # the guest owner's session: only with it can the measurement be verified
+  # session: owner_session.b64
+  # kernel_hashes: true        # measure boot.kernel, initrd and cmdline; needs a firmware built for it (OVMF.amdsev.fd)
+""",
+    "sev-es": """\
+security:
+  type: sev-es
+  policy: [no-debug, no-key-sharing, es, domain, sev]   # or a number: 0x37; see: sevlaunch policy 0x37
+  # cbitpos: 51                # default: the host's
+  # reduced_phys_bits: 1       # default: the host's
+  # dh_cert: owner_godh.b64    # the guest owner's session: only with it can the measurement be verified
+  # session: owner_session.b64
+  # kernel_hashes: true        # measure boot.kernel, initrd and cmdline; needs a firmware built for it (OVMF.amdsev.fd)
+""",
+    "sev-snp": """\
+security:
+  type: sev-snp
+  policy: [smt]                # or a number: 0x30000; see: sevlaunch policy --snp 0x30000
+  # cbitpos: 51                # default: the host's
+  # reduced_phys_bits: 1       # default: the host's
+  # host_data: BASE64          # 32 bytes that stand in the guest's attestation report
+  # id_block: id-block.bin     # 96 bytes, with id_auth: 4096 bytes
+  # id_auth: id-auth.bin
+  # kernel_hashes: true        # measure boot.kernel, initrd and cmdline
+""",
+}
+
+_COMMON = """\
+
+cpus: 2                        # long form: cpu: {{model: EPYC-v4, count: 2}}
+memory: 2G                     # long form: memory: {{size: 2G, hugepages: 2M}}
+
+{security}
+# Chosen from the host's firmware descriptors, unless it is named here:
+# firmware: {{{firmware}}}
+
+disks: []
+#  - {{path: disk.qcow2, format: qcow2}}
+#  - {{path: install.iso, bus: virtio-scsi, cdrom: true}}
+
+networks:
+  - {{type: user}}               # forward a port: {{type: user, forward: ["tcp:127.0.0.1:2222:22"]}}
+#  - {{type: tap, interface: tap0}}
+#  - {{type: bridge, bridge: br0}}
+
+rng: true
+console: serial                # sevlaunch console NAME
+# boot: {{order: [disk0, net0]}}
+# boot: {{kernel: vmlinuz, initrd: initrd.img, cmdline: "console=ttyS0"}}
+"""
+
+_FIRMWARE = {
+    "none": "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
+    "sev": "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
+    "sev-es": "image: /usr/share/ovmf/OVMF.amdsev.fd",
+    "sev-snp": "image: /usr/share/ovmf/OVMF.amdsev.fd",
+}
+
+
+def starting_profile(guest_type: GuestType) -> str:
+    """A commented profile for ``guest_type`` that is valid as it stands."""
+    return _HEAD[guest_type] + _COMMON.format(security=_SECURITY[guest_type], firmware=_FIRMWARE[guest_type])
