@@ -45,7 +45,7 @@ class EncryptionLeaf(_Facts):
 
     @property
     def reduced_phys_bits(self) -> int:
-        """Physical address bits lost to encryption."""
+        """Physical address bits that the host loses; a guest loses one."""
         return self.ebx >> 6 & 0x3F
 
     @property

@@ -55,7 +55,7 @@ def resolve_firmware(context: Context) -> FirmwarePlan | None:
         )
         return None
     code = Choice(chosen.executable, fact(f"firmware descriptor {chosen.file}"))
-    if chosen.device == "memory" or chosen.mode == "stateless":
+    if _is_stateless(chosen):
         return FirmwarePlan("image", code, None, None, _NOT_SECURE, passed_over)
     return _pflash(context, code, chosen.nvram_template, fact(f"NVRAM template of {chosen.file}"), chosen, passed_over)
 
@@ -176,7 +176,8 @@ def _check_features(context: Context, descriptor: FirmwareDescriptor | None, key
 def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...]]:
     """The first descriptor that fits, and why each one before it was passed over.
 
-    Where attestation counts (kernel hashes) or pflash is in doubt (SEV-ES), a stateless image goes first.
+    Where attestation counts (kernel hashes) or pflash is in doubt (SEV-ES), a stateless image goes first. Elsewhere it
+    goes last: the images made for attestation (OVMF.amdsev.fd) boot nothing from an ordinary disk.
     """
     security = context.profile.security
     wants_stateless = security.type in ("sev-es", "sev-snp") or getattr(security, "kernel_hashes", False)
@@ -188,15 +189,18 @@ def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...
             passed_over.append(f"{descriptor.file}: {reason}")
         else:
             fitting.append(descriptor)
-    if wants_stateless:
-        fitting.sort(key=lambda descriptor: descriptor.device == "flash" and descriptor.mode != "stateless")
+    fitting.sort(key=lambda descriptor: _is_stateless(descriptor) != wants_stateless)
     return (fitting[0] if fitting else None), tuple(passed_over)
+
+
+def _is_stateless(descriptor: FirmwareDescriptor) -> bool:
+    return descriptor.device == "memory" or descriptor.mode == "stateless"
 
 
 def _unfit(context: Context, descriptor: FirmwareDescriptor) -> str:
     security = context.profile.security.type
     machine = context.qemu.machines.get(context.profile.machine, context.profile.machine)
-    stateless = descriptor.device == "memory" or descriptor.mode == "stateless"
+    stateless = _is_stateless(descriptor)
     if "uefi" not in descriptor.interface_types:
         return "no UEFI firmware"
     if not any(fnmatch.fnmatchcase(machine, pattern) for pattern in descriptor.machines):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 
-# The newest model of the first EPYC generation that QEMU knows. The CPU signature, which SEV-ES and SNP measure, is the
-# same for all of them.
+# The first EPYC generation runs on every SEV host. All of these have the CPU signature that SEV-ES and SNP measure, so
+# the launch digest does not depend on which one a QEMU knows.
 _EPYC_MODELS = ("EPYC-v4", "EPYC-v3", "EPYC-v2", "EPYC-v1", "EPYC")
 
 
@@ -64,13 +64,17 @@ def machine_options(plan: MachinePlan, further: tuple[Parameter, ...]) -> Iterat
 def _machine_type(context: Context) -> Choice[str]:
     wanted = context.profile.machine
     if wanted not in context.qemu.machines:
-        q35 = [name for name in context.qemu.machines if name.startswith("pc-q35-")]
+        q35 = sorted((name for name in context.qemu.machines if name.startswith("pc-q35-")), key=_version)
         known = f"{q35[0]} to {q35[-1]}" if q35 else "no q35 machine"
         context.lack(
             f"QEMU {context.qemu.version} has no machine {wanted!r}; it has {known}",
             hint="use machine: q35, or a QEMU that still has the version",
         )
     return Choice(wanted, context.why("machine"))
+
+
+def _version(machine: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in machine.rpartition("-")[2].split(".") if part.isdigit())
 
 
 def _accel(context: Context) -> Choice[str]:
@@ -99,9 +103,7 @@ def _cpu_model(context: Context, accel: str) -> Choice[str]:
         return Choice(wanted, context.why("cpu", "model"))
     if context.encrypted:
         model = next((name for name in _EPYC_MODELS if name in known), _EPYC_MODELS[-1])
-        return Choice(
-            model, rule(f"the newest EPYC that QEMU {context.qemu.version} has; SEV-ES measures its signature")
-        )
+        return Choice(model, rule("a model that every SEV host can run; SEV-ES measures its signature"))
     if accel == "kvm":
         return Choice("host", rule("with KVM, the host's CPU"))
     return Choice("max", rule("with TCG, all that QEMU can emulate"))

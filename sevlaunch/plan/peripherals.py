@@ -115,6 +115,9 @@ def _balloon(context: Context) -> Iterator[Option]:
     balloon = context.profile.balloon
     if balloon is None:
         return
+    if balloon.iommu_platform:
+        # Linux' drivers/virtio/virtio_balloon.c clears VIRTIO_F_ACCESS_PLATFORM, and QEMU then refuses the features.
+        context.warn("Linux guests don't use a balloon behind the DMA API: it is there, and does nothing")
     reason = context.why("balloon", "iommu_platform", default="every virtio device")
     yield Option(
         "-device",

@@ -12,8 +12,12 @@ from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 from sevlaunch.profile.model import SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
 
-# QEMU's docs/about/deprecated: the old spelling warns from this version on.
-MEMORY_ENCRYPTION_DEPRECATED = (11, 0)
+# memory-encryption is silent in 10.0.2 and warns in 11.1.3; confidential-guest-support is there since 6.0.
+MEMORY_ENCRYPTION_DEPRECATED = (10, 1)
+
+# What a guest loses of its physical address space is the C-bit, on every EPYC (QEMU's qapi/misc-target.json,
+# SevCapability). CPUID 0x8000001F EBX[11:6] is what the host loses, which is more.
+GUEST_REDUCED_PHYS_BITS = 1
 
 # Property -> the QEMU that brought it (git log of target/i386/sev.c).
 SINCE = {"kernel-hashes": "6.2", "legacy-vm-type": "9.1", "sev-snp-guest": "9.1"}
@@ -60,8 +64,8 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
             f"QEMU {context.qemu.version} has no object {qom_type}{since}",
             hint="install a newer QEMU, or set qemu.binary",
         )
-    cbitpos = _from_host(context, "cbitpos", "CPUID 0x8000001F EBX[5:0]")
-    reduced_phys_bits = _from_host(context, "reduced_phys_bits", "CPUID 0x8000001F EBX[11:6]")
+    cbitpos = _cbitpos(context, security.cbitpos)
+    reduced_phys_bits = _reduced_phys_bits(context, security.reduced_phys_bits)
     snp = isinstance(security, SnpSecurity)
     names = ", ".join(describe_policy(security.effective_policy, SNP_POLICY if snp else SEV_POLICY)) or "no bits"
     where = context.why("security", "policy", default=f"default for {security.type}")
@@ -105,18 +109,23 @@ def security_options(plan: SecurityPlan) -> Iterator[Option]:
     yield Option("-object", plan.properties)
 
 
-def _from_host(context: Context, key: str, where: str) -> Choice[int]:
-    wanted = getattr(context.profile.security, key)
-    if wanted != "auto":
-        return Choice(wanted, context.why("security", key))
+def _cbitpos(context: Context, wanted: int | str) -> Choice[int]:
+    if isinstance(wanted, int):
+        return Choice(wanted, context.why("security", "cbitpos"))
     leaf = context.host.cpu.encryption
     if leaf is None:
         context.lack(
-            f"security.{key} is auto, and this host's CPU does not say it ({where} is missing)",
-            hint=f"run on an EPYC host, render for one with --host FILE, or set security.{key}",
+            "security.cbitpos is auto, and this host's CPU does not tell it (no CPUID leaf 0x8000001F)",
+            hint="run on an EPYC host, render for one with --host FILE, or set security.cbitpos",
         )
         return Choice(0, rule("unknown"))
-    return Choice(int(getattr(leaf, key)), fact(f"{where} = {getattr(leaf, key)}"))
+    return Choice(leaf.cbitpos, fact(f"CPUID 0x8000001F EBX[5:0] = {leaf.cbitpos}"))
+
+
+def _reduced_phys_bits(context: Context, wanted: int | str) -> Choice[int]:
+    if isinstance(wanted, int):
+        return Choice(wanted, context.why("security", "reduced_phys_bits"))
+    return Choice(GUEST_REDUCED_PHYS_BITS, rule("a guest loses one physical address bit, the C-bit"))
 
 
 def _machine_parameter(context: Context) -> Parameter:

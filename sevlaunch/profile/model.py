@@ -27,7 +27,7 @@ from sevlaunch.profile.policy import SEV_DOMAIN, SEV_ES, SEV_NO_DEBUG, SEV_NO_KE
 Auto = Literal["auto"]
 GuestType = Literal["none", "sev", "sev-es", "sev-snp"]
 Cbitpos = Annotated[int | Auto, auto_or_number(32, 63)]
-ReducedPhysBits = Annotated[int | Auto, auto_or_number(0, 63)]
+ReducedPhysBits = Annotated[int | Auto, auto_or_number(1, 63)]
 
 DEFAULT_SEV_POLICY = SEV_NO_DEBUG | SEV_NO_KEY_SHARING | SEV_DOMAIN | SEV_SEV
 # QEMU's own default: SMT allowed, and the bit that must be one.
@@ -87,7 +87,7 @@ class NoSecurity(_Model):
 class _SevCommon(_Model):
     cbitpos: Cbitpos = Field("auto", description="position of the C-bit in a page table entry; auto: the host's")
     reduced_phys_bits: ReducedPhysBits = Field(
-        "auto", description="physical address bits that the guest loses; auto: the host's"
+        "auto", description="physical address bits that the guest loses; auto: 1"
     )
     kernel_hashes: bool = Field(False, description="measure kernel, initrd and command line of a direct boot")
     sev_device: AbsolutePath = Field("/dev/sev", description="device of the secure processor")

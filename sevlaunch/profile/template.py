@@ -18,7 +18,6 @@ security:
   type: sev
   policy: [no-debug, no-key-sharing, domain, sev]   # or a number: 0x33; see: sevlaunch policy 0x33
   # cbitpos: 51                # default: the host's
-  # reduced_phys_bits: 1       # default: the host's
   # dh_cert: owner_godh.b64    # the guest owner's session: only with it can the measurement be verified
   # session: owner_session.b64
   # kernel_hashes: true        # measure boot.kernel, initrd and cmdline; needs a firmware built for it (OVMF.amdsev.fd)
@@ -28,7 +27,6 @@ security:
   type: sev-es
   policy: [no-debug, no-key-sharing, es, domain, sev]   # or a number: 0x37; see: sevlaunch policy 0x37
   # cbitpos: 51                # default: the host's
-  # reduced_phys_bits: 1       # default: the host's
   # dh_cert: owner_godh.b64    # the guest owner's session: only with it can the measurement be verified
   # session: owner_session.b64
   # kernel_hashes: true        # measure boot.kernel, initrd and cmdline; needs a firmware built for it (OVMF.amdsev.fd)
@@ -38,7 +36,6 @@ security:
   type: sev-snp
   policy: [smt]                # or a number: 0x30000; see: sevlaunch policy --snp 0x30000
   # cbitpos: 51                # default: the host's
-  # reduced_phys_bits: 1       # default: the host's
   # host_data: BASE64          # 32 bytes that stand in the guest's attestation report
   # id_block: id-block.bin     # 96 bytes, with id_auth: 4096 bytes
   # id_auth: id-auth.bin

@@ -1,0 +1,167 @@
+#!/bin/sh
+# /init of the demo guest (busybox). udhcpc and acpid run the same file under other names for their events.
+export PATH=/bin HOME=/root TERM=dumb PS1='demo# '
+
+say() {
+    echo "demo: $*"
+}
+
+mount_filesystems() {
+    mount -t proc proc /proc
+    mount -t sysfs sysfs /sys
+    mount -t devtmpfs devtmpfs /dev
+}
+
+load_modules() {
+    while read -r module; do
+        insmod "/lib/modules/$module.ko"
+    done < /lib/modules/order
+}
+
+watch_power_button() {
+    acpid -f -l /dev/null -p /run/acpid.pid &
+}
+
+start_network() {
+    ip link set lo up
+    dhcp_pid=
+    [ -e /sys/class/net/eth0 ] || return 0
+    ip link set eth0 up
+    udhcpc -i eth0 -s /etc/udhcpc.script -f -q -n -t 5 -T 1 > /dev/null 2>&1 &
+    dhcp_pid=$!
+}
+
+# udhcpc hands the lease over in the environment.
+# shellcheck disable=SC2154
+dhcp_event() {
+    [ "$1" = bound ] || return 0
+    ip addr add "$ip/${mask:-24}" dev "$interface"
+    [ -z "${router:-}" ] || ip route add default via "${router%% *}" dev "$interface"
+    for server in ${dns:-}; do
+        echo "nameserver $server"
+    done > /etc/resolv.conf
+}
+
+# Kernel messages would land in the middle of lines that programs read; dmesg still has them.
+hold_kernel_messages() {
+    read -r console_loglevel _ < /proc/sys/kernel/printk
+    echo 1 > /proc/sys/kernel/printk
+}
+
+release_kernel_messages() {
+    echo "$console_loglevel" > /proc/sys/kernel/printk
+}
+
+printable() {
+    tr -dc ' -~'
+}
+
+report_machine() {
+    # The firmware leaves its escape sequences on an unfinished line.
+    echo
+    read -r release < /proc/sys/kernel/osrelease
+    say "kernel $release"
+    say "cpus $(grep -c '^processor' /proc/cpuinfo)"
+    read -r _ total _ < /proc/meminfo
+    say "memory $total"
+    say "cmdline $cmdline"
+    encryption=$(dmesg | sed -n 's/.*Memory Encryption Features active: *//p')
+    say "memory-encryption ${encryption:-none}"
+}
+
+report_virtio() {
+    for device in /sys/bus/virtio/devices/*; do
+        [ -e "$device/features" ] || continue
+        path=$(readlink -f "$device")
+        path=${path%/*}
+        driver=$(readlink "$device/driver") || driver=none
+        bits=$(cut -c 33-34 "$device/features")
+        say "virtio ${path##*/} ${driver##*/} version1=${bits%?} access_platform=${bits#?}"
+    done
+}
+
+disk_serial() {
+    if [ -s "$1/serial" ]; then
+        printable < "$1/serial"
+    elif [ -e "$1/device/vpd_pg80" ]; then
+        tail -c +5 "$1/device/vpd_pg80" | printable
+    fi
+}
+
+report_disks() {
+    for disk in /sys/block/*; do
+        name=${disk##*/}
+        case $name in loop* | ram* | zram* | '*') continue ;; esac
+        read -r sectors < "$disk/size"
+        read -r readonly < "$disk/ro"
+        [ "$readonly" = 1 ] && mode=ro || mode=rw
+        serial=$(disk_serial "$disk" 2> /dev/null | tr -d ' ')
+        start=$(head -c 32 "/dev/$name" 2> /dev/null | printable)
+        say "disk $name $((sectors * 512)) ${serial:--} $mode $start"
+    done
+}
+
+report_network() {
+    [ -z "$dhcp_pid" ] || wait "$dhcp_pid"
+    addresses=$(ip -o -4 addr show | awk '$2 != "lo" { sub("/.*", "", $4); print "demo: net", $2, $4 }')
+    echo "${addresses:-demo: net none}"
+}
+
+report_rng() {
+    source=none
+    [ ! -e /sys/class/misc/hw_random/rng_current ] || read -r source < /sys/class/misc/hw_random/rng_current
+    if [ "$source" = none ]; then
+        say "rng none"
+        return
+    fi
+    bytes=$(timeout 5 head -c 16 /dev/hwrng 2> /dev/null | wc -c)
+    [ "$bytes" = 16 ] && state=ok || state=failed
+    say "rng $source $state"
+}
+
+power_off() {
+    say off
+    # The UART may still hold lines; setting the terminal waits until they are out.
+    stty -F /dev/console sane
+    poweroff -f
+}
+
+# acpid's children write to its log; the empty line ends the one with the shell's prompt.
+power_button() {
+    exec > /dev/console 2>&1
+    echo
+    say "power button"
+    power_off
+}
+
+run_shells() {
+    while :; do
+        setsid cttyhack sh
+        # Without a working console the shell ends at once.
+        sleep 1
+    done
+}
+
+boot() {
+    mount_filesystems
+    load_modules
+    watch_power_button
+    start_network
+    read -r cmdline < /proc/cmdline
+    hold_kernel_messages
+    report_machine
+    report_virtio
+    report_disks
+    report_network
+    report_rng
+    say ready
+    release_kernel_messages
+    case " $cmdline " in *" demo.exit=poweroff "*) power_off ;; esac
+    run_shells
+}
+
+case $0 in
+    /etc/udhcpc.script) dhcp_event "$@" ;;
+    */PWRF/*) power_button ;;
+    *) boot ;;
+esac

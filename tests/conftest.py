@@ -1,0 +1,193 @@
+"""What the tests share: QEMU binaries, isolated folders, the command, and a look for what was left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sevlaunch.host.model import Host, load_host
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ROOT / "profiles"
+HOSTS = ROOT / "tests/hosts"
+VERSIONS = ("7.2", "10.0", "11.1")
+
+
+def tool(name: str) -> Path | None:
+    """Something that scripts/test-tools brought, or None."""
+    cache = Path(os.environ.get("SEVLAUNCH_TEST_CACHE") or Path.home() / ".cache")
+    path = Path(os.environ.get("SEVLAUNCH_TOOLS") or cache / "sevlaunch/tools") / name
+    return path if path.exists() else None
+
+
+def qemu_binary_of(version: str) -> str:
+    """The QEMU of a version; skips the test by name where it is not there."""
+    found = tool(f"qemu-{version}/qemu-system-x86_64")
+    if found is None:
+        pytest.skip(f"QEMU {version} is not here: scripts/test-tools {version} brings it")
+    return str(found)
+
+
+@pytest.fixture(params=VERSIONS)
+def qemu_binary(request: pytest.FixtureRequest) -> str:
+    """Each QEMU that scripts/test-tools brings."""
+    return qemu_binary_of(request.param)
+
+
+@pytest.fixture
+def system_qemu() -> str:
+    """The QEMU that is installed."""
+    found = shutil.which("qemu-system-x86_64")
+    if found is None:
+        pytest.skip("no qemu-system-x86_64 is installed: scripts/test installs it")
+    return found
+
+
+@pytest.fixture
+def demo() -> Path:
+    """The profile of the demo guest; skips by name where scripts/demo-guest has not built it."""
+    if not (ROOT / "build/demo/vmlinuz").exists():
+        pytest.skip("the demo guest is not built: scripts/demo-guest builds it")
+    return PROFILES / "demo.yaml"
+
+
+@pytest.fixture(params=VERSIONS)
+def milan(request: pytest.FixtureRequest) -> Host:
+    """A recorded EPYC Milan host with SEV, SEV-ES and SNP, with each QEMU."""
+    return load_host(HOSTS / f"milan-qemu-{request.param}.json")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of the command gave."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.stdout)
+
+
+class Command:
+    """``sevlaunch`` with folders of its own."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.runtime = base / "run/sevlaunch"
+        self.state = base / "state/sevlaunch"
+        self.environment = {
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(base / "run"),
+            "XDG_STATE_HOME": str(base / "state"),
+            "PYTHONPATH": str(ROOT),
+        }
+        (base / "run").mkdir(mode=0o700, exist_ok=True)
+
+    def argv(self, *arguments: str | Path) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", "sevlaunch", *map(str, arguments)]
+
+    def __call__(self, *arguments: str | Path, check: int | None = 0, limit: float = 120, **options: Any) -> Result:
+        """Run the command; ``check`` is the exit code that it must have (None: any)."""
+        done = subprocess.run(
+            self.argv(*arguments),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            cwd=options.pop("cwd", "/"),
+            **options,
+        )
+        result = Result(done.returncode, done.stdout, done.stderr)
+        if check is not None:
+            assert result.code == check, f"exit {result.code}, wanted {check}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+        """Start the command without waiting for it."""
+        return subprocess.Popen(
+            self.argv(*arguments),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            **options,
+        )
+
+    def processes(self) -> list[int]:
+        """Every process that has this base folder in its command line: QEMUs and what runs beside them."""
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and int(process.name) != os.getpid():
+                try:
+                    arguments = (process / "cmdline").read_bytes()
+                    state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+                except OSError:
+                    continue
+                if os.fsencode(self.base) in arguments and state != "Z":
+                    found.append(int(process.name))
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Processes and files that are still there."""
+        files = [str(path) for path in self.runtime.rglob("*")] if self.runtime.is_dir() else []
+        return [*(f"process {pid}" for pid in self.processes()), *files]
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder with a short path: a socket's path has at most 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="sl-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def sevlaunch(base: Path) -> Iterator[Command]:
+    """The command; guests that a failed test leaves are ended."""
+    command = Command(base)
+    try:
+        yield command
+    finally:
+        for pid in command.processes():
+            os.kill(pid, 9)
+
+
+def wait_until(condition: Callable[[], Any], limit: float = 60.0, what: str = "") -> Any:
+    """The first true value of ``condition``, which is asked again and again; fails after ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what or condition} did not become true within {limit:g} s"
+        time.sleep(0.02)
+
+
+def wait_for_console(command: Command, name: str, text: str, limit: float = 120.0) -> str:
+    """The guest's console output once ``text`` is in it."""
+    log = command.runtime / name / "console.log"
+
+    def look() -> str:
+        content = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
+        return content if text in content else ""
+
+    return str(wait_until(look, limit, f"{text!r} on the console of {name}"))
