@@ -298,7 +298,7 @@ def _is_qemu(pid: int) -> bool:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return b"-machine" in arguments and b"-mon" in arguments
+    return b"-machine" in arguments and b"-chardev" in arguments
 
 
 def write_whole(file: Path, content: bytes) -> None:

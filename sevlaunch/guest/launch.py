@@ -19,8 +19,9 @@ from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher
 from sevlaunch.guest.preflight import check_files
 from sevlaunch.guest.process import Process, find_program, spawn, tail
-from sevlaunch.plan import Plan, argv
+from sevlaunch.plan import Plan, argv, monitor_on
 from sevlaunch.plan.formats import choices
+from sevlaunch.plan.option import rule
 
 if TYPE_CHECKING:
     from sevlaunch.guest.evidence import Evidence
@@ -116,7 +117,8 @@ class Launched:
             connection.callback(ours.close)
             # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the
             # other commands' monitor stays free.
-            channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}", "-mon", "chardev=launcher,mode=control"]
+            monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
+            channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}", *monitor.argv]
             self._process = spawn(
                 [*argv(self.plan), *channel],
                 log=self.folder.file(folders.QEMU_LOG),

@@ -111,6 +111,7 @@ class QemuFacts(_Facts):
     machines: dict[str, str] = Field(description="machine type or alias -> machine type")
     cpu_models: list[str]
     objects: dict[str, list[str]] = Field(description="confidential guest objects -> their properties")
+    object_types: list[str] = Field(description="types that -object can make")
     devices: list[str] = Field(description="devices that sevlaunch can use")
     netdevs: list[str] = []
 

@@ -38,7 +38,7 @@ DEVICE_PREFIXES = (
 # Devices can live in modules, which are installed apart from the binary.
 MODULE_FOLDERS = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
 LIMIT = 20.0
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 def find_binary(wanted: str = "auto") -> str:
@@ -97,23 +97,26 @@ def _ask(binary: str) -> QemuFacts:
         ("query-machines", {}),
         ("query-cpu-definitions", {}),
         ("qom-list-types", {"implements": "device", "abstract": False}),
-        ("qom-list-types", {"implements": "confidential-guest-support", "abstract": False}),
+        ("qom-list-types", {"implements": "user-creatable", "abstract": False}),
         *(("qom-list-properties", {"typename": name}) for name in CONFIDENTIAL_OBJECTS),
         ("query-qmp-schema", {}),
         ("quit", {}),
     ]
     script = "".join(json.dumps({"execute": name, "arguments": arguments}) + "\n" for name, arguments in commands)
     argv = [binary, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
-    # The questions, with "quit" at their end, are in the pipe before QEMU runs: whatever becomes of us, it ends.
+    # The questions, with "quit" at their end, are in the pipe before QEMU runs: whatever becomes of us, it ends. QEMU
+    # holds the writing end, too: it would drop what it has not read yet when the last writer is gone.
     questions, writer = os.pipe()
-    os.write(writer, script.encode())
-    os.close(writer)
     try:
-        result = subprocess.run(argv, stdin=questions, capture_output=True, text=True, timeout=LIMIT, check=False)
+        os.write(writer, script.encode())
+        result = subprocess.run(
+            argv, stdin=questions, pass_fds=(writer,), capture_output=True, text=True, timeout=LIMIT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
         raise HostError(f"can't ask {binary} what it knows: {error}", hint="try another qemu.binary") from error
     finally:
         os.close(questions)
+        os.close(writer)
     replies: list[Any] = []
     for line in result.stdout.splitlines():
         try:
@@ -129,10 +132,10 @@ def _ask(binary: str) -> QemuFacts:
 
 
 def _facts(binary: str, replies: list[Any]) -> QemuFacts:
-    _, version, machines, cpus, devices, confidential, *properties, schema = replies[: 7 + len(CONFIDENTIAL_OBJECTS)]
+    _, version, machines, cpus, devices, objects, *properties, schema = replies[: 7 + len(CONFIDENTIAL_OBJECTS)]
     aliases = {machine["alias"]: machine["name"] for machine in machines if "alias" in machine}
     number = version["qemu"]
-    known = {entry["name"] for entry in confidential or []}
+    object_types = sorted(entry["name"] for entry in objects)
     return QemuFacts(
         binary=binary,
         version=f"{number['major']}.{number['minor']}.{number['micro']}",
@@ -142,8 +145,9 @@ def _facts(binary: str, replies: list[Any]) -> QemuFacts:
         objects={
             name: sorted(entry["name"] for entry in listed if entry["name"] != "type")
             for name, listed in zip(CONFIDENTIAL_OBJECTS, properties, strict=True)
-            if name in known and listed
+            if name in object_types and listed
         },
+        object_types=object_types,
         devices=sorted(entry["name"] for entry in devices if entry["name"].startswith(DEVICE_PREFIXES)),
         netdevs=_netdev_types(schema or []),
     )

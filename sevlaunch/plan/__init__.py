@@ -15,7 +15,7 @@ from sevlaunch.plan.firmware import FirmwarePlan, firmware_machine_parameters, f
 from sevlaunch.plan.machine import MachinePlan, machine_options, resolve_machine
 from sevlaunch.plan.memory import MemoryPlan, memory_options, resolve_memory
 from sevlaunch.plan.network import NetworkPlan, resolve_network
-from sevlaunch.plan.option import Choice, Option, Parameter, flag, rule, verbatim
+from sevlaunch.plan.option import Choice, Option, Parameter, Reason, flag, rule, verbatim
 from sevlaunch.plan.peripherals import PeripheralsPlan, resolve_peripherals
 from sevlaunch.plan.security import SecurityPlan, resolve_security, security_options
 from sevlaunch.plan.storage import StoragePlan, resolve_storage
@@ -51,6 +51,7 @@ class Plan:
     peripherals: PeripheralsPlan
     reboot: Choice[Reboot]
     uuid: Choice[str] | None
+    monitor_object: bool
     extra_args: tuple[Choice[str], ...]
     warnings: tuple[str, ...]
 
@@ -119,6 +120,8 @@ def resolve(loaded: LoadedProfile, host: Host) -> Plan:
         peripherals=peripherals,
         reboot=reboot,
         uuid=Choice(profile.uuid, context.why("uuid")) if profile.uuid else None,
+        # QEMU 11.1 deprecates -mon for objects, which older ones don't have.
+        monitor_object="monitor-qmp" in host.qemu.object_types,
         extra_args=tuple(
             Choice(text, context.why("qemu", "extra_args", index)) for index, text in enumerate(profile.qemu.extra_args)
         ),
@@ -167,6 +170,14 @@ def _options(plan: Plan) -> Iterator[Option]:
         yield Option(extra.value, (), extra.reason)
 
 
+def monitor_on(chardev: str, monitor_object: bool, why: Reason) -> Option:
+    """A QMP monitor on a character device, in the spelling that the QEMU does not deprecate."""
+    if monitor_object:
+        parameters = (Parameter("", "monitor-qmp", why), Parameter("id", f"{chardev}-monitor", why))
+        return Option("-object", (*parameters, Parameter("chardev", chardev, why)))
+    return Option("-mon", (Parameter("chardev", chardev, why), Parameter("mode", "control", why)))
+
+
 def _defaults(plan: Plan) -> Iterator[Option]:
     yield flag("-nodefaults", rule("no device that the profile does not name"))
     yield flag("-no-user-config", rule("nothing from /etc/qemu"))
@@ -198,7 +209,7 @@ def _monitor(plan: Plan) -> Iterator[Option]:
             Parameter("wait", "off", why),
         ),
     )
-    yield Option("-mon", (Parameter("chardev", "qmp", why), Parameter("mode", "control", why)))
+    yield monitor_on("qmp", plan.monitor_object, why)
 
 
 def _boot(context: Context) -> Iterator[Option]:

@@ -1,0 +1,60 @@
+"""Each profile in profiles/ with each QEMU on a recorded host gives the command line in tests/golden.
+
+The host is an EPYC Milan with SEV, ES and SNP, and the same without SEV. A change of behaviour shows as a difference
+of these files: ``SEVLAUNCH_UPDATE_GOLDEN=1 pytest tests/plan/test_golden.py`` writes them; read what it changed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sevlaunch.errors import SevlaunchError
+from sevlaunch.host.model import Device, Host, load_host
+from sevlaunch.plan import resolve
+from sevlaunch.plan.formats import lines
+from sevlaunch.profile.loader import load
+from tests.conftest import HOSTS, PROFILES, ROOT, VERSIONS
+
+GOLDEN = ROOT / "tests/golden"
+NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def without_sev(host: Host) -> Host:
+    """The same machine with SEV off in the BIOS."""
+    cpu = host.cpu.model_copy(update={"encryption": None})
+    kvm = host.kvm.model_copy(
+        update={
+            "parameters": {"kvm_amd.sev": "N", "kvm_amd.sev_es": "N", "kvm_amd.sev_snp": "N"},
+            "sev_device": Device(path="/dev/sev", error="No such file or directory"),
+        }
+    )
+    return host.model_copy(update={"cpu": cpu, "kvm": kvm})
+
+
+def rendered(profile: Path, host: Host) -> str:
+    """The command line, or the refusal, with the project's own folder left out."""
+    try:
+        text = lines(resolve(load(profile), host))
+    except SevlaunchError as error:
+        text = f"refused, exit code {error.exit_code}\n{error}"
+    return text.replace(str(ROOT), "PROJECT") + "\n"
+
+
+@pytest.mark.parametrize("kind", ["milan", "milan-without-sev"])
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_line_is_the_recorded_one(name: str, version: str, kind: str) -> None:
+    host = load_host(HOSTS / f"milan-qemu-{version}.json")
+    text = rendered(PROFILES / f"{name}.yaml", host if kind == "milan" else without_sev(host))
+    file = GOLDEN / f"{kind}-qemu-{version}" / f"{name}.args"
+    if os.environ.get("SEVLAUNCH_UPDATE_GOLDEN"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+def test_no_golden_file_is_left_without_a_profile() -> None:
+    assert {path.stem for path in GOLDEN.rglob("*.args")} == set(NAMES)
