@@ -42,7 +42,7 @@ profiles.register(app)
 def main() -> None:
     """Run the command and exit with its code."""
     try:
-        app()
+        app(prog_name="sevlaunch")
     except SevlaunchError as error:
         _debug(error)
         print_error(error)

@@ -167,6 +167,11 @@ def _disks(profile: Profile) -> Iterator[Violation]:
     for index, disk in enumerate(profile.disks):
         if disk.bus == "ide" and _Q35.fullmatch(profile.machine) and profile.security.type == "none":
             yield Violation(("disks", index, "bus"), "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata")
+        if disk.bus in ("sata", "ide") and disk.read_only and not disk.cdrom:
+            yield Violation(
+                ("disks", index, "read_only"),
+                f"{disk.bus.upper()} disks can't be read-only: use virtio-blk or cdrom: true",
+            )
         if disk.cdrom and disk.bus == "virtio-blk":
             yield Violation(("disks", index, "cdrom"), "virtio-blk has no CD-ROM drives: use bus: virtio-scsi")
         if disk.path in [other.path for other in profile.disks[:index]] and not disk.read_only and not disk.cdrom:
