@@ -185,10 +185,15 @@ def console(name: GuestArgument) -> None:
     from sevlaunch.host.folders import runtime_folder
 
     folder = folders.find(runtime_folder(), name)
-    if sys.stdin.isatty():
-        note(f"connected to {name}; leave with Ctrl-]")
-    reason = attach(folder.file(folders.CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno())
-    if sys.stdin.isatty():
+    interactive = sys.stdin.isatty()
+
+    def greet() -> None:
+        if interactive:
+            # The terminal is raw by now: a new line does not go back to the first column by itself.
+            note(f"connected to {name}; leave with Ctrl-]\r")
+
+    reason = attach(folder.file(folders.CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno(), greet)
+    if interactive:
         note(reason)
 
 

@@ -9,7 +9,7 @@ import socket
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sevlaunch.errors import GuestNotFound
@@ -34,14 +34,16 @@ def connect(path: Path) -> socket.socket:
     return connection
 
 
-def attach(path: Path, source: int, sink: int) -> str:
+def attach(path: Path, source: int, sink: int, ready: Callable[[], None]) -> str:
     """Copy between the console and a terminal (or pipes) until one side ends; the reason, for people.
 
     :param source: file descriptor of the user's input.
     :param sink: file descriptor of the user's output.
+    :param ready: called once every key counts, the escape key too.
     """
     with connect(path) as connection, _raw(source):
         sources = [source, connection.fileno()]
+        ready()
         while True:
             readable = select.select(sources, [], [])[0]
             if connection.fileno() in readable:

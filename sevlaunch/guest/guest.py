@@ -19,6 +19,7 @@ from sevlaunch.guest.qmp import session
 POWERDOWN_LIMIT = 60.0
 QUIT_LIMIT = 10.0
 STATUS_LIMIT = 5.0
+BUTTON_INTERVAL = 5.0
 
 
 async def status(folder: GuestFolder) -> dict[str, Any]:
@@ -126,17 +127,22 @@ async def _end(folder: GuestFolder, process: Process, *, now: bool, limit: float
 
 
 async def _power_down(folder: GuestFolder, process: Process, limit: float) -> bool:
-    started = time.monotonic()
+    end = time.monotonic() + limit
     try:
         async with session(folder.file(folders.QMP_SOCKET), limit=min(limit, STATUS_LIMIT)) as qmp:
             status = await qmp.execute("query-status", limit=min(limit, STATUS_LIMIT))
             # A guest that executes nothing can't hear the power button.
             if not status["running"]:
                 return False
-            await qmp.execute("system_powerdown")
+            while (left := end - time.monotonic()) > 0:
+                # A system that is still booting does not hear the button either: it is pressed again.
+                await qmp.execute("system_powerdown")
+                if await process.ends_within(min(left, BUTTON_INTERVAL)):
+                    return True
     except SevlaunchError:
-        return process.ended
-    return await process.ends_within(max(0.0, limit - (time.monotonic() - started)))
+        # QEMU hangs up when it ends.
+        return await process.ends_within(max(0.0, min(end - time.monotonic(), STATUS_LIMIT)))
+    return process.ended
 
 
 async def _quit(folder: GuestFolder, process: Process) -> bool:
