@@ -1,0 +1,139 @@
+"""This machine as data: CPUID against the kernel's own reading, KVM, limits; saved and loaded unchanged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sevlaunch.host import cpuid
+from sevlaunch.host.folders import runtime_folder, state_folder
+from sevlaunch.host.model import Device, EncryptionLeaf, Host, KvmFacts, load_host
+from sevlaunch.host.probe import probe_host
+from sevlaunch.host.requirements import missing
+from tests.conftest import HOSTS
+
+
+@pytest.fixture(scope="module")
+def here() -> Host:
+    """This machine."""
+    return probe_host()
+
+
+def from_proc_cpuinfo(key: str) -> str:
+    """A value of the first CPU in /proc/cpuinfo."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    raise AssertionError(f"/proc/cpuinfo has no {key}")
+
+
+def test_cpuid_agrees_with_the_kernel(here: Host) -> None:
+    assert here.cpu.vendor == from_proc_cpuinfo("vendor_id")
+    assert here.cpu.name == from_proc_cpuinfo("model name")
+    assert here.cpu.family == int(from_proc_cpuinfo("cpu family"))
+    assert here.cpu.model == int(from_proc_cpuinfo("model"))
+    assert here.cpu.stepping == int(from_proc_cpuinfo("stepping"))
+
+
+def test_cpuid_is_read_without_root(base: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("this is not root already")
+    python = Path("/usr/bin/python3")
+    if not python.exists():
+        pytest.skip("no /usr/bin/python3, and the project's own may be out of an ordinary user's reach")
+    # The module needs the standard library only.
+    shutil.copy(cpuid.__file__, base / "cpuid.py")
+    base.chmod(0o755)
+    script = "import os, cpuid; read, by = cpuid.reader(); print(os.geteuid(), read(0, 0).ebx, by)"
+    done = subprocess.run(
+        [python, "-c", script], cwd=base, user=65534, env={}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"65534 {cpuid.reader()[0](0, 0).ebx} the CPUID instruction\n"
+
+
+def test_without_an_executable_page_the_device_is_read_or_the_reason_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cpuid, "_Instruction", refuse)
+    if Path("/dev/cpu/0/cpuid").exists():
+        assert cpuid.reader()[1] == "/dev/cpu/0/cpuid"
+    else:
+        with pytest.raises(OSError, match=r"no executable page .* modprobe cpuid"):
+            cpuid.reader()
+
+
+def test_a_host_is_saved_and_loaded_unchanged(here: Host, tmp_path: Path) -> None:
+    file = tmp_path / "host.json"
+    file.write_text(here.to_json())
+    assert load_host(file) == here
+
+
+def test_kvm_is_seen_as_it_is(here: Host) -> None:
+    assert here.kvm.device.exists == Path("/dev/kvm").exists()
+    assert here.kvm.sev_device.exists == Path("/dev/sev").exists()
+    if here.kvm.device.exists:
+        assert here.kvm.device.openable == os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+@pytest.mark.parametrize(("value", "on"), [("1", True), ("Y", True), ("y", True), ("0", False), ("N", False)])
+def test_both_spellings_of_a_kernel_parameter_count(value: str, on: bool) -> None:
+    assert KvmFacts(parameters={"kvm_amd.sev": value}).enabled("sev") is on
+    assert KvmFacts().enabled("sev") is False
+
+
+def test_the_encryption_leaf_is_decoded() -> None:
+    # An EPYC 7003, as the Linux kernel documentation and AMD's APM lay the leaf out.
+    leaf = EncryptionLeaf(eax=0x0101FD3F, ebx=0x4173, ecx=509, edx=100)
+    assert (leaf.sev, leaf.sev_es, leaf.sev_snp) == (True, True, True)
+    assert (leaf.cbitpos, leaf.reduced_phys_bits) == (51, 5)
+    assert (leaf.sev_guests, leaf.es_guests) == (410, 99)
+    naples = EncryptionLeaf(eax=0xF, ebx=0x16F, ecx=15, edx=1)
+    assert (naples.sev, naples.sev_es, naples.sev_snp) == (True, True, False)
+    assert (naples.cbitpos, naples.reduced_phys_bits, naples.sev_guests, naples.es_guests) == (47, 5, 15, 0)
+
+
+def test_a_milan_host_lacks_nothing_and_each_fault_is_named_alone() -> None:
+    milan = load_host(HOSTS / "milan-qemu-10.0.json")
+    assert [missing(kind, "auto", milan) for kind in ("none", "sev", "sev-es", "sev-snp")] == [[], [], [], []]
+    assert milan.cpu.encryption
+    faults: dict[str, dict[str, Any]] = {
+        "no CPUID leaf": {"cpu": milan.cpu.model_copy(update={"encryption": None})},
+        "needs an AMD EPYC": {"cpu": milan.cpu.model_copy(update={"vendor": "GenuineIntel"})},
+        "no ASIDs are left": {
+            "cpu": milan.cpu.model_copy(update={"encryption": milan.cpu.encryption.model_copy(update={"edx": 1})})
+        },
+        "SEV-ES is off in kvm_amd": {
+            "kvm": milan.kvm.model_copy(update={"parameters": {"kvm_amd.sev": "Y", "kvm_amd.sev_es": "N"}})
+        },
+        "wanted the module kvm_amd": {"kvm": milan.kvm.model_copy(update={"module": "kvm_intel"})},
+        "/dev/sev: missing": {"kvm": milan.kvm.model_copy(update={"sev_device": Device(path="/dev/sev")})},
+        "/dev/kvm: can't be opened: Permission denied": {
+            "kvm": milan.kvm.model_copy(
+                update={"device": Device(path="/dev/kvm", exists=True, group="kvm", error="Permission denied")}
+            )
+        },
+        "QEMU: ": {"qemu": None},
+    }
+    for text, update in faults.items():
+        (problem,) = missing("sev-es", "auto", milan.model_copy(update=update))
+        assert text in problem.message
+        assert problem.hint
+
+
+def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/u/state")
+    assert (str(runtime_folder()), str(state_folder())) == ("/run/user/7/sevlaunch", "/home/u/state/sevlaunch")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert (str(runtime_folder()), str(state_folder())) == ("/run/sevlaunch", "/var/lib/sevlaunch")
