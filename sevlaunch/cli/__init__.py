@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from sevlaunch.cli.app import main
+import sys
 
-__all__ = ["main"]
+from sevlaunch.errors import EXIT_INTERRUPTED
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    # Importing takes long enough to be interrupted, too.
+    try:
+        from sevlaunch.cli.app import run
+
+        run()
+    except KeyboardInterrupt:
+        print("sevlaunch: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -11,7 +11,7 @@ import typer
 from sevlaunch import __version__
 from sevlaunch.cli import guests, profiles
 from sevlaunch.cli.output import print_error
-from sevlaunch.errors import EXIT_INTERRUPTED, SevlaunchError
+from sevlaunch.errors import SevlaunchError
 
 app = typer.Typer(
     name="sevlaunch",
@@ -39,7 +39,7 @@ guests.register(app)
 profiles.register(app)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command and exit with its code."""
     try:
         app(prog_name="sevlaunch")
@@ -47,9 +47,6 @@ def main() -> None:
         _debug(error)
         print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("sevlaunch: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         _debug(error)
         print(

@@ -44,9 +44,22 @@ def _problems(plan: Plan) -> Iterator[Problem]:
                 else "correct disks in the profile"
             )
             yield from _readable(values["file.filename"], "disk", remedy, write=values["read-only"] == "off")
+    for device, remedy in _needed_devices(plan):
+        if not os.access(device, os.R_OK | os.W_OK):
+            found = "can't be opened by this user" if Path(device).exists() else "missing"
+            yield Problem(f"device {device}: {found}", hint=remedy)
     for companion in plan.companions:
         if not any(shutil.which(program) for program in (companion.argv[0], *companion.fallbacks)):
             yield Problem(f"program {companion.argv[0]}: missing", hint=companion.remedy)
+
+
+def _needed_devices(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The devices of the host that the guest's own need, and how to get them."""
+    kinds = {option.parameters[0].value for option in (*plan.network.options, *plan.peripherals.options)}
+    if "vhost-vsock-pci" in kinds:
+        yield "/dev/vhost-vsock", "modprobe vhost_vsock, or leave vsock out"
+    if kinds & {"tap", "bridge"}:
+        yield "/dev/net/tun", "modprobe tun, or use a network of type user"
 
 
 def _readable(path: str, what: str, remedy: str, *, write: bool = False) -> Iterator[Problem]:

@@ -80,7 +80,12 @@ def _backend(context: Context, index: int, network: Network, companions: list[Co
 
 
 def _passt(context: Context, index: int, network: PasstNetwork, socket: str) -> Companion:
-    argv = ["passt", "--foreground", "--one-off", "--quiet", "--socket", socket]
+    # Without --stderr, the passt of Debian 12 goes into the background in spite of --foreground.
+    argv = ["passt", "--foreground", "--stderr", "--one-off", "--quiet", "--socket", socket]
+    if context.host.user == "root":
+        # Started by root, it becomes nobody, and in Debian 12 then loses its socket at once. It drops its capabilities
+        # and confines itself by seccomp and namespaces all the same.
+        argv += ["--runas", "0"]
     for forward in network.forward:
         protocol, address, host_port, guest_port = split_forward(forward)
         argv += [f"--{protocol}-ports", f"{address or LOOPBACK}/{host_port}:{guest_port}"]

@@ -1,0 +1,145 @@
+"""The devices that need something on the host beside QEMU: tap, bridge, passt, virtiofs, vsock."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROFILES, Command, wait_for_console, wait_until
+
+PLAIN = PROFILES / "plain.yaml"
+BRIDGE_CONFIGURATION = Path("/etc/qemu/bridge.conf")
+
+
+@pytest.fixture
+def network_rights() -> None:
+    """The right to make interfaces."""
+    if os.geteuid() != 0 or not Path("/dev/net/tun").exists() or not shutil.which("ip"):
+        pytest.skip("making network interfaces needs root, /dev/net/tun and ip")
+
+
+@pytest.fixture
+def tap(network_rights: None) -> Iterator[str]:
+    """A tap interface."""
+    name = f"slt{os.getpid()}"
+    subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "del", name], check=True)
+
+
+@pytest.fixture
+def bridge(network_rights: None) -> Iterator[str]:
+    """A bridge that qemu-bridge-helper may use."""
+    if BRIDGE_CONFIGURATION.exists():
+        pytest.skip(f"{BRIDGE_CONFIGURATION} is there and is not ours to change")
+    name = f"slb{os.getpid()}"
+    made = not BRIDGE_CONFIGURATION.parent.exists()
+    BRIDGE_CONFIGURATION.parent.mkdir(exist_ok=True)
+    BRIDGE_CONFIGURATION.write_text(f"allow {name}\n")
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "del", name], check=True)
+    BRIDGE_CONFIGURATION.unlink()
+    if made:
+        BRIDGE_CONFIGURATION.parent.rmdir()
+
+
+def test_a_tap_interface_is_used(tap: str, sevlaunch: Command, system_qemu: str) -> None:
+    carrier = Path(f"/sys/class/net/{tap}/carrier")
+    assert carrier.read_text() == "0\n"
+    sevlaunch("up", PLAIN, "--paused", "--set", f"networks=[{{type: tap, interface: {tap}}}]")
+    assert carrier.read_text() == "1\n"
+    sevlaunch("down", "plain", "--now")
+
+
+def test_a_tap_interface_that_is_not_there_is_said(network_rights: None, sevlaunch: Command, system_qemu: str) -> None:
+    result = sevlaunch("up", PLAIN, "--set", "networks=[{type: tap, interface: no/such}]", check=3)
+    assert "networks.0.interface" in result.stderr
+
+
+def test_the_bridge_helper_works_inside_the_sandbox(bridge: str, sevlaunch: Command, system_qemu: str) -> None:
+    sevlaunch("up", PLAIN, "--paused", "--set", f"networks=[{{type: bridge, bridge: {bridge}}}]")
+    ports = subprocess.run(["ip", "link", "show", "master", bridge], capture_output=True, text=True, check=True)
+    assert "tap" in ports.stdout
+    sevlaunch("down", "plain", "--now")
+
+
+def test_a_bridge_that_is_not_allowed_is_said_with_the_remedy(
+    network_rights: None, sevlaunch: Command, system_qemu: str
+) -> None:
+    result = sevlaunch("up", PLAIN, "--set", "networks=[{type: bridge, bridge: nobridge}]", check=5)
+    assert "/etc/qemu/bridge.conf" in result.stderr
+    assert sevlaunch.left_behind() == []
+
+
+def test_passt_gives_the_guest_an_address_and_ends_with_it(demo: Path, sevlaunch: Command) -> None:
+    if not shutil.which("passt"):
+        pytest.skip("passt is not installed: scripts/test installs it")
+    sevlaunch("up", demo, "--set", "networks=[{type: passt}]")
+    assert len(sevlaunch.processes()) == 2
+    console = wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
+    assert "demo: net eth0 " in console
+    assert "10.0.2.15" not in console
+    sevlaunch("down", "demo")
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_shared_folder_is_read_by_the_guest(demo: Path, sevlaunch: Command) -> None:
+    if not any(Path(program).exists() for program in ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")):
+        pytest.skip("virtiofsd is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("this virtiofsd needs root for its sandbox")
+    folder = sevlaunch.base / "shared"
+    folder.mkdir()
+    (folder / "file").write_text("from the host\n")
+    sevlaunch("up", demo, "--set", f"shares=[{{path: {folder}, tag: data}}]")
+    wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
+    log = sevlaunch.runtime / "demo/console.log"
+    typed = subprocess.Popen(
+        sevlaunch.argv("console", "demo"), env=sevlaunch.environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert typed.stdin
+    typed.stdin.write(b"mkdir -p /m && mount -t virtiofs data /m && cat /m/file\n")
+    typed.stdin.flush()
+    wait_until(lambda: b"from the host\r\n" in log.read_bytes(), 60, "the file's content on the console")
+    sevlaunch("down", "demo")
+    typed.communicate(timeout=30)
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_missing_program_beside_qemu_is_said_with_its_package(sevlaunch: Command, system_qemu: str) -> None:
+    bin_folder = sevlaunch.base / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "qemu-system-x86_64").symlink_to(system_qemu)
+    sevlaunch.environment["PATH"] = str(bin_folder)
+    result = sevlaunch("up", PLAIN, "--set", "networks=[{type: passt}]", check=4)
+    assert "program passt: missing" in result.stderr
+    assert "the package passt" in result.stderr
+
+
+def test_vsock_without_the_kernel_module_is_said(sevlaunch: Command, system_qemu: str) -> None:
+    if Path("/dev/vhost-vsock").exists():
+        pytest.skip("this host has vhost_vsock")
+    result = sevlaunch("up", PLAIN, "--set", "vsock=auto", check=4)
+    assert "modprobe vhost_vsock" in result.stderr
+
+
+def test_everything_that_is_missing_is_said_at_once(sevlaunch: Command, system_qemu: str) -> None:
+    result = sevlaunch(
+        "up",
+        PLAIN,
+        "--set",
+        "disks=[{path: /no/disk}, {path: /tmp}]",
+        "--set",
+        "boot={kernel: /no/kernel, initrd: /no/initrd}",
+        check=4,
+    )
+    for part in ("disk /no/disk: no such file", "disk /tmp: is a folder", "/no/kernel", "/no/initrd"):
+        assert part in result.stderr
+    assert sevlaunch.left_behind() == []
