@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sevlaunch import __version__
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
 
 # As DESIGN.md lists them; those of later issues are not here yet.
@@ -19,6 +20,10 @@ PROFILE_SIDE = ["check", "render", "schema", "init", "policy", "host"]
 def test_every_command_has_help(command: str, sevlaunch: Command) -> None:
     text = sevlaunch(command, "--help").stdout
     assert f"Usage: sevlaunch {command}" in text
+
+
+def test_the_version_is_told(sevlaunch: Command) -> None:
+    assert sevlaunch("--version").stdout == f"sevlaunch {__version__}\n"
 
 
 def test_wrong_usage_exits_2_and_says_why_on_stderr(sevlaunch: Command) -> None:
