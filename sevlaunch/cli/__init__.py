@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from sevlaunch.cli.signals import catch_signals, ignore_signals
 from sevlaunch.errors import EXIT_INTERRUPTED
 
 
@@ -11,9 +12,13 @@ def main() -> None:
     """Run the command and exit with its code."""
     # Importing takes long enough to be interrupted, too.
     try:
+        catch_signals()
         from sevlaunch.cli.app import run
 
         run()
     except KeyboardInterrupt:
+        ignore_signals()
         print("sevlaunch: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        ignore_signals()

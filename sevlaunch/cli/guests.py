@@ -31,6 +31,9 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until the guest ends; Ctrl-C takes it down.")
     ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Emulate the secure processor: no SEV needed, memory is NOT encrypted.")
+    ] = False,
     evidence_file: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
     ] = None,
@@ -49,6 +52,7 @@ def up(
             overrides=tuple(overrides),
             paused=paused,
             foreground=foreground,
+            rehearse=rehearse,
             evidence_file=evidence_file,
             limit=timeout,
             output=output,

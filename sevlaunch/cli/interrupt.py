@@ -6,11 +6,12 @@ import asyncio
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+from sevlaunch.cli.signals import ENDING, ignore_signals, is_wanted
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -18,30 +19,42 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     :raise KeyboardInterrupt: when a signal cancelled it; what it had begun is undone by then.
     """
+    before = {number: signal.getsignal(number) for number in ENDING if is_wanted(number)}
 
     async def cancellable() -> T:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
-        for number in _ENDING:
-            loop.add_signal_handler(number, task.cancel)
+
+        # Not loop.add_signal_handler(): its handlers run a round of the loop late, so that work could end before a
+        # signal that came first, and closing the loop takes them away while the command still has things to do.
+        def cancel(number: int, frame: FrameType | None) -> None:
+            if not task.done():
+                task.cancel()
+                # Ends the loop's waiting.
+                loop.call_soon_threadsafe(lambda: None)
+
+        for number in before:
+            signal.signal(number, cancel)
         return await work
 
     try:
-        # asyncio.run() turns SIGINT into a cancellation by itself.
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
+        ignore_signals()
         raise KeyboardInterrupt from None
+    finally:
+        for number, handler in before.items():
+            if is_wanted(number):
+                signal.signal(number, handler)
 
 
 @contextmanager
 def no_way_back() -> Iterator[None]:
     """A block that no signal interrupts, because afterwards there is nothing left to undo."""
-    signals = {signal.SIGINT, *_ENDING}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -77,6 +77,7 @@ def render(
     host: Annotated[Path | None, typer.Option("--host", help="Render for the host saved in this file.")] = None,
     name: NameOption = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="As a rehearsal would start it.")] = False,
     output: Annotated[RenderFormat, typer.Option("--format", help="How to print it.")] = RenderFormat.SHELL,
 ) -> None:
     """Print the QEMU command line of a profile, for this host or another one."""
@@ -87,7 +88,7 @@ def render(
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    plan = resolve(loaded, load_host(host) if host else probe_host(loaded.profile.qemu.binary))
+    plan = resolve(loaded, load_host(host) if host else probe_host(loaded.profile.qemu.binary), rehearse=rehearse)
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:
             note(f"sevlaunch: warning: {warning}")

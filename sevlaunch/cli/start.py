@@ -11,13 +11,16 @@ from typing import Any
 from sevlaunch.cli.interrupt import no_way_back, run
 from sevlaunch.cli.output import Format, note, progress
 from sevlaunch.cli.show import show_guest
-from sevlaunch.errors import HostError
+from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.folder import write_whole
 from sevlaunch.guest.launch import Launched, launch
+from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
-from sevlaunch.host.requirements import missing
+from sevlaunch.host.requirements import missing, missing_for_rehearsal
 from sevlaunch.plan import Plan, resolve
-from sevlaunch.profile.loader import load
+from sevlaunch.profile.loader import LoadedProfile, load
+
+_WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Request:
     overrides: tuple[str, ...]
     paused: bool
     foreground: bool
+    rehearse: bool
     evidence_file: Path | None
     limit: float | None
     output: Format
@@ -42,6 +46,8 @@ def start(request: Request) -> None:
     plan = _make_plan(request)
     for warning in plan.warnings:
         note(f"sevlaunch: warning: {warning}")
+    if plan.rehearsal:
+        note("sevlaunch: REHEARSAL: memory is NOT encrypted")
     if request.foreground:
         run(_stay(plan, request))
         return
@@ -54,14 +60,31 @@ def _make_plan(request: Request) -> Plan:
     loaded = load(request.profile, overrides=request.overrides, name=request.name)
     profile = loaded.profile
     host = probe_host(profile.qemu.binary)
+    if request.rehearse:
+        return _make_rehearsal(loaded, host)
     lacking = missing(profile.security.type, profile.accel, host)
     if lacking:
         raise HostError(
             f"this host can't run {profile.name} ({profile.security.type})",
             problems=lacking,
-            hint="" if profile.security.type == "none" else "for an unencrypted guest: --set security=none",
+            hint="" if profile.security.type == "none" else _WITHOUT_SEV,
         )
     return resolve(loaded, host)
+
+
+def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
+    from sevlaunch.rehearsal.seccomp import check_available
+
+    profile = loaded.profile
+    if profile.security.type == "none":
+        raise UsageError(
+            f"{profile.name} has no security to rehearse", hint="leave --rehearse out, or set security.type"
+        )
+    lacking = missing_for_rehearsal(profile.security.type, host)
+    if lacking:
+        raise HostError(f"this host can't rehearse {profile.name} ({profile.security.type})", problems=lacking)
+    check_available()
+    return resolve(loaded, host, rehearse=True)
 
 
 async def _let_go(plan: Plan, request: Request) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from sevlaunch.sevapi.status import explain_status
+
 # Pattern in QEMU's output -> hint. The first match counts.
 KNOWN = (
     (r"accelerator does not support confidential guest", "SEV needs KVM: leave accel at auto or kvm"),
     (r"cbitpos check failed", "cbitpos is another on this CPU: leave security.cbitpos at auto"),
     (r"failed to open .*/dev/sev|Failed to open .*sev", "/dev/sev can't be opened: join its group, or set an ACL on it"),
     (r"sev_kvm_init: failed to initialize|failed to initialize ret=", "KVM has no SEV here: see `sevlaunch host`, kvm.parameters"),
-    (r"fw_error(?:=|:)?\s*11\b|Bad measurement", "the session was made for another policy or another platform: make a new one"),
-    (r"fw_error(?:=|:)?\s*7\b|Policy is not allowed", "the platform's firmware does not allow this policy"),
     (r"VIRTIO_F_IOMMU_PLATFORM was supported by neither", "a virtio device needs disable-legacy=on for iommu_platform=on"),
     (r"mlockall|Cannot allocate memory.*lock|failed to lock", "memory can't be locked: raise RLIMIT_MEMLOCK, or use memory.hugepages"),
     (r"unable to map backing store for guest RAM|Cannot allocate memory", "there is not enough free memory or huge pages"),
@@ -28,8 +28,14 @@ KNOWN = (
     (r"bridge helper failed|failed to launch bridge helper", "allow the bridge in /etc/qemu/bridge.conf"),
 )  # fmt: skip
 
+# target/i386/sev.c: "LAUNCH_START ret=1 fw_error=11 'Bad measurement'".
+_FIRMWARE_ERROR = re.compile(r"fw_err(?:or)?[=:]\s*(\d+)")
+
 
 def hint_for(lines: Sequence[str]) -> str:
     """A hint for the known cause in QEMU's output, or empty."""
     text = "\n".join(lines)
+    answered = _FIRMWARE_ERROR.search(text)
+    if answered and int(answered[1]):
+        return explain_status(int(answered[1]))
     return next((hint for pattern, hint in KNOWN if re.search(pattern, text, re.IGNORECASE)), "")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -119,12 +120,11 @@ class Launched:
             # other commands' monitor stays free.
             monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
             channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}", *monitor.argv]
-            self._process = spawn(
-                [*argv(self.plan), *channel],
-                log=self.folder.file(folders.QEMU_LOG),
-                inherit=[self._lock, theirs.fileno()],
-                lock_bytes=self.plan.memory.lock_bytes,
-            )
+            command, inherit = [*argv(self.plan), *channel], [self._lock, theirs.fileno()]
+            if self.plan.rehearsal:
+                await self._rehearse(command, inherit)
+            else:
+                self._process = self._spawn(command, inherit)
         self._record = self._make_record()
         self.folder.write_record(self._record)
         # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
@@ -136,6 +136,35 @@ class Launched:
         self._evidence = await self._while_alive(gather(self.qmp, self._record, firmware_sha256=firmware_sha256))
         check_encryption(self._evidence, self.plan.security.policy.value if self.plan.security else None)
         self._write_evidence()
+
+    def _spawn(self, command: list[str], inherit: list[int]) -> Process:
+        log = self.folder.file(folders.QEMU_LOG)
+        return spawn(command, log=log, inherit=inherit, lock_bytes=self.plan.memory.lock_bytes)
+
+    async def _rehearse(self, command: list[str], inherit: list[int]) -> None:
+        """Start QEMU as the child of a helper, which answers for the secure processor."""
+        self.folder.write("sev-device", b"")
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb", buffering=0) as pipe:
+            request = {
+                "argv": command,
+                "inherit": inherit,
+                "report": writer,
+                "state_folder": str(self.plan.state_folder.parent),
+            }
+            self.folder.write("rehearsal.json", json.dumps(request).encode())
+            helper = [sys.executable, "-m", "sevlaunch.rehearsal", str(self.folder.file("rehearsal.json"))]
+            try:
+                self._companions.append(self._spawn(helper, [*inherit, writer]))
+            finally:
+                os.close(writer)
+            # The helper writes QEMU's PID, or ends without a word.
+            await _readable(pipe.fileno())
+            pid = pipe.read(32).decode()
+        self._process = Process.attach(int(pid)) if pid else None
+        if self._process is None:
+            lines = tail(self.folder.file(folders.QEMU_LOG))
+            raise QemuError("the rehearsal's helper could not start QEMU", stderr=lines, hint=hint_for(lines))
 
     async def run(self) -> None:
         """Let the guest run its first instruction."""
@@ -208,7 +237,9 @@ class Launched:
 
     def _death(self) -> QemuError:
         code = self.process.exit_code
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        how = (
+            "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        )
         lines = tail(self.folder.file(folders.QEMU_LOG))
         return QemuError(
             f"QEMU {how} while {self.plan.name} was being started",
@@ -242,12 +273,24 @@ class Launched:
             qemu_version=plan.qemu_version,
             firmware=plan.firmware.code.value,
             reboot=plan.reboot.value,
+            rehearsal=plan.rehearsal,
             companions=[(process.pid, process.start_time) for process in self._companions],
         )
 
     def _write_evidence(self) -> None:
         text = json.dumps(self.evidence.to_dict(), indent=1, ensure_ascii=False)
         self.folder.write(folders.EVIDENCE, text.encode("utf-8", "surrogateescape"))
+
+
+async def _readable(fd: int) -> None:
+    """Wait until there is something to read, or the end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
 
 
 def _started(value: T | None) -> T:

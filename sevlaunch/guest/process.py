@@ -128,9 +128,15 @@ def spawn(
 def _raise_lock_limit(lock_bytes: int) -> Callable[[], None]:
     def raise_limit() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        if soft != resource.RLIM_INFINITY and soft < lock_bytes:
-            limit = lock_bytes if hard != resource.RLIM_INFINITY else hard
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (lock_bytes, max(limit, hard)))
+        unlimited = resource.RLIM_INFINITY
+        if soft == unlimited or soft >= lock_bytes:
+            return
+        wanted = hard if hard == unlimited else max(hard, lock_bytes)
+        try:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (lock_bytes, wanted))
+        except ValueError:
+            # Raising the hard limit takes CAP_SYS_RESOURCE; with CAP_IPC_LOCK alone the limits don't count at all.
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
     return raise_limit
 

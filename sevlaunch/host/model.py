@@ -69,6 +69,10 @@ class CpuFacts(_Facts):
     stepping: int = 0
     count: int = Field(1, description="CPUs that this user's processes may run on")
     read_by: str = Field("", description="how CPUID was read, or why it could not be")
+    instruction_cbitpos: int = Field(
+        0,
+        description="EBX[5:0] of CPUID 0x8000001F, whether the CPU has the leaf or not: QEMU compares cbitpos with it",
+    )
     encryption: EncryptionLeaf | None = Field(None, description="CPUID 0x8000001F; null: this CPU does not have it")
 
 

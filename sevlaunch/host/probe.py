@@ -97,6 +97,7 @@ def _cpu() -> CpuFacts:
         stepping=signature & 0xF,
         count=len(os.sched_getaffinity(0)),
         read_by=read_by,
+        instruction_cbitpos=read(cpuid.ENCRYPTION_LEAF, 0).ebx & 0x3F,
         encryption=encryption,
     )
 

@@ -52,6 +52,7 @@ class Plan:
     reboot: Choice[Reboot]
     uuid: Choice[str] | None
     monitor_object: bool
+    rehearsal: bool
     extra_args: tuple[Choice[str], ...]
     warnings: tuple[str, ...]
 
@@ -76,9 +77,10 @@ class Plan:
         return self.folder / "console.sock" if self.peripherals.console else None
 
 
-def resolve(loaded: LoadedProfile, host: Host) -> Plan:
+def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Plan:
     """The plan for ``loaded`` on ``host``.
 
+    :param rehearse: for a launch with the emulated secure processor: only cbitpos and sev-device differ.
     :raise ProfileError: when the profile asks for what can't work on this host.
     :raise HostError: when the host lacks what the plan needs; all of it is listed.
     """
@@ -89,7 +91,7 @@ def resolve(loaded: LoadedProfile, host: Host) -> Plan:
             hint="Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; "
             "openSUSE: zypper install qemu-x86",
         )
-    context = Context(loaded, host, host.qemu)
+    context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.type != "none")
     machine = resolve_machine(context)
     memory = resolve_memory(context)
     firmware = resolve_firmware(context)
@@ -122,6 +124,7 @@ def resolve(loaded: LoadedProfile, host: Host) -> Plan:
         uuid=Choice(profile.uuid, context.why("uuid")) if profile.uuid else None,
         # QEMU 11.1 deprecates -mon for objects, which older ones don't have.
         monitor_object="monitor-qmp" in host.qemu.object_types,
+        rehearsal=context.rehearse,
         extra_args=tuple(
             Choice(text, context.why("qemu", "extra_args", index)) for index, text in enumerate(profile.qemu.extra_args)
         ),

@@ -19,6 +19,7 @@ class Context:
     loaded: LoadedProfile
     host: Host
     qemu: QemuFacts
+    rehearse: bool = False
     refusals: list[Problem] = field(default_factory=list)
     lacks: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -88,7 +88,12 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
     if security.kernel_hashes:
         _need(context, qom_type, "kernel-hashes", "kernel_hashes")
         properties.append(context.from_profile("kernel-hashes", True, "security", "kernel_hashes"))
-    if security.sev_device != "/dev/sev":
+    sev_device = security.sev_device
+    if context.rehearse:
+        # An empty file, so that QEMU has something to open: the ioctls on it are answered by the emulated processor.
+        sev_device = str(context.folder / "sev-device")
+        properties.append(Parameter("sev-device", sev_device, rule("rehearsal: the emulated secure processor")))
+    elif sev_device != "/dev/sev":
         properties.append(context.from_profile("sev-device", security.sev_device, "security", "sev_device"))
     return SecurityPlan(
         guest_type=security.type,
@@ -97,7 +102,7 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
         reduced_phys_bits=reduced_phys_bits,
         kernel_hashes=security.kernel_hashes,
         init2=init2,
-        sev_device=security.sev_device,
+        sev_device=sev_device,
         properties=tuple(properties),
         machine_parameter=_machine_parameter(context),
         files=tuple(files),
@@ -110,6 +115,11 @@ def security_options(plan: SecurityPlan) -> Iterator[Option]:
 
 
 def _cbitpos(context: Context, wanted: int | str) -> Choice[int]:
+    if context.rehearse:
+        return Choice(
+            context.host.cpu.instruction_cbitpos,
+            rule("rehearsal: QEMU compares it with this CPU's CPUID; not measured"),
+        )
     if isinstance(wanted, int):
         return Choice(wanted, context.why("security", "cbitpos"))
     leaf = context.host.cpu.encryption

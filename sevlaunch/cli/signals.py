@@ -1,0 +1,38 @@
+"""The signals that end a command, from its first moment to its last; apart from asyncio, to be there before it."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """One of the signals came.
+
+    A class of its own, because CPython remembers a plain KeyboardInterrupt that passed through exec() of a string, as
+    a dataclass is made with, and then ends with signal 2 in place of the exit code, although it was caught.
+    """
+
+
+def catch_signals() -> None:
+    """From here on each of the signals raises :class:`Interrupted`."""
+    for number in ENDING:
+        if is_wanted(number):
+            signal.signal(number, _interrupt)
+
+
+def ignore_signals() -> None:
+    """From here on the end is decided: no signal changes the exit code."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def is_wanted(number: signal.Signals) -> bool:
+    """Whether a signal may end the command: nohup, and a shell in the background, have some of them ignored."""
+    return signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
