@@ -12,6 +12,7 @@ from typing import Any
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from sevlaunch.errors import GuestTimeout, QmpError
+from sevlaunch.guest.diagnosis import hint_for
 
 COMMAND_LIMIT = 30.0
 CONNECT_LIMIT = 10.0
@@ -35,7 +36,8 @@ class Qmp:
             async with asyncio.timeout(limit):
                 return await self._client.execute(command, arguments)
         except ExecuteError as error:
-            raise QmpError(f"QEMU refuses {command}: {error}", error_class=error.error_class) from error
+            message = f"QEMU refuses {command}: {error}"
+            raise QmpError(message, error_class=error.error_class, hint=hint_for([message])) from error
         except QMPError as error:
             raise QmpError(f"lost QEMU during {command}: {error}") from error
         except TimeoutError as error:

@@ -1,0 +1,74 @@
+"""A guest owner for tests: a session for the emulated platform, and libvirt's validator as an independent judge."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sevlaunch.rehearsal.platform import user_platform
+from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
+from sevlaunch.sevapi.session import TransportKeys, agree, wrap
+from tests.conftest import Command, tool
+
+VALIDATOR = Path("/usr/bin/virt-qemu-sev-validate")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What an owner keeps, and the two files that the host gets."""
+
+    tik: Path
+    tek: Path
+    overrides: tuple[str, ...]
+
+
+def make_session(command: Command, policy: int) -> Session:
+    """A session for this user's emulated platform."""
+    platform = user_platform(command.state)
+    owner = ec.generate_private_key(ec.SECP384R1())
+    keys = TransportKeys(tek=bytes(range(16)), tik=bytes(range(16, 32)))
+    godh = Certificate.of_key(owner.public_key(), Usage.PDH, Algorithm.ECDH_SHA256).to_bytes()
+    blob = wrap(keys, policy, agree(owner, platform.pdh.public_key()), b"nonce".ljust(16), b"iv".ljust(16))
+    files = {"godh.b64": base64.b64encode(godh), "session.b64": base64.b64encode(blob)}
+    files |= {"tik.bin": keys.tik, "tek.bin": keys.tek}
+    for name, content in files.items():
+        (command.base / name).write_bytes(content)
+    overrides = (
+        "--set",
+        f"security.dh_cert={command.base / 'godh.b64'}",
+        "--set",
+        f"security.session={command.base / 'session.b64'}",
+    )
+    return Session(command.base / "tik.bin", command.base / "tek.bin", overrides)
+
+
+def amdsev_image() -> Path:
+    """OVMF.amdsev.fd; skips by name where it is not there."""
+    found = tool("ovmf-amdsev/OVMF.amdsev.fd")
+    if found is None:
+        pytest.skip("OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
+    return found
+
+
+def needs_kvm() -> None:
+    """Skip by name where there is no KVM."""
+    if not Path("/dev/kvm").exists():
+        pytest.skip("no /dev/kvm: a rehearsal needs KVM")
+
+
+def validate(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run libvirt's own virt-qemu-sev-validate, unmodified, with the system's Python."""
+    if not VALIDATOR.exists():
+        pytest.skip(f"{VALIDATOR} is not installed: scripts/test installs libvirt-clients-qemu")
+    return subprocess.run(
+        ["/usr/bin/python3", str(VALIDATOR), "--insecure", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
