@@ -9,10 +9,10 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from sevlaunch.rehearsal.kvm import REQUESTS, EmulatedSev
+from sevlaunch.rehearsal.kvm import REQUESTS, Answer, EmulatedSev
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.rehearsal.processor import SecureProcessor
-from sevlaunch.rehearsal.seccomp import Listener, build_filter, install
+from sevlaunch.rehearsal.seccomp import Listener, Notification, build_filter, install
 
 EXIT_CANNOT_START = 127
 
@@ -81,6 +81,9 @@ def _become(argv: Sequence[str], inherit: Sequence[int], channel: socket.socket)
 
 def _answer_until_end(listener: Listener, pidfd: int, pid: int, emulated: EmulatedSev) -> None:
     memory: ProcessMemory | None = None
+    # Before Linux 5.19 a signal can interrupt a caller that we answer at this moment: the kernel then makes the same
+    # ioctl again, and what it did must not be done twice.
+    unheard: tuple[Notification, Answer] | None = None
     poll = select.poll()
     poll.register(listener.fd, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
@@ -91,12 +94,16 @@ def _answer_until_end(listener: Listener, pidfd: int, pid: int, emulated: Emulat
             if notification is not None:
                 # Opened at the first ioctl: before exec, it would be the memory of this program.
                 memory = memory or ProcessMemory(pid)
-                fd, request, argument = notification.args[:3]
-                answer = emulated.ioctl(memory, fd & 0xFFFFFFFF, request & 0xFFFFFFFF, argument)
-                if answer.let_pass:
-                    listener.let_pass(notification)
+                if unheard and unheard[0].repeats(notification):
+                    answer = unheard[1]
                 else:
-                    listener.answer(notification, -1 if answer.error else 0, answer.error)
+                    fd, request, argument = notification.args[:3]
+                    answer = emulated.ioctl(memory, fd & 0xFFFFFFFF, request & 0xFFFFFFFF, argument)
+                if answer.let_pass:
+                    heard = listener.let_pass(notification)
+                else:
+                    heard = listener.answer(notification, -1 if answer.error else 0, answer.error)
+                unheard = None if heard else (notification, answer)
         elif events:
             return
 

@@ -23,6 +23,8 @@ _AUDIT_ARCH_X86_64 = 0xC000003E
 _SET_MODE_FILTER = 1
 _GET_NOTIF_SIZES = 3
 _FLAG_NEW_LISTENER = 8
+# Linux 5.19: once we have received an ioctl, only a fatal signal interrupts its caller.
+_FLAG_WAIT_KILLABLE = 32
 _RET_ALLOW = 0x7FFF0000
 _RET_USER_NOTIF = 0x7FC00000
 _PR_SET_PDEATHSIG = 1
@@ -62,6 +64,10 @@ class Notification:
     thread: int
     args: tuple[int, ...]
 
+    def repeats(self, other: Notification) -> bool:
+        """Whether ``other`` is the same ioctl of the same thread, made again."""
+        return (self.thread, self.args) == (other.thread, other.args)
+
 
 def build_filter(requests: Sequence[int]) -> bytes:
     """A BPF program that notifies of an ioctl with one of ``requests``, and allows everything else."""
@@ -92,7 +98,10 @@ def install(program: bytes) -> int:
             raise OSError(ctypes.get_errno(), "prctl")
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _Program(len(program) // _INSTRUCTION.size, ctypes.addressof(buffer))
-    listener = libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, _FLAG_NEW_LISTENER, ctypes.byref(fprog))
+    for flags in (_FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE, _FLAG_NEW_LISTENER):
+        listener = libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, flags, ctypes.byref(fprog))
+        if listener >= 0 or ctypes.get_errno() != errno.EINVAL:
+            break
     if listener < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return int(listener)
@@ -132,18 +141,19 @@ class Listener:
         number, thread, _, _, _, _, *args = _NOTIFICATION.unpack(buffer)
         return Notification(number, thread, tuple(args))
 
-    def answer(self, notification: Notification, value: int, error: int) -> None:
-        """Make the ioctl return ``value``, or fail with the errno ``error``."""
-        self._send(_RESPONSE.pack(notification.id, value, -error, 0))
+    def answer(self, notification: Notification, value: int, error: int) -> bool:
+        """Make the ioctl return ``value``, or fail with the errno ``error``; False if its caller waits no more."""
+        return self._send(_RESPONSE.pack(notification.id, value, -error, 0))
 
-    def let_pass(self, notification: Notification) -> None:
-        """Let the kernel do the ioctl."""
-        self._send(_RESPONSE.pack(notification.id, 0, 0, _CONTINUE))
+    def let_pass(self, notification: Notification) -> bool:
+        """Let the kernel do the ioctl; False if its caller waits no more."""
+        return self._send(_RESPONSE.pack(notification.id, 0, 0, _CONTINUE))
 
-    def _send(self, response: bytes) -> None:
+    def _send(self, response: bytes) -> bool:
         try:
             fcntl.ioctl(self.fd, _NOTIF_SEND, response)
         except OSError as error:
-            # The caller was killed while it waited.
             if error.errno != errno.ENOENT:
                 raise
+            return False
+        return True

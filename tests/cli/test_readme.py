@@ -59,6 +59,8 @@ def test_every_command_of_the_readme_runs(sevlaunch: Command, clone: Path, demo:
     binaries = Path(sys.executable).parent
     environment = {**sevlaunch.environment, "PATH": f"{binaries}:{os.environ['PATH']}"}
     found = [command for command in commands() if command not in ELSEWHERE]
+    if not Path("/dev/kvm").exists():
+        found = [command for command in found if not re.search(r"--rehearse --paused|\bsev\b", command)]
     assert len(found) > 25
     for command in found:
         if command.startswith("sevlaunch console"):
@@ -90,4 +92,7 @@ def test_the_quickstart_runs_and_leaves_nothing(sevlaunch: Command, demo: Path, 
     assert done.returncode == 0, done.stderr
     assert "demo: ready" in done.stdout
     assert "quickstart: powered down" in done.stdout
+    assert ("REHEARSAL: memory is NOT encrypted" in done.stdout) == (
+        Path("/dev/kvm").exists() and not Path("/dev/sev").exists()
+    )
     assert sevlaunch.left_behind() == []

@@ -1,0 +1,112 @@
+"""check, schema, init and policy, as a user calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from sevlaunch.profile.template import starting_profile
+from tests.conftest import Command
+
+
+@pytest.mark.parametrize("guest_type", ["none", "sev", "sev-es", "sev-snp"])
+def test_what_init_writes_passes_check(guest_type: str, sevlaunch: Command, base: Path) -> None:
+    file = base / f"{guest_type}.yaml"
+    assert str(file) in sevlaunch("init", "--type", guest_type, file).stdout
+    assert file.read_text().startswith("# ")
+    assert sevlaunch("check", file).stdout == f"{file}: ok\n"
+
+
+@pytest.mark.parametrize("guest_type", ["none", "sev", "sev-es", "sev-snp"])
+def test_what_init_writes_in_comments_is_a_profile_too(guest_type: str, sevlaunch: Command, base: Path) -> None:
+    # Each commented line that is a top-level key or a list entry, taken in on its own.
+    text = starting_profile(guest_type)  # type: ignore[arg-type]
+    tried = 0
+    for line in text.splitlines():
+        if line.startswith(("# firmware:", "# boot: {kernel")):
+            file = base / f"{tried}.yaml"
+            file.write_text(text.replace(line, line.removeprefix("# ")))
+            sevlaunch("check", file)
+            tried += 1
+        elif line.startswith("#  - "):
+            file = base / f"{tried}.yaml"
+            file.write_text(text.replace("disks: []", "disks:").replace(line, line[1:]))
+            sevlaunch("check", file)
+            tried += 1
+    assert tried == 6
+
+
+def test_init_makes_a_sev_guest_unless_told_otherwise(sevlaunch: Command, base: Path) -> None:
+    sevlaunch("init", base / "p.yaml")
+    assert (base / "p.yaml").read_text() == starting_profile("sev")
+
+
+def test_init_as_json_names_the_file_and_the_type(sevlaunch: Command, base: Path) -> None:
+    file = base / "p.yaml"
+    assert sevlaunch("init", file, "--type", "sev-es", "--format", "json").json == {
+        "profile": str(file),
+        "type": "sev-es",
+    }
+
+
+def test_init_overwrites_nothing(sevlaunch: Command, base: Path) -> None:
+    file = base / "p.yaml"
+    file.write_text("mine\n")
+    assert "exists already" in sevlaunch("init", file, check=2).stderr
+    assert file.read_text() == "mine\n"
+    (base / "link.yaml").symlink_to(base / "nowhere.yaml")
+    sevlaunch("init", base / "link.yaml", check=2)
+    assert not (base / "nowhere.yaml").exists()
+
+
+def test_init_into_a_folder_that_is_not_there_is_wrong_usage(sevlaunch: Command, base: Path) -> None:
+    result = sevlaunch("init", base / "no/p.yaml", check=2)
+    assert "No such file or directory" in result.stderr
+
+
+def test_init_knows_no_other_types(sevlaunch: Command, base: Path) -> None:
+    sevlaunch("init", base / "p.yaml", "--type", "tdx", check=2)
+    assert not (base / "p.yaml").exists()
+
+
+def test_schema_prints_a_json_schema(sevlaunch: Command) -> None:
+    schema = sevlaunch("schema").json
+    Draft202012Validator.check_schema(schema)
+    assert Draft202012Validator(schema).is_valid({"security": "sev"})
+
+
+@pytest.mark.parametrize(
+    "value", ["0x33", "51", "no-debug,no-key-sharing,domain,sev", "sev, domain, no-key-sharing, no-debug"]
+)
+def test_policy_shows_number_and_names(value: str, sevlaunch: Command) -> None:
+    text = sevlaunch("policy", value).stdout
+    assert text.splitlines()[0] == "0x33 = 51 (SEV)"
+    assert [line.split()[2] for line in text.splitlines()[1:]] == ["no-debug", "no-key-sharing", "domain", "sev"]
+    assert sevlaunch("policy", value, "--format", "json").json == {
+        "policy": 51,
+        "hex": "0x33",
+        "names": ["no-debug", "no-key-sharing", "domain", "sev"],
+    }
+
+
+def test_policy_shows_versions_and_snp(sevlaunch: Command) -> None:
+    assert sevlaunch("policy", "--snp", "0x30137", "--format", "json").json["names"] == ["smt", "abi-1.55"]
+    assert "abi-1.55" in sevlaunch("policy", "--snp", "smt,abi-1.55").stdout
+    assert "0x30000 = 196608 (SEV-SNP)" in sevlaunch("policy", "--snp", "smt").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["0x40"], "sets reserved bit 6, which must be 0"),
+        (["no-dbug"], "did you mean 'no-debug'?"),
+        (["--snp", "0x10000"], "lacks bit 17, which must be 1: use 0x30000"),
+        (["0x100000000"], "wanted a 32-bit policy, found 0x100000000"),
+    ],
+)
+def test_what_is_no_policy_is_wrong_usage(arguments: list[str], message: str, sevlaunch: Command) -> None:
+    result = sevlaunch("policy", *arguments, check=2)
+    assert message in result.stderr
+    assert result.stdout == ""
