@@ -7,6 +7,14 @@ from typing import Any
 from sevlaunch.cli.output import Format, print_json
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
 
+# QEMU's run states, and ours, that need a word.
+_STATES = {
+    "internal-error": "KVM could not run the guest's code. A paravirtual KVM (kvm_pvm) never can run firmware; else "
+    "`sevlaunch logs NAME --qemu` says more",
+    "abandoned": "the command that started it was killed: `sevlaunch down` clears it away",
+    "unresponsive": "QEMU does not answer QMP: `sevlaunch down --now` ends it",
+}
+
 
 def show_guest(document: dict[str, Any], output: Format) -> None:
     """Print the fields of evidence or status."""
@@ -17,6 +25,8 @@ def show_guest(document: dict[str, Any], output: Format) -> None:
     print(f"{document['name']} is {document['state']}{pid}")
     if document["rehearsal"]:
         print("  REHEARSAL: memory is NOT encrypted")
+    if document["state"] in _STATES:
+        print(f"  {_STATES[document['state']]}")
     qemu, firmware, sev = document["qemu"], document["firmware"], document["sev"]
     if qemu:
         print(f"  qemu         {qemu['version']}  {qemu['binary']}")
