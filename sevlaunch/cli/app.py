@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -46,6 +47,10 @@ profiles.register(app)
 
 def run() -> None:
     """Run the command and exit with its code."""
+    # A file's name may hold what the terminal's encoding does not have.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="sevlaunch")
     except SevlaunchError as error:

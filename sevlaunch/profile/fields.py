@@ -119,8 +119,9 @@ def _blob(size: int, what: str) -> Any:
     )
 
 
-_PORT = r"(\d{1,5})"
-_FORWARD = re.compile(rf"(tcp|udp):(?:(\d{{1,3}}(?:\.\d{{1,3}}){{3}}):)?{_PORT}:{_PORT}")
+# Not \d, which takes the digits of all scripts: QEMU gets the text as it is.
+_PORT = r"([0-9]{1,5})"
+_FORWARD = re.compile(rf"(tcp|udp):(?:([0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}):)?{_PORT}:{_PORT}")
 
 
 def _forward(value: object) -> str:

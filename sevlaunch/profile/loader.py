@@ -5,6 +5,7 @@ Layers, lowest first: the model's defaults, the profiles named by ``extends``, t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.profile import source
 from sevlaunch.profile.messages import translate
-from sevlaunch.profile.model import Profile
+from sevlaunch.profile.model import Firmware, Profile
 from sevlaunch.profile.rules import check_rules
 from sevlaunch.profile.source import Mark, Node
 
@@ -28,6 +29,7 @@ SHORT_FORMS = {"memory": "size", "security": "type", "video": "type"}
 SWITCHES = ("rng", "balloon")
 
 MAX_EXTENDS = 16
+MAX_LAYERS = 100
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) 
     :raise UsageError: when an override is no ``PATH=VALUE``.
     """
     problems: list[Problem] = []
-    root = _with_extends(source.read(path, problems), path, (), problems)
+    root = _with_extends(source.read(path, problems), path, (), [], problems)
     return _finish(root, str(path), path.stem, overrides, name, problems)
 
 
@@ -90,7 +92,8 @@ def loads(
     """The profile in ``text``; as :func:`load`, with relative paths starting from ``base`` (the current folder)."""
     folder = base or Path.cwd()
     problems: list[Problem] = []
-    root = _with_extends(source.parse(text, file=file, base=folder, problems=problems), folder / file, (), problems)
+    node = source.parse(text, file=file, base=folder, problems=problems)
+    root = _with_extends(node, folder / file, (), [], problems)
     return _finish(root, file, "guest", overrides, name, problems)
 
 
@@ -101,7 +104,12 @@ def _finish(
         path, equals, text = override.partition("=")
         if not equals:
             raise UsageError(f"wanted --set PATH=VALUE, found {override!r}", hint="for example --set cpu.count=8")
-        root = source.assign(root, path.strip(), text, option=f"--set {override}", problems=problems)
+        path = path.strip()
+        if path.partition(".")[0] == "extends":
+            raise UsageError("--set can't change extends", hint="write a profile that extends the other one")
+        # The short form's own key is gone from the profile by now.
+        path = "cpu.count" if path == "cpus" else path
+        root = source.assign(root, path, text, option=f"--set {override}", problems=problems)
         root = _expand_short_forms(root, problems)
     if name is not None:
         root = source.merge(root, Node({"name": Node(name, Mark("--name"))}, root.mark, base=root.base))
@@ -112,18 +120,31 @@ def _finish(
     data = root.plain()
     data.pop("extends", None)
     profile, found, repaired = _validate(data, sources)
-    problems += found
+    # What could not be read is reported; what stands in for it is not the user's.
+    reported = {problem.location for problem in problems}
+    problems += [problem for problem in found if problem.location not in reported]
     if profile is not None:
         problems += [
-            violation.located(sources) for violation in check_rules(profile) if not _concerns(violation.path, repaired)
+            violation.located(sources)
+            for violation in check_rules(profile)
+            if not any(_concerns(path, repaired) for path in (violation.path, *violation.others))
         ]
     if problems or profile is None:
         raise ProfileError(f"{file} is refused", problems=_in_order(problems))
     return LoadedProfile(profile, sources, file)
 
 
-def _with_extends(node: Node, path: Path, seen: tuple[Path, ...], problems: list[Problem]) -> Node:
-    """``node`` laid over the profiles that it extends."""
+def _laid_over(below: Node, above: Node) -> Node:
+    """``above`` merged over ``below``; ``security: none`` leaves nothing of a lower layer's encryption."""
+    security = above.value.get("security")
+    chosen = security.child("type") if security else None
+    if chosen is not None and chosen.value == "none":
+        below = Node({key: node for key, node in below.value.items() if key != "security"}, below.mark, base=below.base)
+    return source.merge(below, above)
+
+
+def _with_extends(node: Node, path: Path, seen: tuple[Path, ...], layers: list[Path], problems: list[Problem]) -> Node:
+    """``node`` laid over the profiles that it extends; ``layers`` are those read so far."""
     node = _expand_short_forms(node, problems)
     extends = node.value.get("extends")
     if extends is None:
@@ -132,22 +153,27 @@ def _with_extends(node: Node, path: Path, seen: tuple[Path, ...], problems: list
     bases = extends.value if isinstance(extends.value, list) else [extends]
     if not all(isinstance(base.value, str) and base.value for base in bases):
         raise _refused("wanted the path of a profile, or a list of paths", extends)
-    if here in seen or len(seen) >= MAX_EXTENDS:
+    if here in seen:
         raise _refused("the profiles extend each other in a circle", extends)
+    if len(seen) >= MAX_EXTENDS:
+        raise _refused(f"more than {MAX_EXTENDS} profiles extend one another", extends)
     below: Node | None = None
     for base in bases:
         file = base.base / base.value
+        layers.append(file)
+        if len(layers) > MAX_LAYERS:
+            raise _refused(f"the profile builds on more than {MAX_LAYERS} others", base)
         try:
             layer = source.read(file, problems)
         except ProfileError as error:
-            if file.is_file():
+            if not isinstance(error.__cause__, (OSError, ValueError)):
                 raise
             raise _refused(f"can't read the profile to extend: {error.problems[0].message}", base) from error
-        layer = _with_extends(layer, file, (*seen, here), problems)
+        layer = _with_extends(layer, file, (*seen, here), layers, problems)
         # The name belongs to one guest; a profile that builds on another gets its own.
         layer = Node({key: child for key, child in layer.value.items() if key != "name"}, layer.mark, base=layer.base)
-        below = layer if below is None else source.merge(below, layer)
-    return node if below is None else source.merge(below, node)
+        below = layer if below is None else _laid_over(below, layer)
+    return node if below is None else _laid_over(below, node)
 
 
 def _refused(message: str, node: Node) -> ProfileError:
@@ -171,7 +197,9 @@ def _expand_short_forms(root: Node, problems: list[Problem]) -> Node:
             values[key] = Node({} if _switch(node.value) else None, node.mark, node.key_mark, node.base)
     firmware = values.get("firmware")
     if firmware is not None and firmware.value == "auto":
-        values["firmware"] = Node({}, firmware.mark, firmware.key_mark, firmware.base)
+        # Not an empty mapping: that would leave what a lower layer names.
+        nothing = dict.fromkeys(Firmware.model_fields, Node(None, firmware.mark, firmware.key_mark, firmware.base))
+        values["firmware"] = Node(nothing, firmware.mark, firmware.key_mark, firmware.base)
     cpus = values.pop("cpus", None)
     if cpus is not None:
         cpu = values.get("cpu", Node({}, cpus.mark, cpus.key_mark, cpus.base))
@@ -189,14 +217,14 @@ def _switch(value: Any) -> bool | None:
     return {"on": True, "yes": True, "off": False, "no": False}.get(value) if isinstance(value, str) else None
 
 
-def _validate(data: dict[str, Any], sources: Sources) -> tuple[Profile | None, list[Problem], list[Path_]]:
+def _validate(data: dict[str, Any], sources: Sources) -> tuple[Profile | None, list[Problem], set[Path_]]:
     """The profile, the problems, and the paths that were repaired to get at a profile in spite of them.
 
     Wrong values give way to harmless ones and the rest is validated again, so that a rule about two values is
     reported in the same run as a wrong third one.
     """
     problems: list[Problem] = []
-    repaired: list[Path_] = []
+    repaired: set[Path_] = set()
     while True:
         try:
             return Profile.model_validate(data), problems, repaired
@@ -210,11 +238,11 @@ def _validate(data: dict[str, Any], sources: Sources) -> tuple[Profile | None, l
                     paths.append(path[:-1] if path[-1:] == ("type",) else path)
             if not all(_repair(data, path) for path in paths) or not paths:
                 return None, problems, repaired
-            repaired += paths
+            repaired.update(paths)
 
 
-def _concerns(path: Path_, others: Sequence[Path_]) -> bool:
-    return any(path[: len(other)] == other for other in others)
+def _concerns(path: Path_, others: set[Path_]) -> bool:
+    return any(path[:length] in others for length in range(len(path) + 1))
 
 
 # What a wrong value gives way to where the model has no default for it.
@@ -254,11 +282,12 @@ def _repair(data: Any, path: Path_) -> bool:
     return False
 
 
+_PLACE = re.compile(r"(.*):([0-9]{1,9}):([0-9]{1,9})", re.DOTALL)
+
+
 def _in_order(problems: list[Problem]) -> list[Problem]:
     def key(problem: Problem) -> tuple[str, int, int]:
-        file, _, rest = problem.location.partition(":")
-        numbers = [int(part) for part in rest.split(":") if part.isdigit()]
-        line, column = [*numbers[-2:], 0, 0][:2]
-        return file, line, column
+        place = _PLACE.fullmatch(problem.location)
+        return (place[1], int(place[2]), int(place[3])) if place else (problem.location, 0, 0)
 
     return sorted(dict.fromkeys(problems), key=key)

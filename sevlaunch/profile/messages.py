@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ def _unknown_key(path: tuple[str | int, ...], data: Any) -> str:
 
 def known_keys(path: tuple[str | int, ...], data: Any) -> Iterator[str]:
     """The keys that the mapping at ``path`` may have; the kind of a union's member is looked up in ``data``."""
-    schema = Profile.model_json_schema()
+    schema = _profile_schema()
     branch: dict[str, Any] = schema
     inner = data
     for part in path:
@@ -121,6 +122,12 @@ def known_keys(path: tuple[str | int, ...], data: Any) -> Iterator[str]:
     if not path:
         yield from ("extends", "cpus")
     yield from branch.get("properties", {})
+
+
+@functools.cache
+def _profile_schema() -> dict[str, Any]:
+    # It takes milliseconds to make, and a file may have thousands of unknown keys.
+    return Profile.model_json_schema()
 
 
 def _resolved(branch: dict[str, Any], schema: dict[str, Any], value: Any) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _from_names(names: object, policy_format: PolicyFormat) -> int:
         version = re.fullmatch(rf"{policy_format.version}-(\d{{1,3}})\.(\d{{1,3}})", str(name))
         if version and int(version[1]) < 256 and int(version[2]) < 256:
             number |= int(version[1]) << policy_format.major_shift | int(version[2]) << policy_format.minor_shift
-        elif name in policy_format.bits:
+        elif isinstance(name, str) and name in policy_format.bits:
             number |= policy_format.bits[name]
         else:
             known = [*policy_format.bits, f"{policy_format.version}-MAJOR.MINOR"]

@@ -23,10 +23,15 @@ _Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Violation:
-    """A broken rule: the path of the value that is to blame, the reason, and what to do instead."""
+    """A broken rule: the path of the value that is to blame, the reason, and what to do instead.
+
+    ``others`` are the paths of the values that decide along with it: where one of those is wrong itself, the rule
+    says nothing.
+    """
 
     path: tuple[str | int, ...]
     message: str
+    others: tuple[tuple[str | int, ...], ...] = ()
 
     def located(self, sources: Sources) -> Problem:
         """The problem for the user, with file, line and column."""
@@ -100,9 +105,15 @@ def _sev(security: SevSecurity) -> Iterator[Violation]:
         )
     if (security.session is None) != (security.dh_cert is None):
         there, missing = ("session", "dh_cert") if security.session else ("dh_cert", "session")
-        yield Violation(("security", there), f"a launch session needs both dh_cert and session, found no {missing}")
+        yield Violation(
+            ("security", there),
+            f"a launch session needs both dh_cert and session, found no {missing}",
+            (("security", missing),),
+        )
     if security.handle and security.effective_policy & SEV_POLICY.bits["no-key-sharing"]:
-        yield Violation(("security", "handle"), "sharing a key needs a policy without no-key-sharing")
+        yield Violation(
+            ("security", "handle"), "sharing a key needs a policy without no-key-sharing", (("security", "policy"),)
+        )
 
 
 def _locked_memory(profile: Profile) -> Iterator[Violation]:
@@ -110,6 +121,7 @@ def _locked_memory(profile: Profile) -> Iterator[Violation]:
         yield Violation(
             ("memory", "lock"),
             f"memory of a {profile.security.type} guest must not be swapped: leave lock at auto, or use hugepages",
+            (("memory", "hugepages"),),
         )
 
 
@@ -123,11 +135,17 @@ def _snp(profile: Profile) -> Iterator[Violation]:
             "a sev-snp guest can't have pflash: use firmware.image with a stateless image (OVMF.amdsev.fd)",
         )
     if security.id_auth and not security.id_block:
-        yield Violation(("security", "id_auth"), "id_auth signs an id_block, and there is none")
+        yield Violation(
+            ("security", "id_auth"), "id_auth signs an id_block, and there is none", (("security", "id_block"),)
+        )
     if security.id_block and not security.id_auth:
-        yield Violation(("security", "id_block"), "id_block needs id_auth, which signs it")
+        yield Violation(("security", "id_block"), "id_block needs id_auth, which signs it", (("security", "id_auth"),))
     if security.author_key_enabled and not security.id_auth:
-        yield Violation(("security", "author_key_enabled"), "the author key stands in id_auth, and there is none")
+        yield Violation(
+            ("security", "author_key_enabled"),
+            "the author key stands in id_auth, and there is none",
+            (("security", "id_auth"),),
+        )
 
 
 def _consistency(profile: Profile) -> Iterator[Violation]:
@@ -135,17 +153,23 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
     if firmware.image and (firmware.code or firmware.vars or firmware.nvram):
         yield Violation(("firmware", "image"), "image is stateless: it can't go with code, vars and nvram")
     if (firmware.vars or firmware.nvram) and not firmware.code:
-        yield Violation(("firmware",), "vars and nvram need code, the other half of the pflash pair")
+        yield Violation(
+            ("firmware",), "vars and nvram need code, the other half of the pflash pair", (("firmware", "code"),)
+        )
     for key in ("initrd", "cmdline"):
         if getattr(boot, key) is not None and boot.kernel is None:
-            yield Violation(("boot", key), f"{key} needs boot.kernel")
+            yield Violation(("boot", key), f"{key} needs boot.kernel", (("boot", "kernel"),))
     security = profile.security
     if isinstance(security, (SevSecurity, SnpSecurity)) and security.kernel_hashes and boot.kernel is None:
-        yield Violation(("security", "kernel_hashes"), "kernel_hashes measures a direct boot: it needs boot.kernel")
+        yield Violation(
+            ("security", "kernel_hashes"),
+            "kernel_hashes measures a direct boot: it needs boot.kernel",
+            (("boot", "kernel"),),
+        )
     video = profile.video
     for key in ("ram", "vram", "vgamem"):
         if getattr(video, key) is not None and video.type != "qxl" and (video.type, key) != ("std", "vram"):
-            yield Violation(("video", key), f"{key} is for qxl video, found type {video.type}")
+            yield Violation(("video", key), f"{key} is for qxl video, found type {video.type}", (("video", "type"),))
     for key, unit, name in (("ram", 1 << 10, "KiB"), ("vram", 1 << 10, "KiB"), ("vgamem", 1 << 20, "MiB")):
         size = getattr(video, key)
         if size is not None and (size % unit or size < 1 << 20):
@@ -155,27 +179,45 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
     if profile.memory.size % (1 << 20):
         yield Violation(("memory", "size"), f"wanted whole MiB, found {profile.memory.size} bytes")
     if profile.memory.hugepages and profile.memory.size % {"2M": 1 << 21, "1G": 1 << 30}[profile.memory.hugepages]:
-        yield Violation(("memory", "hugepages"), f"the size of memory is no multiple of {profile.memory.hugepages}")
+        yield Violation(
+            ("memory", "hugepages"),
+            f"the size of memory is no multiple of {profile.memory.hugepages}",
+            (("memory", "size"),),
+        )
     tags = [share.tag for share in profile.shares]
     for index, tag in enumerate(tags):
         if tag in tags[:index]:
-            yield Violation(("shares", index, "tag"), f"two shares have the tag {tag!r}")
+            first = tags.index(tag)
+            yield Violation(("shares", index, "tag"), f"two shares have the tag {tag!r}", (("shares", first, "tag"),))
     yield from _disks(profile)
 
 
 def _disks(profile: Profile) -> Iterator[Violation]:
     for index, disk in enumerate(profile.disks):
         if disk.bus == "ide" and _Q35.fullmatch(profile.machine) and profile.security.type == "none":
-            yield Violation(("disks", index, "bus"), "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata")
+            yield Violation(
+                ("disks", index, "bus"),
+                "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata",
+                (("machine",), ("security",)),
+            )
         if disk.bus in ("sata", "ide") and disk.read_only and not disk.cdrom:
             yield Violation(
                 ("disks", index, "read_only"),
                 f"{disk.bus.upper()} disks can't be read-only: use virtio-blk or cdrom: true",
+                (("disks", index, "cdrom"),),
             )
         if disk.cdrom and disk.bus == "virtio-blk":
-            yield Violation(("disks", index, "cdrom"), "virtio-blk has no CD-ROM drives: use bus: virtio-scsi")
+            yield Violation(
+                ("disks", index, "cdrom"),
+                "virtio-blk has no CD-ROM drives: use bus: virtio-scsi",
+                (("disks", index, "bus"),),
+            )
         if disk.path in [other.path for other in profile.disks[:index]] and not disk.read_only and not disk.cdrom:
-            yield Violation(("disks", index, "path"), "the same image stands in the list twice, and is writable")
+            yield Violation(
+                ("disks", index, "path"),
+                "the same image stands in the list twice, and is writable",
+                (("disks", index, "read_only"), ("disks", index, "cdrom")),
+            )
     forwards = [
         (network_index, index, forward.rsplit(":", 1)[0])
         for network_index, network in enumerate(profile.networks)
@@ -194,7 +236,8 @@ def _boot_order(profile: Profile) -> Iterator[Violation]:
     for index, device in enumerate(profile.boot.order):
         if device not in known:
             found = ", ".join(sorted(known)) or "no disks and no networks"
-            yield Violation(("boot", "order", index), f"there is no {device}; the profile has {found}")
+            section = "disks" if device.startswith("disk") else "networks"
+            yield Violation(("boot", "order", index), f"there is no {device}; the profile has {found}", ((section,),))
         elif device in profile.boot.order[:index]:
             yield Violation(("boot", "order", index), f"{device} stands in the order twice")
 
@@ -207,5 +250,7 @@ def _topology(cpu: Cpu) -> Iterator[Violation]:
     if (len(parts) == 3 and product != cpu.count) or (parts and cpu.count % product):
         shown = " x ".join(f"{number} {key}" for key, number in parts.items())
         yield Violation(
-            ("cpu", next(iter(parts))), f"{shown} makes {product}, which does not fit cpu.count {cpu.count}"
+            ("cpu", next(iter(parts))),
+            f"{shown} makes {product}, which does not fit cpu.count {cpu.count}",
+            tuple(("cpu", key) for key in ("count", "sockets", "cores", "threads")),
         )

@@ -18,6 +18,8 @@ from sevlaunch.errors import Problem, ProfileError
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
+MAX_DEPTH = 64
+MAX_DIGITS = 100
 
 
 @dataclass(frozen=True)
@@ -97,49 +99,75 @@ def read(path: Path, problems: list[Problem]) -> Node:
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # ValueError: a path with NUL.
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ProfileError(
-            f"can't read profile {file}: {error.strerror}",
-            problems=[Problem(f"can't read the profile: {error.strerror}", location=file)],
+            f"can't read profile {file}: {reason}",
+            problems=[Problem(f"can't read the profile: {reason}", location=file)],
         ) from error
     return parse(content, file=file, base=path.absolute().parent, problems=problems)
 
 
-def parse(content: bytes | str, *, file: str, base: Path, problems: list[Problem]) -> Node:
+def parse(
+    content: bytes | str, *, file: str, base: Path, problems: list[Problem], everywhere: Mark | None = None
+) -> Node:
     """YAML ``content`` as nodes; ``file`` is the name for messages, ``base`` the folder of relative paths.
 
-    Mistakes that leave the rest readable, such as duplicate keys, are added to ``problems``.
+    Mistakes that leave the rest readable, such as duplicate keys, are added to ``problems``. With ``everywhere``,
+    all values stand there rather than at their lines and columns.
 
     :raise ProfileError: when it is no YAML mapping.
     """
     if len(content) > MAX_BYTES:
         raise _refused(f"the file is larger than {MAX_BYTES} bytes", Mark(file))
+    if isinstance(content, str) and not _encodable(content):
+        raise _refused("the text holds a lone surrogate, which no program can be given", Mark(file))
     try:
+        _check_depth(content, file)
         root = yaml.compose(content, Loader=_CoreSchemaLoader)
     except yaml.reader.ReaderError as error:
-        raise _refused(f"this is not text in UTF-8: {error.reason}", Mark(file, 1, 1)) from error
+        raise _refused(f"this is not text in UTF-8: {error.reason}", _mark_at(file, content, error.position)) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = Mark(file, mark.line + 1, mark.column + 1) if mark else Mark(file)
         context = f"{error.context}: " if error.context else ""
         raise _refused(f"no valid YAML: {context}{error.problem}", at) from error
-    except RecursionError as error:
-        raise _refused("the values are nested too deeply", Mark(file)) from error
     if root is None:
         raise _refused("the profile is empty", Mark(file, 1, 1))
-    node = _Builder(file, base, problems).build(root, None)
+    node = _Builder(file, base, problems, everywhere).build(root, None)
     if not isinstance(node.value, dict):
         raise _refused("wanted a mapping of keys and values", node.mark)
     return node
 
 
+def _mark_at(file: str, content: bytes | str, offset: int) -> Mark:
+    raw = content.encode() if isinstance(content, str) else content
+    lines = raw[:offset].split(b"\n")
+    return Mark(file, len(lines), len(lines[-1].decode("utf-8", "replace")) + 1)
+
+
+def _check_depth(content: bytes | str, file: str) -> None:
+    # Composing is recursive in C: some 10,000 levels overflow the stack and end the process. Parsing is not.
+    depth = 0
+    for event in yaml.parse(content, Loader=_CoreSchemaLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                start = event.start_mark
+                raise _too_deep(Mark(file, start.line + 1, start.column + 1) if start else Mark(file))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 class _Builder:
     """Turns PyYAML's nodes into ours, collecting problems."""
 
-    def __init__(self, file: str, base: Path, problems: list[Problem]) -> None:
+    def __init__(self, file: str, base: Path, problems: list[Problem], everywhere: Mark | None) -> None:
         self.file = file
         self.base = base
         self.problems = problems
+        self.everywhere = everywhere
         self._count = 0
         self._open: set[int] = set()
 
@@ -150,7 +178,12 @@ class _Builder:
             raise _refused(f"the profile has more than {MAX_VALUES} values", mark)
         if id(node) in self._open:
             raise _refused("an alias refers to the value that contains it", mark)
+        # Aliases nest deeper than the text does.
+        if len(self._open) > MAX_DEPTH:
+            raise _too_deep(mark)
         self._open.add(id(node))
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTION_TAGS:
+            self._unsupported_tag(node, mark)
         value: Any
         if isinstance(node, yaml.MappingNode):
             value = dict(self._items(node))
@@ -189,20 +222,46 @@ class _Builder:
                         )
                     )
                 return text
-            case "int":
-                return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-            case "float":
-                return float(text)
-            case "bool":
-                return text.lower() == "true"
+            case "int" | "float" | "bool" as kind:
+                try:
+                    return _scalar_value(kind, text)
+                except ValueError as error:
+                    self.problems.append(Problem(str(error), location=str(mark)))
+                    return None
             case "null":
                 return None
-        self.problems.append(Problem(f"the YAML tag {node.tag!r} is not supported in a profile", location=str(mark)))
+        self._unsupported_tag(node, mark)
         return None
 
+    def _unsupported_tag(self, node: yaml.Node, mark: Mark) -> None:
+        self.problems.append(Problem(f"the YAML tag {node.tag!r} is not supported in a profile", location=str(mark)))
+
     def _mark(self, node: yaml.Node) -> Mark:
+        if self.everywhere:
+            return self.everywhere
         start = node.start_mark
         return Mark(self.file, start.line + 1, start.column + 1)
+
+
+_COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
+def _scalar_value(kind: str, text: str) -> int | float | bool:
+    # Python's own limit is about the digits that it converts, in either direction.
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"wanted at most {MAX_DIGITS} digits, found {len(text)}")
+    try:
+        if kind == "bool":
+            return {"true": True, "false": False}[text.lower()]
+        if kind == "float":
+            return float(text)
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{text!r} is no {kind}") from error
+
+
+def _too_deep(mark: Mark) -> ProfileError:
+    return _refused(f"the values are nested more than {MAX_DEPTH} levels deep", mark)
 
 
 def _refused(message: str, mark: Mark) -> ProfileError:
@@ -236,14 +295,13 @@ def assign(root: Node, path: str, text: str, *, option: str, problems: list[Prob
     """
     mark = Mark(option)
     parts = path.split(".")
-    if not all(parts):
+    if not all(parts) or len(parts) > MAX_DEPTH:
         raise _refused(f"wanted PATH=VALUE such as cpu.count=8, found path {path!r}", mark)
     base = Path.cwd()
     try:
-        leaf = parse(f"value: {text}", file=option, base=base, problems=problems).value["value"]
+        leaf = parse(f"value: {text}", file=option, base=base, problems=problems, everywhere=mark).value["value"]
     except (ProfileError, KeyError):
-        leaf = Node(text, mark, base=base)
-    leaf = _restamp(leaf, mark)
+        leaf = Node(text, mark, mark, base)
     return _assigned(root, parts, leaf, mark)
 
 
@@ -252,7 +310,7 @@ def _assigned(node: Node, parts: list[str], leaf: Node, mark: Mark) -> Node:
         return leaf
     head, rest = parts[0], parts[1:]
     if isinstance(node.value, list):
-        if not (head.isdigit() and int(head) <= len(node.value)):
+        if head not in map(str, range(len(node.value) + 1)):
             raise _refused(f"wanted the number of a list entry from 0 to {len(node.value)}, found {head!r}", mark)
         index = int(head)
         below = node.value[index] if index < len(node.value) else Node({}, mark)
@@ -261,12 +319,3 @@ def _assigned(node: Node, parts: list[str], leaf: Node, mark: Mark) -> Node:
     mapping = node.value if isinstance(node.value, dict) else {}
     below = mapping.get(head, Node({}, mark))
     return Node({**mapping, head: _assigned(below, rest, leaf, mark)}, node.mark, node.key_mark, node.base)
-
-
-def _restamp(node: Node, mark: Mark) -> Node:
-    value = node.value
-    if isinstance(value, dict):
-        value = {key: _restamp(child, mark) for key, child in value.items()}
-    elif isinstance(value, list):
-        value = [_restamp(child, mark) for child in value]
-    return Node(value, mark, mark, node.base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -153,3 +154,13 @@ def test_the_pasted_shell_format_starts_a_guest_that_the_commands_see(sevlaunch:
         pasted.kill()
         pasted.wait()
     assert list(sevlaunch.runtime.iterdir()) == []
+
+
+def test_a_file_name_that_is_no_utf_8_is_shown_and_no_internal_error(sevlaunch: Command, base: Path) -> None:
+    profile = os.fsencode(base) + b"/\xff.yaml"
+    Path(os.fsdecode(profile)).write_text("nonsense: 1\n")
+    done = subprocess.run(
+        [*sevlaunch.argv("check"), profile], env=sevlaunch.environment, capture_output=True, cwd="/", check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert b"unknown key 'nonsense'" in done.stdout
