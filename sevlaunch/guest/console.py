@@ -8,6 +8,7 @@ import select
 import socket
 import sys
 import termios
+import time
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from sevlaunch.errors import GuestNotFound
 
 # Ctrl-], as telnet and virsh have it.
 ESCAPE = b"\x1d"
+# How long QEMU may take to read the keys before the escape key: a guest that does not read its console never does.
+HANG_UP_LIMIT = 1.0
+CLOSED = "the guest's console was closed"
 
 
 def connect(path: Path) -> socket.socket:
@@ -42,25 +46,45 @@ def attach(path: Path, source: int, sink: int, ready: Callable[[], None]) -> str
     :param ready: called once every key counts, the escape key too.
     """
     with connect(path) as connection, _raw(source):
-        sources = [source, connection.fileno()]
         ready()
-        while True:
-            readable = select.select(sources, [], [])[0]
-            if connection.fileno() in readable:
-                output = connection.recv(65536)
-                if not output:
-                    return "the guest's console was closed"
-                _write_all(sink, output)
-            if source in readable:
-                keys = os.read(source, 4096)
-                if ESCAPE in keys and os.isatty(source):
-                    connection.sendall(keys.partition(ESCAPE)[0])
-                    return "left by the escape key"
-                if keys:
-                    connection.sendall(keys)
-                else:
-                    # The input has ended; the guest's answer may still come.
-                    sources.remove(source)
+        try:
+            return _copy(connection, source, sink)
+        except (ConnectionResetError, BrokenPipeError):
+            # QEMU was killed before it had read all keys.
+            return CLOSED
+
+
+def _copy(connection: socket.socket, source: int, sink: int) -> str:
+    sources = [source, connection.fileno()]
+    while True:
+        readable = select.select(sources, [], [])[0]
+        if connection.fileno() in readable:
+            output = connection.recv(65536)
+            if not output:
+                return CLOSED
+            _write_all(sink, output)
+        if source in readable:
+            keys = os.read(source, 4096)
+            if ESCAPE in keys and os.isatty(source):
+                connection.sendall(keys.partition(ESCAPE)[0])
+                _hang_up(connection, sink)
+                return "left by the escape key"
+            if keys:
+                connection.sendall(keys)
+            else:
+                # The input has ended; the guest's answer may still come.
+                sources.remove(source)
+
+
+def _hang_up(connection: socket.socket, sink: int) -> None:
+    """Leave, and let QEMU read what was typed: it drops that when both directions end at once."""
+    connection.shutdown(socket.SHUT_WR)
+    end = time.monotonic() + HANG_UP_LIMIT
+    while (left := end - time.monotonic()) > 0 and select.select([connection], [], [], left)[0]:
+        output = connection.recv(65536)
+        if not output:
+            return
+        _write_all(sink, output)
 
 
 @contextlib.contextmanager

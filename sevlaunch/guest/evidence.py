@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +73,12 @@ _STATES = {"prelaunch": "paused"}
 
 
 def shown_state(status: dict[str, Any]) -> str:
-    """The state in an answer of ``query-status``, for people: ``paused`` before the first instruction, too."""
-    state = str(status["status"])
+    """The state in an answer of ``query-status``, for people: ``paused`` before the first instruction, too.
+
+    :raise QmpError: when it is no such answer.
+    """
+    with _expected_shape("query-status", status):
+        state = str(status["status"])
     return _STATES.get(state, state)
 
 
@@ -108,7 +114,8 @@ async def sev_info(qmp: Qmp, guest_type: str) -> SevInfo:
             answer = None
         else:
             raise
-    return SevInfo.from_qmp(guest_type, answer)
+    with _expected_shape("query-sev", answer):
+        return SevInfo.from_qmp(guest_type, answer)
 
 
 async def launch_measurement(qmp: Qmp) -> str | None:
@@ -119,7 +126,16 @@ async def launch_measurement(qmp: Qmp) -> str | None:
         if error.error_class == "GenericError":
             return None
         raise
-    return str(answer["data"])
+    with _expected_shape("query-sev-launch-measure", answer):
+        return str(answer["data"])
+
+
+@contextmanager
+def _expected_shape(command: str, answer: Any) -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise QmpError(f"QEMU's answer to {command} is none that it should give: {str(answer)[:200]}") from error
 
 
 def check_encryption(evidence: Evidence, expected_policy: int | None) -> None:
@@ -136,8 +152,9 @@ def check_encryption(evidence: Evidence, expected_policy: int | None) -> None:
             hint="this QEMU does not do what its command line says: do not use it",
         )
     if evidence.sev.policy != expected_policy:
+        reported = "none" if evidence.sev.policy is None else f"{evidence.sev.policy:#x}"
         raise QemuError(
-            f"{evidence.name} was to have policy {expected_policy:#x}, and QEMU reports {evidence.sev.policy:#x}",
+            f"{evidence.name} was to have policy {expected_policy:#x}, and QEMU reports {reported}",
             hint="this QEMU does not do what its command line says: do not use it",
         )
 

@@ -215,7 +215,8 @@ def _claim(folder: GuestFolder, name: str) -> int:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise HostError(f"can't create {file}: {error.strerror}", hint=_space_hint(error)) from error
+            _withdraw(folder, name)
+            raise HostError(f"can't create {file}: {error.strerror}", hint=space_hint(error)) from error
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
             if os.fstat(fd).st_ino == file.stat().st_ino:
@@ -229,6 +230,14 @@ def _claim(folder: GuestFolder, name: str) -> int:
             raise (_launching(folder) if name == LAUNCHER else taken(folder)) from error
         # The folder was removed between opening and locking: that file is no one's any more.
         os.close(fd)
+
+
+def _withdraw(folder: GuestFolder, name: str) -> None:
+    """Take away what a claim has made by then, if nothing else is in the folder."""
+    with contextlib.suppress(OSError):
+        if name == LOCK:
+            folder.file(LAUNCHER).unlink()
+        folder.path.rmdir()
 
 
 def _launching(folder: GuestFolder) -> NameTaken:
@@ -315,10 +324,11 @@ def write_whole(file: Path, content: bytes) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise HostError(f"can't write {file}: {error.strerror}", hint=_space_hint(error)) from error
+        raise HostError(f"can't write {file}: {error.strerror}", hint=space_hint(error)) from error
 
 
-def _space_hint(error: OSError) -> str:
+def space_hint(error: OSError) -> str:
+    """What to do when there is no space, or empty."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "free some space there, or set XDG_RUNTIME_DIR to a folder with more of it"
     return ""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sevlaunch.errors import GuestTimeout, HostError, QemuError, QmpError
+from sevlaunch.errors import GuestTimeout, HostError, Problem, QemuError, QmpError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher
@@ -68,8 +68,11 @@ async def launch(plan: Plan, *, paused: bool = False, limit: float | None = None
                     if not paused:
                         await launched.run()
             except TimeoutError as error:
+                lines = tail(folder.file(folders.QEMU_LOG))
                 raise GuestTimeout(
-                    f"{plan.name} was not ready within {seconds:g} s", hint="give it longer with --timeout"
+                    f"{plan.name} was not ready within {seconds:g} s",
+                    problems=[Problem(f"qemu: {line}") for line in lines],
+                    hint=hint_for(lines) or "give it longer with --timeout",
                 ) from error
             yield launched
 
@@ -227,8 +230,11 @@ class Launched:
             if not task.done():
                 raise self._death()
             error = task.exception()
-            if isinstance(error, QmpError) and not error.error_class and await self.process.ends_within(DEATH_LIMIT):
-                raise self._death() from error
+            if isinstance(error, QmpError):
+                if not error.error_class and await self.process.ends_within(DEATH_LIMIT):
+                    raise self._death() from error
+                error.stderr = tuple(tail(self.folder.file(folders.QEMU_LOG)))
+                error.hint = error.hint or hint_for(error.stderr)
             return task.result()
         finally:
             for pending in (task, death):

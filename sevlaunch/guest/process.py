@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sevlaunch.errors import HostError, QemuError
-from sevlaunch.guest.folder import process_start_time
+from sevlaunch.guest.folder import process_start_time, space_hint
 
 KILL_LIMIT = 10.0
 TAIL_LINES = 12
@@ -104,9 +104,13 @@ def spawn(
 
     :param inherit: file descriptors that the process keeps.
     :param lock_bytes: memory that it may lock, RLIMIT_MEMLOCK in bytes; 0 leaves the limit as it is.
+    :raise HostError: when the log can't be created.
     :raise QemuError: when it can't be started.
     """
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"can't create {log}: {error.strerror}", hint=space_hint(error)) from error
     try:
         child = subprocess.Popen(
             argv,
@@ -115,6 +119,8 @@ def spawn(
             stderr=fd,
             pass_fds=tuple(inherit),
             start_new_session=True,
+            # QEMU makes its sockets and the console's log itself.
+            umask=0o077,
             cwd="/",
             preexec_fn=_raise_lock_limit(lock_bytes) if lock_bytes else None,
         )

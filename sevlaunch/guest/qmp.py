@@ -16,6 +16,7 @@ from sevlaunch.guest.diagnosis import hint_for
 
 COMMAND_LIMIT = 30.0
 CONNECT_LIMIT = 10.0
+MESSAGE_LENGTH = 300
 
 
 class Qmp:
@@ -39,7 +40,7 @@ class Qmp:
             message = f"QEMU refuses {command}: {error}"
             raise QmpError(message, error_class=error.error_class, hint=hint_for([message])) from error
         except QMPError as error:
-            raise QmpError(f"lost QEMU during {command}: {error}") from error
+            raise QmpError(f"lost QEMU during {command}: {_short(error)}") from error
         except TimeoutError as error:
             raise GuestTimeout(
                 f"QEMU did not answer {command} within {limit:g} s", hint="it may be stuck: `sevlaunch down --now`"
@@ -80,8 +81,14 @@ async def session(where: Path | socket.socket, *, limit: float = CONNECT_LIMIT) 
         ) from error
     except (QMPError, OSError) as error:
         await qmp.close()
-        raise QmpError(f"can't talk QMP to QEMU: {error}") from error
+        raise QmpError(f"can't talk QMP to QEMU: {_short(error)}") from error
     try:
         yield qmp
     finally:
         await qmp.close()
+
+
+def _short(error: Exception) -> str:
+    """One line of an error, which may quote a whole message of the other side."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MESSAGE_LENGTH else f"{text[:MESSAGE_LENGTH]}..."

@@ -128,7 +128,13 @@ def _ask(binary: str) -> QemuFacts:
     if len(replies) < len(commands) - 1 or replies[1] is None:
         tail = " / ".join(result.stderr.strip().splitlines()[-3:]) or f"exit code {result.returncode}"
         raise HostError(f"{binary} does not answer QMP as QEMU does: {tail}", hint="try another qemu.binary")
-    return _facts(binary, replies)
+    try:
+        return _facts(binary, replies)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HostError(
+            f"{binary} does not answer QMP as QEMU does: {type(error).__name__}: {error}",
+            hint="try another qemu.binary",
+        ) from error
 
 
 def _facts(binary: str, replies: list[Any]) -> QemuFacts:

@@ -34,6 +34,8 @@ def resolve_memory(context: Context) -> MemoryPlan:
     lock = _lock(context)
     lock_bytes = memory.size + LOCK_OVERHEAD if lock.value else 0
     _check_lock_limit(context, lock_bytes)
+    if memory.hard_limit is not None:
+        context.warn("memory.hard_limit is not applied by this version of sevlaunch: QEMU runs without a limit")
     backend = [
         _backend_type(context),
         Parameter("id", "ram0", rule("name of the memory backend")),

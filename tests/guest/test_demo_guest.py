@@ -38,6 +38,9 @@ def test_linux_boots_sees_every_device_behind_the_dma_api_and_powers_off_by_acpi
     assert said(console, "cmdline")[0].startswith("console=ttyS0 quiet cryptomgr.notests")
 
     followed = sevlaunch.start("logs", "-f", "demo")
+    assert followed.stdout
+    # It follows once it has printed what was there.
+    assert followed.stdout.readline()
     down = sevlaunch("down", "demo", "--format", "json", limit=LIMIT).json
     assert down == [{"name": "demo", "how": "powered down"}]
     output, _ = followed.communicate(timeout=60)

@@ -1,0 +1,158 @@
+"""What the tests of guests share beside tests/conftest.py."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sevlaunch.guest.folder import lock_is_held
+from tests.conftest import PROFILES, Command, Result, qemu_binary_of, wait_until
+
+PLAIN = PROFILES / "plain.yaml"
+FAKE_QEMU = Path(__file__).parent / "fake_qemu.py"
+JSON = ("--format", "json")
+
+
+def tries(usual: int, soak: int) -> pytest.MarkDecorator:
+    """How often a test repeats its race: ``usual`` times, and ``soak`` times where long runs are wanted."""
+    return pytest.mark.parametrize("count", [usual, pytest.param(soak, marks=pytest.mark.soak)])
+
+
+def with_qemu(binary: str) -> tuple[str, str]:
+    """The option that chooses a QEMU."""
+    return "--set", f"qemu.binary={binary}"
+
+
+def some_qemu() -> tuple[str, str]:
+    """The option that chooses one QEMU, where the version does not matter."""
+    return with_qemu(qemu_binary_of("10.0"))
+
+
+def fake_qemu(command: Command, scenario: str) -> tuple[str, str]:
+    """The option that chooses a fake QEMU, which plays a scenario of fake_qemu.py; real QEMU tells what it knows."""
+    command.environment["FAKE_QEMU"] = scenario
+    command.environment["REAL_QEMU"] = qemu_binary_of("10.0")
+    # The user's own cache is no place for a fake.
+    command.environment["XDG_CACHE_HOME"] = str(command.base / "cache")
+    return with_qemu(str(FAKE_QEMU))
+
+
+def status_of(command: Command, name: str) -> Any:
+    """The answer of `status`."""
+    return command("status", name, *JSON).json
+
+
+def listed(command: Command) -> dict[str, str]:
+    """The guests that `ps` shows, and their states."""
+    return {guest["name"]: guest["state"] for guest in command("ps", *JSON).json}
+
+
+def qemu_processes(command: Command) -> list[int]:
+    """The QEMUs (real or fake) of a command's folders."""
+    found = []
+    for pid in command.processes():
+        with suppress(OSError):
+            if b"-chardev" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
+def no_traceback(result: Result) -> None:
+    """An error is a message, never a traceback, and never "a mistake in sevlaunch"."""
+    assert "Traceback" not in result.stderr
+    assert "internal error" not in result.stderr
+
+
+def wait_for_signal_handlers(process: subprocess.Popen[str]) -> None:
+    """Wait until the command has begun: before that Python itself is still starting."""
+
+    def caught() -> bool:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            return True
+        mask = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")), 0)
+        return bool(mask >> (signal.SIGTERM - 1) & 1) or process.poll() is not None
+
+    wait_until(caught, 30, "the command's signal handlers")
+
+
+def finish(process: subprocess.Popen[str], limit: float = 60) -> Result:
+    """What a started command gave."""
+    output, errors = process.communicate(timeout=limit)
+    return Result(process.returncode, output, errors)
+
+
+def usual_duration(command: Command, *arguments: str | Path) -> float:
+    """How long a start takes on this machine; the guest is taken down again."""
+    begin = time.monotonic()
+    command("up", *arguments)
+    duration = time.monotonic() - begin
+    command("down", "--all", "--now")
+    return duration
+
+
+def moments(count: int, duration: float) -> Iterator[float]:
+    """Seconds into a start, spread evenly over it and a bit beyond, in random order."""
+    spread = [(number + random.random()) / count * duration * 1.1 for number in range(count)]
+    random.shuffle(spread)
+    yield from spread
+
+
+def pause_until(process: subprocess.Popen[str], seconds: float) -> None:
+    """Wait for a moment of a race, or for the end of the process."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
+def is_free(command: Command, name: str) -> bool:
+    """Whether nobody holds a lock of the guest's folder."""
+    return not any(lock_is_held(command.runtime / name / lock) for lock in ("lock", "launcher"))
+
+
+@contextmanager
+def mounted_tmpfs(folder: Path, options: str) -> Iterator[None]:
+    """A small file system on ``folder``; skips by name where mounting is not allowed."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"mounting a tmpfs is not allowed here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        # Lazily, for a test that failed may have left something open there.
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the space of a file system; removing the file gives it back."""
+    file = folder / "filler"
+    with file.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+    return file
+
+
+def kill_all(pids: Sequence[int]) -> None:
+    """SIGKILL, also for processes that are gone."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

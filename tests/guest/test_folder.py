@@ -1,0 +1,319 @@
+"""GuestFolder: who holds a name, and who does not, whatever was there before."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sevlaunch.errors import GuestNotFound, HostError, NameTaken
+from sevlaunch.guest import folder as folders
+from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, process_start_time
+from sevlaunch.guest.process import Process
+
+RECORD = Record(
+    name="g",
+    pid=1,
+    start_time=0,
+    launched=True,
+    profile="g.yaml",
+    command=["qemu"],
+    guest_type="none",
+    vcpus=1,
+    binary="qemu",
+    qemu_version="10.0.0",
+    firmware="OVMF.fd",
+    reboot="stop",
+    companions=[(7, 8)],
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> GuestFolder:
+    """A guest's folder that is not there yet, below a root that is not there either."""
+    return GuestFolder(tmp_path / "root", "g")
+
+
+@contextmanager
+def held_by_a_process(folder: GuestFolder, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The guest's lock, held by another process alone, as QEMU has it."""
+    with hold_launcher(folder):
+        fd = claim_lock(folder)
+        holder = subprocess.Popen(
+            [sys.executable, "-c", "import signal; signal.pause()", *arguments],
+            pass_fds=[fd],
+        )
+        os.close(fd)
+    try:
+        yield holder
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_lock_that_nobody_holds_is_free(folder: GuestFolder) -> None:
+    assert not lock_is_held(folder.file("lock"))
+    with hold_launcher(folder):
+        os.close(claim_lock(folder))
+    assert folder.file("lock").exists()
+    assert not folder.alive()
+    assert not folder.launching()
+
+
+def test_a_held_lock_is_seen_and_looking_does_not_take_it(folder: GuestFolder) -> None:
+    with hold_launcher(folder):
+        fd = claim_lock(folder)
+        assert folder.launching()
+        assert all(lock_is_held(folder.file("lock")) for _ in range(3))
+        with pytest.raises(NameTaken, match="'g' runs already"):
+            claim_lock(folder)
+        with pytest.raises(NameTaken, match="'g' is being started or taken down"), hold_launcher(folder):
+            pass
+        os.close(fd)
+        assert not lock_is_held(folder.file("lock"))
+    assert not folder.launching()
+
+
+def test_a_lock_dies_with_the_last_process_that_has_it(folder: GuestFolder) -> None:
+    with held_by_a_process(folder) as holder:
+        assert folder.alive()
+        assert not folder.launching()
+        with hold_launcher(folder), pytest.raises(NameTaken):
+            claim_lock(folder)
+        holder.kill()
+        holder.wait()
+        assert not folder.alive()
+        with hold_launcher(folder):
+            os.close(claim_lock(folder))
+
+
+def test_the_holder_is_found_without_a_record_if_it_is_a_qemu(folder: GuestFolder) -> None:
+    with held_by_a_process(folder):
+        assert folder.pid() is None
+    folder.remove()
+    with held_by_a_process(folder, "-machine", "q35", "-chardev", "null") as holder:
+        assert folder.pid() == holder.pid
+
+
+def test_a_lock_whose_folder_was_removed_before_it_was_locked_is_no_lock(
+    folder: GuestFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_lock = fcntl.fcntl
+    removals = 3
+
+    def remove_first(fd: int, command: int, argument: bytes) -> bytes:
+        nonlocal removals
+        if command == fcntl.F_OFD_SETLK and removals:
+            removals -= 1
+            folder.remove()
+        return bytes(really_lock(fd, command, argument))
+
+    folders.prepare_root(folder.root)
+    monkeypatch.setattr(fcntl, "fcntl", remove_first)
+    fd = claim_lock(folder)
+    assert removals == 0
+    assert folder.is_locked_by(fd)
+    assert lock_is_held(folder.file("lock"))
+    os.close(fd)
+
+
+def test_a_lock_whose_file_was_replaced_before_it_was_locked_is_no_lock(
+    folder: GuestFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_lock = fcntl.fcntl
+    others: list[int] = []
+
+    def replace_first(fd: int, command: int, argument: bytes) -> bytes:
+        if command == fcntl.F_OFD_SETLK and not others:
+            others.append(-1)
+            folder.remove()
+            others.append(claim_lock(folder))
+        return bytes(really_lock(fd, command, argument))
+
+    folders.prepare_root(folder.root)
+    monkeypatch.setattr(fcntl, "fcntl", replace_first)
+    with pytest.raises(NameTaken):
+        claim_lock(folder)
+    assert folder.is_locked_by(others[1])
+    os.close(others[1])
+
+
+def test_the_lock_of_a_folder_that_was_there_before_is_told_apart(folder: GuestFolder) -> None:
+    folders.prepare_root(folder.root)
+    old = claim_lock(folder)
+    assert folder.is_locked_by(old)
+    folder.remove()
+    assert not folder.is_locked_by(old)
+    new = claim_lock(folder)
+    assert (folder.is_locked_by(old), folder.is_locked_by(new)) == (False, True)
+    os.close(old)
+    os.close(new)
+
+
+def test_a_pid_that_was_reused_is_not_the_guest(folder: GuestFolder) -> None:
+    with hold_launcher(folder):
+        pass
+    own = os.getpid()
+    start = process_start_time(own)
+    assert start
+    folder.write_record(replace(RECORD, pid=own, start_time=start))
+    assert folder.pid() == own
+    folder.write_record(replace(RECORD, pid=own, start_time=start - 1))
+    assert folder.pid() is None
+    assert Process.attach(own, start - 1) is None
+    attached = Process.attach(own, start)
+    assert attached
+    attached.close()
+
+
+def test_a_process_that_has_ended_has_no_start_time() -> None:
+    child = subprocess.Popen(["/bin/true"])
+    pidfd = os.pidfd_open(child.pid)
+    assert select.select([pidfd], [], [], 30)[0]
+    # A zombie is dead, too.
+    assert process_start_time(child.pid) is None
+    assert Process.attach(child.pid) is None
+    child.wait()
+    assert process_start_time(child.pid) is None
+    os.close(pidfd)
+
+
+def test_a_process_with_an_odd_name_has_its_start_time(tmp_path: Path) -> None:
+    odd = tmp_path / "a) R 1 (b"
+    odd.symlink_to("/bin/sleep")
+    child = subprocess.Popen([odd, "600"])
+    try:
+        plain = subprocess.Popen(["/bin/sleep", "600"])
+        try:
+            first, second = process_start_time(child.pid), process_start_time(plain.pid)
+            assert first and second and 0 <= second - first < 6000
+        finally:
+            plain.kill()
+            plain.wait()
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("lock", ["lock", "launcher"])
+def test_a_symlink_in_the_place_of_a_lock_is_refused(lock: str, folder: GuestFolder, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    folders.prepare_root(folder.root)
+    folder.path.mkdir(mode=0o700)
+    folder.file(lock).symlink_to(victim)
+    with pytest.raises(HostError, match=f"can't create .*/{lock}"), hold_launcher(folder):
+        claim_lock(folder)
+    assert not victim.exists()
+
+
+def test_a_root_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "root").symlink_to(tmp_path / "real")
+    with pytest.raises(HostError, match="is no folder of this user"):
+        folders.prepare_root(tmp_path / "root")
+
+
+def test_a_root_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving a folder away needs root")
+    root = tmp_path / "root"
+    root.mkdir(mode=0o700)
+    os.chown(root, 12345, 12345)
+    with pytest.raises(HostError, match="is no folder of this user"):
+        folders.prepare_root(root)
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.write_text("")
+    with pytest.raises(HostError, match="can't create"):
+        folders.prepare_root(root)
+
+
+def test_a_root_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    root = tmp_path / "a/b/root"
+    root.mkdir(mode=0o755, parents=True)
+    folders.prepare_root(root)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+def test_a_record_comes_back_as_it_was_written(folder: GuestFolder) -> None:
+    with hold_launcher(folder):
+        pass
+    folder.write_record(RECORD)
+    assert folder.record() == RECORD
+    assert stat.S_IMODE(folder.file("guest.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"companions": 1}', b'{"companions": []}', b"1" * 5000],
+    ids=repr,
+)
+def test_a_record_that_is_no_record_is_none(content: bytes, folder: GuestFolder) -> None:
+    with hold_launcher(folder):
+        pass
+    folder.file("guest.json").write_bytes(content)
+    folder.file("evidence.json").write_bytes(content)
+    assert folder.record() is None
+    assert folder.evidence() in (None, {}, {"companions": 1}, {"companions": []})
+
+
+def test_a_file_is_written_whole_or_not_at_all(folder: GuestFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold_launcher(folder):
+        pass
+    folder.write("file", b"old")
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(HostError, match=r"can't write .*/file: No space left on device"):
+        folder.write("file", b"new")
+    assert folder.file("file").read_bytes() == b"old"
+    assert not list(folder.path.glob(".new*"))
+
+
+def test_removing_takes_everything_and_twice_is_no_error(folder: GuestFolder) -> None:
+    with hold_launcher(folder):
+        os.close(claim_lock(folder))
+        folder.write("x.json", b"")
+        folder.clear()
+        assert {path.name for path in folder.path.iterdir()} == {"lock", "launcher"}
+    folder.remove()
+    assert not folder.path.exists()
+    folder.remove()
+
+
+def test_only_the_folders_below_the_root_are_guests(folder: GuestFolder) -> None:
+    assert folders.guests(folder.root) == []
+    with hold_launcher(folder):
+        pass
+    (folder.root / "file").write_text("")
+    assert [found.name for found in folders.guests(folder.root)] == ["g"]
+    assert folders.find(folder.root, "g").path == folder.path
+    for name in ("", ".", "..", "g/", "../root/g", str(folder.path), "file", "G"):
+        with pytest.raises(GuestNotFound, match="no guest"):
+            folders.find(folder.root, name)
+
+
+def test_a_process_that_is_signalled_after_its_end_is_no_error() -> None:
+    child = subprocess.Popen(["/bin/sleep", "600"])
+    process = Process.attach(child.pid)
+    assert process
+    assert not process.ended
+    process.kill()
+    assert process.ended
+    child.wait()
+    process.signal(signal.SIGTERM)
+    process.close()
