@@ -210,9 +210,13 @@ def _claim(folder: GuestFolder, name: str) -> int:
     file = folder.file(name)
     while True:
         try:
-            folder.path.mkdir(mode=0o700, exist_ok=True)
+            # Not mkdir(exist_ok=True): it looks again, and fails when the folder has gone by then.
+            with contextlib.suppress(FileExistsError):
+                folder.path.mkdir(mode=0o700)
             fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
+            if folder.path.is_symlink():
+                raise HostError(f"{folder.path} is a symbolic link to nowhere", hint="remove it") from None
             continue
         except OSError as error:
             _withdraw(folder, name)

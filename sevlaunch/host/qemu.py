@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,7 @@ DEVICE_PREFIXES = (
 # Devices can live in modules, which are installed apart from the binary.
 MODULE_FOLDERS = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
 LIMIT = 20.0
+MAX_ANSWERS = 16 << 20
 CACHE_VERSION = 2
 
 
@@ -105,20 +107,32 @@ def _ask(binary: str) -> QemuFacts:
     script = "".join(json.dumps({"execute": name, "arguments": arguments}) + "\n" for name, arguments in commands)
     argv = [binary, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
     # The questions, with "quit" at their end, are in the pipe before QEMU runs: whatever becomes of us, it ends. QEMU
-    # holds the writing end, too: it would drop what it has not read yet when the last writer is gone.
+    # holds the writing end, too: it would drop what it has not read yet when the last writer is gone. The answers go to
+    # a file, because at "quit" QEMU drops what a pipe has no room for.
     questions, writer = os.pipe()
     try:
         os.write(writer, script.encode())
-        result = subprocess.run(
-            argv, stdin=questions, pass_fds=(writer,), capture_output=True, text=True, timeout=LIMIT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        with tempfile.TemporaryFile() as answers:
+            result = subprocess.run(
+                argv,
+                stdin=questions,
+                stdout=answers,
+                stderr=subprocess.PIPE,
+                pass_fds=(writer,),
+                # What is no QEMU may never stop to print.
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_ANSWERS, MAX_ANSWERS)),
+                timeout=LIMIT,
+                check=False,
+            )
+            answers.seek(0)
+            lines = answers.read().decode("utf-8", "replace").splitlines()
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"can't ask {binary} what it knows: {error}", hint="try another qemu.binary") from error
     finally:
         os.close(questions)
         os.close(writer)
     replies: list[Any] = []
-    for line in result.stdout.splitlines():
+    for line in lines:
         try:
             message = json.loads(line)
         except ValueError:
@@ -126,7 +140,10 @@ def _ask(binary: str) -> QemuFacts:
         if isinstance(message, dict) and ("return" in message or "error" in message):
             replies.append(message.get("return"))
     if len(replies) < len(commands) - 1 or replies[1] is None:
-        tail = " / ".join(result.stderr.strip().splitlines()[-3:]) or f"exit code {result.returncode}"
+        tail = (
+            " / ".join(result.stderr.decode("utf-8", "replace").strip().splitlines()[-3:])
+            or f"exit code {result.returncode}"
+        )
         raise HostError(f"{binary} does not answer QMP as QEMU does: {tail}", hint="try another qemu.binary")
     try:
         return _facts(binary, replies)

@@ -148,6 +148,41 @@ def test_a_lock_whose_file_was_replaced_before_it_was_locked_is_no_lock(
     os.close(others[1])
 
 
+def test_a_folder_that_goes_away_while_it_is_claimed_is_made_again(
+    folder: GuestFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_make = Path.mkdir
+    removals = 3
+
+    def remove_after(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        nonlocal removals
+        try:
+            really_make(self, mode)
+        finally:
+            if removals:
+                removals -= 1
+                self.rmdir()
+
+    folders.prepare_root(folder.root)
+    folder.path.mkdir()
+    monkeypatch.setattr(Path, "mkdir", remove_after)
+    fd = claim_lock(folder)
+    assert removals == 0
+    assert folder.is_locked_by(fd)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_something_else_in_the_place_of_the_folder_is_refused(link: bool, folder: GuestFolder) -> None:
+    folders.prepare_root(folder.root)
+    if link:
+        folder.path.symlink_to("nowhere")
+    else:
+        folder.path.write_text("")
+    with pytest.raises(HostError), hold_launcher(folder):
+        pass
+
+
 def test_the_lock_of_a_folder_that_was_there_before_is_told_apart(folder: GuestFolder) -> None:
     folders.prepare_root(folder.root)
     old = claim_lock(folder)

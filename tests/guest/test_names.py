@@ -21,13 +21,13 @@ from tests.guest.support import (
 @tries(8, 200)
 def test_of_two_starts_of_one_name_exactly_one_wins(count: int, sevlaunch: Command) -> None:
     for _ in range(count):
-        both = [sevlaunch.start("up", PLAIN, *some_qemu()) for _ in range(2)]
+        both = [sevlaunch.start("up", PLAIN, "--paused", *some_qemu()) for _ in range(2)]
         won, lost = sorted((finish(process) for process in both), key=lambda result: result.code)
         assert (won.code, lost.code) == (0, 1), f"{won}\n{lost}"
         no_traceback(lost)
         assert "is being started or taken down by another" in lost.stderr or "runs already" in lost.stderr
         assert "--name" in lost.stderr
-        assert listed(sevlaunch) == {"plain": "running"}
+        assert listed(sevlaunch) == {"plain": "paused"}
         assert qemu_processes(sevlaunch) == [status_of(sevlaunch, "plain")["pid"]]
         sevlaunch("down", "plain", "--now")
         assert sevlaunch.left_behind() == []
