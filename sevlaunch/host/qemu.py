@@ -125,7 +125,7 @@ def _ask(binary: str) -> QemuFacts:
                 check=False,
             )
             answers.seek(0)
-            lines = answers.read().decode("utf-8", "replace").splitlines()
+            lines = answers.read().decode("utf-8", "replace").splitlines() if result.returncode == 0 else []
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"can't ask {binary} what it knows: {error}", hint="try another qemu.binary") from error
     finally:
