@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-from sevlaunch.cli.signals import ENDING, ignore_signals, is_wanted
+from sevlaunch.cli.signals import ENDING, Interrupted, ignore_signals, is_wanted, signal_came
 
 T = TypeVar("T")
 
@@ -19,6 +19,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     :raise KeyboardInterrupt: when a signal cancelled it; what it had begun is undone by then.
     """
+    if signal_came():
+        work.close()
+        raise Interrupted
     before = {number: signal.getsignal(number) for number in ENDING if is_wanted(number)}
 
     async def cancellable() -> T:
@@ -42,7 +45,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
         ignore_signals()
-        raise KeyboardInterrupt from None
+        raise Interrupted from None
     finally:
         for number, handler in before.items():
             if is_wanted(number):

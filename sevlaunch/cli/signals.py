@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -16,8 +21,12 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+_came = False
+
+
 def catch_signals() -> None:
     """From here on each of the signals raises :class:`Interrupted`."""
+    sys.unraisablehook = _report_unraisable
     for number in ENDING:
         if is_wanted(number):
             signal.signal(number, _interrupt)
@@ -34,5 +43,17 @@ def is_wanted(number: signal.Signals) -> bool:
     return signal.getsignal(number) is not signal.SIG_IGN
 
 
+def signal_came() -> bool:
+    """Whether one came whose exception may have been lost: Python drops what is raised in a callback from C."""
+    return _came
+
+
+def _report_unraisable(lost: UnraisableHookArgs) -> None:
+    if not issubclass(lost.exc_type, Interrupted):
+        sys.__unraisablehook__(lost)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _came
+    _came = True
     raise Interrupted

@@ -66,6 +66,17 @@ def qemu_processes(command: Command) -> list[int]:
     return found
 
 
+def nothing_left(command: Command, told: object = "") -> None:
+    """Nothing is left behind; what is, is told with all that helps to find out why."""
+    left = command.left_behind()
+    details = [told]
+    for pid in command.processes():
+        for file in ("status", "cmdline"):
+            with suppress(OSError):
+                details.append(Path(f"/proc/{pid}/{file}").read_text().replace("\0", " "))
+    assert left == [], "\n".join(map(str, details))
+
+
 def ended(pid: int) -> bool:
     """Whether a process is gone, or a zombie."""
     try:

@@ -15,6 +15,7 @@ from tests.guest.support import (
     finish,
     listed,
     moments,
+    nothing_left,
     pause_until,
     qemu_processes,
     some_qemu,
@@ -33,14 +34,14 @@ def check_outcome(command: Command, process: subprocess.Popen[str], what: str) -
     told = f"{what}: exit {result.code}\n{result.stdout}\n{result.stderr}"
     assert "Traceback" not in result.stderr, told
     if result.code == 130:
-        assert command.left_behind() == [], told
+        nothing_left(command, told)
     else:
         assert result.code == 0, told
         assert result.stdout.startswith("plain is running (pid "), told
         assert listed(command) == {"plain": "running"}, told
         assert len(qemu_processes(command)) == 1, told
         command("down", "plain", "--now")
-        assert command.left_behind() == [], told
+        nothing_left(command, told)
     return result.code
 
 
@@ -81,7 +82,7 @@ def test_a_start_that_hangs_ends_by_a_signal_at_once(sent: signal.Signals, sevla
     wait_until(lambda: listed(sevlaunch) == {"plain": "starting"}, 30, "a start")
     process.send_signal(sent)
     assert finish(process, 20).code == 130
-    assert sevlaunch.left_behind() == []
+    nothing_left(sevlaunch)
 
 
 def test_a_signal_that_nohup_has_ignored_stays_ignored(sevlaunch: Command) -> None:
@@ -124,12 +125,12 @@ def test_a_launcher_that_is_killed_leaves_nothing_that_cant_be_seen_and_cleared(
             assert status_of(sevlaunch, "plain")["pid"] == orphans[0], told
         if states and number % 2:
             sevlaunch("down", "plain", "--now")
-            assert sevlaunch.left_behind() == [], told
+            nothing_left(sevlaunch, told)
         elif states.get("plain") != "running":
             sevlaunch("up", PLAIN, *some_qemu())
             assert listed(sevlaunch) == {"plain": "running"}, told
             assert len(qemu_processes(sevlaunch)) == 1, told
             assert not set(orphans) & set(qemu_processes(sevlaunch)), told
         sevlaunch("down", "--all", "--now")
-        assert sevlaunch.left_behind() == [], told
+        nothing_left(sevlaunch, told)
     assert "abandoned" in seen

@@ -11,6 +11,7 @@ from tests.guest.support import (
     finish,
     listed,
     no_traceback,
+    nothing_left,
     qemu_processes,
     some_qemu,
     status_of,
@@ -30,7 +31,7 @@ def test_of_two_starts_of_one_name_exactly_one_wins(count: int, sevlaunch: Comma
         assert listed(sevlaunch) == {"plain": "paused"}
         assert qemu_processes(sevlaunch) == [status_of(sevlaunch, "plain")["pid"]]
         sevlaunch("down", "plain", "--now")
-        assert sevlaunch.left_behind() == []
+        nothing_left(sevlaunch)
 
 
 @tries(4, 150)
@@ -49,7 +50,7 @@ def test_starts_and_downs_of_one_name_end_in_one_guest_or_none(count: int, sevla
         assert listed(sevlaunch) == ({"plain": "paused"} if running else {})
         if running:
             assert sevlaunch("down", "plain", *JSON).json == [{"name": "plain", "how": "quit"}]
-        assert sevlaunch.left_behind() == []
+        nothing_left(sevlaunch, (running, results))
 
 
 def test_four_names_at_once_all_work(sevlaunch: Command) -> None:
@@ -60,7 +61,7 @@ def test_four_names_at_once_all_work(sevlaunch: Command) -> None:
     assert listed(sevlaunch) == dict.fromkeys(names, "running")
     assert len(qemu_processes(sevlaunch)) == 4
     sevlaunch("down", "--all", "--now")
-    assert sevlaunch.left_behind() == []
+    nothing_left(sevlaunch)
 
 
 def test_a_name_that_runs_is_refused_with_its_pid_and_the_guest_lives_on(sevlaunch: Command) -> None:
@@ -86,7 +87,7 @@ def test_looking_never_disturbs_a_start(count: int, sevlaunch: Command) -> None:
         assert result.code == 0, result
         assert listed(sevlaunch) == {"plain": "running"}
         sevlaunch("down", "plain", "--now")
-        assert sevlaunch.left_behind() == []
+        nothing_left(sevlaunch)
     assert states <= {"starting", "running", "paused", "exited"}
 
 
@@ -117,7 +118,7 @@ def test_a_name_that_is_hard_to_quote_works_everywhere(name: str, sevlaunch: Com
     assert name in sevlaunch("ps").stdout
     assert sevlaunch("resume", name, *JSON).json["state"] == "running"
     assert sevlaunch("down", name, "--now", *JSON).json == [{"name": name, "how": "quit"}]
-    assert sevlaunch.left_behind() == []
+    nothing_left(sevlaunch)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", ".hidden", "-x", "a\nb", "x" * 65, "a\x1b[31m"])
@@ -125,4 +126,4 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str, sevlaunch: Command)
     result = sevlaunch("up", PLAIN, f"--name={name}", *some_qemu(), check=3)
     assert "wanted 1 to 64 bytes of printable text" in result.stderr
     assert "\x1b" not in result.stderr
-    assert sevlaunch.left_behind() == []
+    nothing_left(sevlaunch)
