@@ -9,6 +9,9 @@
     +-- QemuError             5: QEMU failed
     |   +-- QmpError          5: QEMU answered a QMP command with an error, or not in QMP
     +-- GuestTimeout          6: a limit passed
+    +-- EvidenceError         7: evidence, or an attestation report, can't be read
+    +-- UnsupportedError      8: this can't be verified, whoever asks
+    +-- InsecureUse           9: the answer would prove nothing
     +-- GuestNotFound         1: no guest of that name
     +-- NameTaken             1: a guest of that name runs already
 
@@ -124,6 +127,24 @@ class GuestTimeout(SevlaunchError):
     """Something did not happen within its limit."""
 
     exit_code = 6
+
+
+class EvidenceError(SevlaunchError):
+    """Evidence of a launch, or an attestation report, is damaged or is none."""
+
+    exit_code = 7
+
+
+class UnsupportedError(SevlaunchError):
+    """What is asked can't be answered for this kind of launch, with whatever options."""
+
+    exit_code = 8
+
+
+class InsecureUse(SevlaunchError):
+    """The answer would prove nothing: it is refused unless the user insists."""
+
+    exit_code = 9
 
 
 class GuestNotFound(SevlaunchError):

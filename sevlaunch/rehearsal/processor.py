@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from sevlaunch.profile.policy import SEV_ES, SEV_NO_KEY_SHARING, SEV_POLICY
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, Platform
-from sevlaunch.sevapi.certificate import COORDINATE, Algorithm, Certificate, Usage
+from sevlaunch.sevapi import ecdsa
+from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.measurement import MNONCE_BYTES, measure
 from sevlaunch.sevapi.secret import unwrap_secret
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys, agree, unwrap
@@ -29,7 +28,7 @@ MAX_GUESTS = 64
 
 # Attestation report, AMD 55766 "ATTESTATION": what is signed (nonce, digest, policy), then usage, algorithm, r and s.
 _REPORT_SIGNED = struct.Struct("<16s32sI")
-_REPORT_TAIL = struct.Struct(f"<III{COORDINATE}s{COORDINATE}s")
+_REPORT_TAIL = struct.Struct(f"<III{2 * ecdsa.COORDINATE}s")
 REPORT_BYTES = _REPORT_SIGNED.size + _REPORT_TAIL.size
 
 
@@ -180,9 +179,8 @@ class SecureProcessor:
         if len(mnonce) != MNONCE_BYTES:
             raise FirmwareError(Status.INVALID_LENGTH)
         signed = _REPORT_SIGNED.pack(mnonce, guest.digest.digest(), guest.policy)
-        r, s = decode_dss_signature(self._platform.pek.sign(signed, ec.ECDSA(hashes.SHA256())))
-        numbers = (number.to_bytes(COORDINATE, "little") for number in (r, s))
-        return signed + _REPORT_TAIL.pack(Usage.PEK, Algorithm.ECDSA_SHA256, 0, *numbers)
+        signature = ecdsa.sign(self._platform.pek, signed, hashes.SHA256())
+        return signed + _REPORT_TAIL.pack(Usage.PEK, Algorithm.ECDSA_SHA256, 0, signature[: 2 * ecdsa.COORDINATE])
 
     def decommission(self, handle: int) -> None:
         """Forget a guest."""

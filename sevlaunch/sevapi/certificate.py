@@ -6,24 +6,21 @@ import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from sevlaunch.sevapi import ca_certificate, ecdsa
+from sevlaunch.sevapi.ca_certificate import CaCertificate
 from sevlaunch.sevapi.status import FirmwareError, Status
 
 VERSION = 1
-CURVE_P384 = 2
-COORDINATE = 72
 SIZE = 2084
 
-# version, api_major, api_minor, two reserved bytes, pubkey_usage, pubkey_algo; then the key: curve, x, y, padding to
-# 1028 bytes; then two signatures: usage, algo, 512 bytes.
-_HEAD = struct.Struct("<IBBHII")
-_KEY = struct.Struct(f"<I{COORDINATE}s{COORDINATE}s880x")
-_SIGNATURE = struct.Struct("<II512s")
-_SIGNED = _HEAD.size + _KEY.size
+# version, api_major, api_minor, two reserved bytes, pubkey_usage, pubkey_algo; then the key; then two signatures:
+# usage, algo, 512 bytes.
+_HEAD = struct.Struct("<IBB2xII")
+_SIGNATURE = struct.Struct(f"<II{ecdsa.SIGNATURE_BYTES}s")
+_SIGNED = _HEAD.size + ecdsa.KEY_BYTES
 
 
 class Usage(IntEnum):
@@ -50,6 +47,14 @@ class Algorithm(IntEnum):
     ECDH_SHA384 = 0x103
 
 
+_DIGESTS: dict[int, hashes.HashAlgorithm] = {
+    Algorithm.ECDSA_SHA256: hashes.SHA256(),
+    Algorithm.ECDSA_SHA384: hashes.SHA384(),
+}
+# AMD's own keys, by their size in bits.
+_RSA_ALGORITHMS = {2048: Algorithm.RSA_SHA256, 4096: Algorithm.RSA_SHA384}
+
+
 @dataclass(frozen=True)
 class Signature:
     """A signature slot; empty slots have usage INVALID."""
@@ -61,12 +66,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate; ``x`` and ``y`` are the public key's coordinates on P-384."""
+    """A certificate; ``key`` has 1028 bytes in AMD's layout (:mod:`sevlaunch.sevapi.ecdsa`)."""
 
     usage: int
     algorithm: int
-    x: int
-    y: int
+    key: bytes
     api_major: int = 1
     api_minor: int = 51
     signatures: tuple[Signature, Signature] = (Signature(), Signature())
@@ -74,8 +78,7 @@ class Certificate:
     @classmethod
     def of_key(cls, key: ec.EllipticCurvePublicKey, usage: Usage, algorithm: Algorithm) -> Certificate:
         """An unsigned certificate for a P-384 key."""
-        numbers = key.public_numbers()
-        return cls(usage, algorithm, numbers.x, numbers.y)
+        return cls(usage, algorithm, ecdsa.key_to_bytes(key))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Certificate:
@@ -85,22 +88,23 @@ class Certificate:
         """
         if len(content) != SIZE:
             raise FirmwareError(Status.INVALID_LENGTH)
-        version, api_major, api_minor, _, usage, algorithm = _HEAD.unpack_from(content)
-        curve, x, y = _KEY.unpack_from(content, _HEAD.size)
-        if version != VERSION or curve != CURVE_P384:
+        version, api_major, api_minor, usage, algorithm = _HEAD.unpack_from(content)
+        signatures = (Signature(*_SIGNATURE.unpack_from(content, _SIGNED + n * _SIGNATURE.size)) for n in (0, 1))
+        key = content[_HEAD.size : _SIGNED]
+        certificate = cls(usage, algorithm, key, api_major, api_minor, (next(signatures), next(signatures)))
+        # Its signatures are checked over what this makes of it: nothing may be lost.
+        if version != VERSION or certificate.to_bytes() != content:
             raise FirmwareError(Status.INVALID_CERTIFICATE)
-        first, second = (Signature(*_SIGNATURE.unpack_from(content, _SIGNED + n * _SIGNATURE.size)) for n in (0, 1))
-        x, y = int.from_bytes(x, "little"), int.from_bytes(y, "little")
-        return cls(usage, algorithm, x, y, api_major, api_minor, (first, second))
+        return certificate
 
     @property
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The key.
 
-        :raise FirmwareError: INVALID_CERTIFICATE when it is no point of the curve.
+        :raise FirmwareError: INVALID_CERTIFICATE when it is no point of P-384.
         """
         try:
-            return ec.EllipticCurvePublicNumbers(self.x, self.y, ec.SECP384R1()).public_key()
+            return ecdsa.key_from_bytes(self.key)
         except ValueError as error:
             raise FirmwareError(Status.INVALID_CERTIFICATE) from error
 
@@ -109,34 +113,32 @@ class Certificate:
         signatures = (_SIGNATURE.pack(one.usage, one.algorithm, one.content) for one in self.signatures)
         return self._signed_part() + b"".join(signatures)
 
-    def signed_by(self, *signers: tuple[ec.EllipticCurvePrivateKey, Usage]) -> Certificate:
-        """The certificate with signatures (ECDSA, SHA-256) of up to two keys."""
+    def signed_by(self, *signers: tuple[ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, Usage]) -> Certificate:
+        """The certificate with signatures of up to two keys."""
         made = [self._signature(key, usage) for key, usage in signers]
         first, second = [*made, Signature(), Signature()][:2]
         return replace(self, signatures=(first, second))
 
-    def is_signed_by(self, signer: Certificate) -> bool:
-        """Whether one of the signatures is that of ``signer`` and verifies."""
+    def is_signed_by(self, signer: Certificate | CaCertificate) -> bool:
+        """Whether one of the signatures is that of ``signer`` and verifies.
+
+        :raise FirmwareError: INVALID_CERTIFICATE when the signer's key is none.
+        """
         return any(one.usage == signer.usage and self._verifies(one, signer) for one in self.signatures)
 
     def _signed_part(self) -> bytes:
-        head = _HEAD.pack(VERSION, self.api_major, self.api_minor, 0, self.usage, self.algorithm)
-        return head + _KEY.pack(CURVE_P384, _coordinate(self.x), _coordinate(self.y))
+        return _HEAD.pack(VERSION, self.api_major, self.api_minor, self.usage, self.algorithm) + self.key
 
-    def _signature(self, key: ec.EllipticCurvePrivateKey, usage: Usage) -> Signature:
-        r, s = decode_dss_signature(key.sign(self._signed_part(), ec.ECDSA(hashes.SHA256())))
-        content = (_coordinate(r) + _coordinate(s)).ljust(512, b"\0")
-        return Signature(usage, Algorithm.ECDSA_SHA256, content)
+    def _signature(self, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, usage: Usage) -> Signature:
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return Signature(usage, Algorithm.ECDSA_SHA256, ecdsa.sign(key, self._signed_part(), hashes.SHA256()))
+        content = ca_certificate.sign(key, self._signed_part())
+        return Signature(usage, _RSA_ALGORITHMS[key.key_size], content.ljust(ecdsa.SIGNATURE_BYTES, b"\0"))
 
-    def _verifies(self, signature: Signature, signer: Certificate) -> bool:
-        r = int.from_bytes(signature.content[:COORDINATE], "little")
-        s = int.from_bytes(signature.content[COORDINATE : 2 * COORDINATE], "little")
-        try:
-            signer.public_key.verify(encode_dss_signature(r, s), self._signed_part(), ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            return False
-        return True
-
-
-def _coordinate(number: int) -> bytes:
-    return number.to_bytes(COORDINATE, "little")
+    def _verifies(self, signature: Signature, signer: Certificate | CaCertificate) -> bool:
+        if isinstance(signer, CaCertificate):
+            content, padding = signature.content[: signer.bits // 8], signature.content[signer.bits // 8 :]
+            right = signature.algorithm == _RSA_ALGORITHMS.get(signer.bits) and not any(padding)
+            return right and signer.verifies(content, self._signed_part())
+        digest = _DIGESTS.get(signature.algorithm)
+        return digest is not None and ecdsa.verifies(signer.public_key, signature.content, self._signed_part(), digest)

@@ -1,0 +1,1 @@
+"""The guest owner's side: session, expected digest, verification, secrets, attestation reports; from files alone."""

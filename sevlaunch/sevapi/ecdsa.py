@@ -1,0 +1,64 @@
+"""ECDSA on P-384 in AMD's layout, numbers little-endian: AMD 55766 appendix C, AMD 56860 chapter 10.
+
+A key has 1028 bytes, a signature 512; both are padded with zeros.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+CURVE_P384 = 2
+COORDINATE = 72
+
+# Curve, x, y.
+_KEY = struct.Struct(f"<I{COORDINATE}s{COORDINATE}s880x")
+# r, s.
+_SIGNATURE = struct.Struct(f"<{COORDINATE}s{COORDINATE}s368x")
+KEY_BYTES = _KEY.size
+SIGNATURE_BYTES = _SIGNATURE.size
+
+
+def key_to_bytes(key: ec.EllipticCurvePublicKey) -> bytes:
+    """A public key on P-384 in 1028 bytes."""
+    numbers = key.public_numbers()
+    return _KEY.pack(CURVE_P384, _to_bytes(numbers.x), _to_bytes(numbers.y))
+
+
+def key_from_bytes(content: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key in 1028 bytes.
+
+    :raise ValueError: when it is on another curve, or no point of it.
+    """
+    curve, x, y = _KEY.unpack(content)
+    if curve != CURVE_P384:
+        raise ValueError(f"a key is on curve {curve}, wanted {CURVE_P384} (P-384)")
+    return ec.EllipticCurvePublicNumbers(_number(x), _number(y), ec.SECP384R1()).public_key()
+
+
+def sign(key: ec.EllipticCurvePrivateKey, message: bytes, algorithm: hashes.HashAlgorithm) -> bytes:
+    """A signature in 512 bytes."""
+    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(algorithm)))
+    return _SIGNATURE.pack(_to_bytes(r), _to_bytes(s))
+
+
+def verifies(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, algorithm: hashes.HashAlgorithm) -> bool:
+    """Whether ``signature``, 512 bytes, is that of ``key`` under ``message``."""
+    r, s = _SIGNATURE.unpack(signature)
+    try:
+        key.verify(encode_dss_signature(_number(r), _number(s)), message, ec.ECDSA(algorithm))
+    except InvalidSignature:
+        return False
+    return signature == _SIGNATURE.pack(r, s)
+
+
+def _to_bytes(number: int) -> bytes:
+    return number.to_bytes(COORDINATE, "little")
+
+
+def _number(content: bytes) -> int:
+    return int.from_bytes(content, "little")

@@ -1,0 +1,130 @@
+"""The attestation report of an SNP guest: AMD 56860 table "ATTESTATION_REPORT"; 1184 bytes, little-endian."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass, fields
+from enum import IntEnum
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sevlaunch.sevapi import ecdsa
+
+# Version 3 adds CPUID family, model and stepping; version 5 the mitigation vectors.
+_BODY = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8sBBB21x64s8sBBBxBBBx8sQQ152x")
+BODY_BYTES = _BODY.size
+REPORT_BYTES = BODY_BYTES + ecdsa.SIGNATURE_BYTES
+
+_AUTHOR_KEY_EN = 1
+_SIGNING_KEY_SHIFT = 2
+_SIGNING_KEY_MASK = 0x7
+
+
+class SigningKey(IntEnum):
+    """Which key signs a report: KEY_INFO bits 4:2."""
+
+    VCEK = 0
+    VLEK = 1
+    NONE = 7
+
+
+# Boot loader, TEE, SNP, microcode; Turin has FMC before them.
+_TCB = struct.Struct("<BB4xBB")
+_TCB_TURIN = struct.Struct("<BBBB3xB")
+
+
+class Tcb(NamedTuple):
+    """Security version numbers; ``fmc`` exists since Turin, and is None before."""
+
+    boot_loader: int
+    tee: int
+    snp: int
+    microcode: int
+    fmc: int | None = None
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, turin: bool) -> Tcb:
+        """The numbers in 8 bytes, AMD 56860 section 2.2."""
+        if turin:
+            fmc, boot_loader, tee, snp, microcode = _TCB_TURIN.unpack(content)
+            return cls(boot_loader, tee, snp, microcode, fmc)
+        return cls(*_TCB.unpack(content))
+
+    def to_bytes(self) -> bytes:
+        """The 8 bytes."""
+        if self.fmc is None:
+            return _TCB.pack(*self[:4])
+        return _TCB_TURIN.pack(self.fmc, *self[:4])
+
+
+@dataclass(frozen=True)
+class Report:
+    """The signed fields, in the order and with the names of AMD 56860. TCBs are 8 bytes, see :class:`Tcb`."""
+
+    version: int
+    guest_svn: int
+    policy: int
+    family_id: bytes
+    image_id: bytes
+    vmpl: int
+    signature_algo: int
+    current_tcb: bytes
+    platform_info: int
+    key_info: int
+    report_data: bytes
+    measurement: bytes
+    host_data: bytes
+    id_key_digest: bytes
+    author_key_digest: bytes
+    report_id: bytes
+    report_id_ma: bytes
+    reported_tcb: bytes
+    cpuid_family: int
+    cpuid_model: int
+    cpuid_stepping: int
+    chip_id: bytes
+    committed_tcb: bytes
+    current_build: int
+    current_minor: int
+    current_major: int
+    committed_build: int
+    committed_minor: int
+    committed_major: int
+    launch_tcb: bytes
+    launch_mit_vector: int
+    current_mit_vector: int
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Report:
+        """The report in 1184 bytes; its signature is not looked at.
+
+        :raise ValueError: when there are not as many.
+        """
+        if len(content) != REPORT_BYTES:
+            raise ValueError(f"an attestation report has {REPORT_BYTES} bytes, found {len(content)}")
+        return cls(*_BODY.unpack_from(content))
+
+    @property
+    def signing_key(self) -> int:
+        """Which key signed: :class:`SigningKey`, or a number that it does not name."""
+        return self.key_info >> _SIGNING_KEY_SHIFT & _SIGNING_KEY_MASK
+
+    @property
+    def author_key_enabled(self) -> bool:
+        """Whether the launch had an author key."""
+        return bool(self.key_info & _AUTHOR_KEY_EN)
+
+    def signed_by(self, key: ec.EllipticCurvePrivateKey) -> bytes:
+        """The whole report, 1184 bytes."""
+        body = _BODY.pack(*astuple(self))
+        return body + ecdsa.sign(key, body, hashes.SHA384())
+
+
+def is_signed_by(content: bytes, key: ec.EllipticCurvePublicKey) -> bool:
+    """Whether ``key`` signed the report in ``content``, 1184 bytes: over the bytes as they are, reserved ones too."""
+    return ecdsa.verifies(key, content[BODY_BYTES:REPORT_BYTES], content[:BODY_BYTES], hashes.SHA384())
+
+
+assert len(fields(Report)) == len(_BODY.unpack(bytes(BODY_BYTES)))
