@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
 HOSTS = ROOT / "tests/hosts"
 VERSIONS = ("7.2", "10.0", "11.1")
+
+# Whoever runs the tests in the background (nohup, a shell's &) has these ignored, and so would the commands under test.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 def tool(name: str) -> Path | None:

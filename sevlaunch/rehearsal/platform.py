@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sevlaunch.errors import HostError
 from sevlaunch.guest.folder import write_whole
+from sevlaunch.sevapi.ca_certificate import ARK_USAGE, ASK_USAGE, KEY_ID_BYTES, CaCertificate
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
+from sevlaunch.sevapi.report import Tcb
 
 # What the emulated firmware says of itself: recent, and no released build.
 API_MAJOR = 1
@@ -19,19 +22,55 @@ API_MINOR = 55
 BUILD_ID = 0
 
 
+class Cpu(NamedTuple):
+    """CPUID family, model and stepping."""
+
+    family: int
+    model: int
+    stepping: int
+
+
+# An EPYC of the third generation, as reports describe it.
+CPU = Cpu(0x19, 0x01, 0x01)
+TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
+
+# As on Naples; larger keys take a second each to make.
+_RSA_BITS = 2048
+_ARK_ID, _ASK_ID = (f"REHEARSAL {name}".encode().ljust(KEY_ID_BYTES, b"\0") for name in ("ARK", "ASK"))
+
+# The fields of Platform that are RSA keys.
+_AUTHORITIES = ("ark", "ask")
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
 @dataclass(frozen=True, repr=False)
 class Platform:
-    """Private keys of the chain CEK, OCA -> PEK -> PDH, all on P-384."""
+    """Private keys: AMD's part of the chain, ARK -> ASK -> CEK and VCEK, and the platform's own, OCA, PEK and PDH.
 
+    AMD's own are RSA, the others on P-384.
+    """
+
+    ark: rsa.RSAPrivateKey
+    ask: rsa.RSAPrivateKey
     cek: ec.EllipticCurvePrivateKey
     oca: ec.EllipticCurvePrivateKey
     pek: ec.EllipticCurvePrivateKey
     pdh: ec.EllipticCurvePrivateKey
+    vcek: ec.EllipticCurvePrivateKey
 
     @classmethod
     def generate(cls) -> Platform:
         """A platform with new keys."""
-        return cls(*(ec.generate_private_key(ec.SECP384R1()) for _ in fields(cls)))
+        ark, ask = (rsa.generate_private_key(65537, _RSA_BITS) for _ in _AUTHORITIES)
+        others = (ec.generate_private_key(ec.SECP384R1()) for _ in fields(cls)[len(_AUTHORITIES) :])
+        return cls(ark, ask, *others)
+
+    @property
+    def chip_id(self) -> bytes:
+        """64 bytes that tell this chip; they begin with a word that tells what it is."""
+        number = self.cek.public_key().public_numbers().x
+        return b"REHEARSAL".ljust(16, b"\0") + number.to_bytes(48, "big")
 
     @property
     def pdh_certificate(self) -> Certificate:
@@ -41,15 +80,30 @@ class Platform:
 
     @property
     def chain(self) -> tuple[Certificate, Certificate, Certificate]:
-        """PEK (signed by OCA and CEK), OCA (by itself) and CEK, as PDH_CERT_EXPORT gives them."""
+        """PEK (signed by OCA and CEK), OCA (by itself) and CEK (by the ASK), as PDH_CERT_EXPORT gives them."""
         pek = Certificate.of_key(self.pek.public_key(), Usage.PEK, Algorithm.ECDSA_SHA256)
         oca = Certificate.of_key(self.oca.public_key(), Usage.OCA, Algorithm.ECDSA_SHA256)
         cek = Certificate.of_key(self.cek.public_key(), Usage.CEK, Algorithm.ECDSA_SHA256)
         return (
             pek.signed_by((self.oca, Usage.OCA), (self.cek, Usage.CEK)),
             oca.signed_by((self.oca, Usage.OCA)),
-            cek,
+            cek.signed_by((self.ask, Usage.ASK)),
         )
+
+    @property
+    def authorities(self) -> tuple[CaCertificate, CaCertificate]:
+        """ASK (signed by the ARK) and ARK (by itself), in the SEV format; their key ids say REHEARSAL."""
+        ask = CaCertificate.of_key(self.ask.public_key(), ASK_USAGE, _ASK_ID, _ARK_ID)
+        ark = CaCertificate.of_key(self.ark.public_key(), ARK_USAGE, _ARK_ID, _ARK_ID)
+        return ask.signed_by(self.ark), ark.signed_by(self.ark)
+
+    @property
+    def endorsement(self) -> tuple[bytes, bytes, bytes]:
+        """VCEK, ASK and ARK as X.509 certificates in DER."""
+        # Only SNP needs X.509.
+        from sevlaunch.rehearsal.endorsement import chain
+
+        return chain(self.ark, self.ask, self.vcek, TCB, self.chip_id)
 
     def to_json(self) -> bytes:
         """The private keys, for :meth:`from_json`."""
@@ -63,10 +117,15 @@ class Platform:
         :raise ValueError: when it is none.
         """
         data = json.loads(content)
-        keys = [serialization.load_pem_private_key(data[field.name].encode(), None) for field in fields(cls)]
-        if not all(isinstance(key, ec.EllipticCurvePrivateKey) for key in keys):
-            raise ValueError("a key is not on an elliptic curve")
-        return cls(*(key for key in keys if isinstance(key, ec.EllipticCurvePrivateKey)))
+        keys = {
+            field.name: serialization.load_pem_private_key(data[field.name].encode(), None) for field in fields(cls)
+        }
+        authorities = [key for name, key in keys.items() if name in _AUTHORITIES and isinstance(key, rsa.RSAPrivateKey)]
+        others = [key for key in keys.values() if isinstance(key, ec.EllipticCurvePrivateKey)]
+        if (len(authorities), len(others)) != (len(_AUTHORITIES), len(keys) - len(_AUTHORITIES)):
+            raise ValueError("a key is of the wrong kind")
+        ark, ask = authorities
+        return cls(ark, ask, *others)
 
 
 def user_platform(state_folder: Path) -> Platform:
@@ -90,7 +149,7 @@ def user_platform(state_folder: Path) -> Platform:
         ) from error
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> str:
+def _pem(key: PrivateKey) -> str:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()

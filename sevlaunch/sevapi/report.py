@@ -15,9 +15,11 @@ from sevlaunch.sevapi import ecdsa
 # Version 3 adds CPUID family, model and stepping; version 5 the mitigation vectors.
 _BODY = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8sBBB21x64s8sBBBxBBBx8sQQ152x")
 BODY_BYTES = _BODY.size
+REPORT_DATA_BYTES = 64
 REPORT_BYTES = BODY_BYTES + ecdsa.SIGNATURE_BYTES
 
-_AUTHOR_KEY_EN = 1
+# KEY_INFO.
+AUTHOR_KEY_EN = 1
 _SIGNING_KEY_SHIFT = 2
 _SIGNING_KEY_MASK = 0x7
 
@@ -114,7 +116,7 @@ class Report:
     @property
     def author_key_enabled(self) -> bool:
         """Whether the launch had an author key."""
-        return bool(self.key_info & _AUTHOR_KEY_EN)
+        return bool(self.key_info & AUTHOR_KEY_EN)
 
     def signed_by(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         """The whole report, 1184 bytes."""

@@ -1,4 +1,4 @@
-"""Status codes of the secure processor: AMD 55766 table "Status Codes", linux/psp-sev.h ``enum sev_ret_code``."""
+"""Status codes of the secure processor: AMD 55766 and AMD 56860, tables "Status Codes"; linux/psp-sev.h."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ class Status(IntEnum):
     INVALID_PARAM = 22
     RESOURCE_LIMIT = 23
     SECURE_DATA_INVALID = 24
+    INVALID_PAGE_SIZE = 25
+    INVALID_PAGE_STATE = 26
+    INVALID_MDATA_ENTRY = 27
+    INVALID_PAGE_OWNER = 28
+    AEAD_OFLOW = 29
+    EXIT_RING_BUFFER = 31
+    RMP_INIT_REQUIRED = 32
+    BAD_SVN = 33
+    BAD_VERSION = 34
+    SHUTDOWN_REQUIRED = 35
+    UPDATE_FAILED = 36
+    RESTORE_REQUIRED = 37
+    RMP_INITIALIZATION_FAILED = 38
+    INVALID_KEY = 39
 
 
 @dataclass(frozen=True)
@@ -73,8 +87,10 @@ EXPLANATIONS = {
     Status.INVALID_ADDRESS: Explanation("an address is not aligned, or not the guest's", "report it to QEMU"),
     Status.BAD_SIGNATURE: Explanation("a signature does not verify", "use the certificates of this platform"),
     Status.BAD_MEASUREMENT: Explanation(
-        "a MAC does not match: the session is for another platform or policy, or the secret for another launch",
-        "make the session for this PDH and this policy; wrap the secret with this launch's measurement",
+        "a MAC or digest does not match: the session is for another platform or policy, the secret for another launch, "
+        "or the id block for other contents",
+        "make the session for this PDH and this policy; wrap the secret with this launch's measurement; make the id "
+        "block for the digest of this profile",
     ),
     Status.ASID_OWNED: Explanation("another guest has the ASID", "stop guests, or raise the number of ASIDs"),
     Status.WBINVD_REQUIRED: Explanation("caches have to be written back first", "update the kernel"),
@@ -87,6 +103,21 @@ EXPLANATIONS = {
     Status.INVALID_PARAM: Explanation("a parameter is out of its range", "report it to QEMU, with the command line"),
     Status.RESOURCE_LIMIT: Explanation("the firmware has no room for one more guest", "stop other SEV guests"),
     Status.SECURE_DATA_INVALID: Explanation("the processor's own data is damaged", "update the BIOS"),
+    Status.INVALID_PAGE_SIZE: Explanation("a page of guest memory has the wrong size in the RMP", "update the kernel"),
+    Status.INVALID_PAGE_STATE: Explanation("a page of guest memory is in the wrong RMP state", "update the kernel"),
+    Status.INVALID_MDATA_ENTRY: Explanation("a metadata entry of a swapped page is wrong", "update the kernel"),
+    Status.INVALID_PAGE_OWNER: Explanation("a page belongs to another guest", "update the kernel"),
+    Status.RMP_INIT_REQUIRED: Explanation(
+        "the RMP is not initialised: SNP is off in the BIOS, or kvm_amd was loaded without it",
+        "turn on SNP memory coverage in the BIOS, and IOMMU; see the kernel log for SEV-SNP",
+    ),
+    Status.BAD_SVN: Explanation("a version is older than what was committed", "update the SEV firmware"),
+    Status.BAD_VERSION: Explanation("a structure has a version that the firmware does not know", "make it again"),
+    Status.SHUTDOWN_REQUIRED: Explanation("the platform has to be shut down first", "stop the guests, reload kvm_amd"),
+    Status.UPDATE_FAILED: Explanation("the update of the firmware failed", "restart the machine, and update again"),
+    Status.RESTORE_REQUIRED: Explanation("the firmware has to be restored", "restart the machine"),
+    Status.RMP_INITIALIZATION_FAILED: Explanation("the RMP could not be initialised", "update the BIOS"),
+    Status.INVALID_KEY: Explanation("a key is not allowed here", "leave vcek_disabled out, or load a VLEK"),
 }
 
 
