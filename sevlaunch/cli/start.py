@@ -80,7 +80,7 @@ def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
         raise UsageError(
             f"{profile.name} has no security to rehearse", hint="leave --rehearse out, or set security.type"
         )
-    lacking = missing_for_rehearsal(profile.security.type, host)
+    lacking = missing_for_rehearsal(host)
     if lacking:
         raise HostError(f"this host can't rehearse {profile.name} ({profile.security.type})", problems=lacking)
     check_available()

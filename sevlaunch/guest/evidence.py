@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ class SevInfo:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The document. ``measurement`` is base64 of MEASURE (32 bytes) and MNONCE (16), AMD 55766 LAUNCH_MEASURE."""
+    """The document.
+
+    ``measurement`` is base64 of MEASURE (32 bytes) and MNONCE (16), AMD 55766 LAUNCH_MEASURE. ``report`` is base64 of
+    an SNP guest's attestation report (1184 bytes) and ``certificates`` of VCEK, ASK and ARK (DER), where the host has
+    them: in a rehearsal that was resumed. A real guest fetches its report itself.
+    """
 
     name: str
     state: str
@@ -62,6 +67,8 @@ class Evidence:
     vcpus: int
     sev: SevInfo
     measurement: str | None
+    report: str | None = None
+    certificates: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain data."""

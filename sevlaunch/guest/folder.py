@@ -33,6 +33,7 @@ LOCK = "lock"
 LAUNCHER = "launcher"
 RECORD = "guest.json"
 EVIDENCE = "evidence.json"
+ATTESTATION = "attestation.json"
 PLAN = "plan.json"
 QEMU_LOG = "qemu.log"
 CONSOLE_LOG = "console.log"
@@ -98,11 +99,19 @@ class GuestFolder:
 
     def evidence(self) -> dict[str, Any] | None:
         """The evidence that the launch wrote, if any."""
+        evidence = self._document(EVIDENCE)
+        return evidence and {**evidence, **(self.attestation() or {})}
+
+    def attestation(self) -> dict[str, Any] | None:
+        """Report and certificates of a rehearsed SNP guest, once its launch is finished."""
+        return self._document(ATTESTATION)
+
+    def _document(self, name: str) -> dict[str, Any] | None:
         try:
-            evidence = json.loads(self.file(EVIDENCE).read_bytes())
+            document = json.loads(self.file(name).read_bytes())
         except (OSError, ValueError):
             return None
-        return evidence if isinstance(evidence, dict) else None
+        return document if isinstance(document, dict) else None
 
     def alive(self) -> bool:
         """Whether QEMU lives (or is just being started)."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError
 from sevlaunch.guest import folder as folders
+from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find, hold_launcher
-from sevlaunch.guest.process import Process
+from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
 from sevlaunch.guest.qmp import session
 
 # How long the guest's OS may take to power down, and QEMU to quit.
@@ -59,6 +60,8 @@ def _without_evidence(name: str, record: Record | None) -> dict[str, Any]:
         "vcpus": record.vcpus if record else None,
         "sev": asdict(SevInfo.from_qmp(record.guest_type if record else "none", None)),
         "measurement": None,
+        "report": None,
+        "certificates": [],
     }
 
 
@@ -66,11 +69,23 @@ async def execute(root: Path, name: str, command: str, arguments: dict[str, Any]
     """What the guest's QEMU returns for a QMP command.
 
     :raise GuestNotFound: when it does not run.
-    :raise QmpError: when QEMU refuses the command.
+    :raise QmpError: when QEMU refuses the command, or ends; the error has the end of its output.
     """
     folder = _running(root, name)
-    async with session(folder.file(folders.QMP_SOCKET)) as qmp:
-        return await qmp.execute(command, arguments)
+    pid = folder.pid()
+    process = Process.attach(pid) if pid else None
+    try:
+        async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+            return await qmp.execute(command, arguments)
+    except QmpError as error:
+        # QEMU ends by itself when the secure processor refuses to finish a launch.
+        if not error.error_class and process and await process.ends_within(DEATH_LIMIT):
+            error.stderr = tuple(tail(folder.file(folders.QEMU_LOG)))
+            error.hint = error.hint or hint_for(error.stderr)
+        raise
+    finally:
+        if process:
+            process.close()
 
 
 async def resume(root: Path, name: str) -> dict[str, Any]:

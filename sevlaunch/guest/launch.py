@@ -19,7 +19,7 @@ from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher
 from sevlaunch.guest.preflight import check_files
-from sevlaunch.guest.process import Process, find_program, spawn, tail
+from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn, tail
 from sevlaunch.plan import Plan, argv, monitor_on
 from sevlaunch.plan.formats import choices
 from sevlaunch.plan.option import rule
@@ -34,8 +34,6 @@ T = TypeVar("T")
 START_LIMIT = 60.0
 SECONDS_PER_GIB = 1.0
 COMPANION_LIMIT = 10.0
-# How long a QEMU that hung up its QMP connection may take to be gone.
-DEATH_LIMIT = 5.0
 
 
 @asynccontextmanager
@@ -154,6 +152,8 @@ class Launched:
                 "inherit": inherit,
                 "report": writer,
                 "state_folder": str(self.plan.state_folder.parent),
+                "kind": self.plan.guest_type,
+                "init2": bool(self.plan.security and self.plan.security.init2),
             }
             self.folder.write("rehearsal.json", json.dumps(request).encode())
             helper = [sys.executable, "-m", "sevlaunch.rehearsal", str(self.folder.file("rehearsal.json"))]
@@ -176,7 +176,8 @@ class Launched:
         await self._while_alive(self.qmp.execute("cont"))
         status = await self._while_alive(self.qmp.execute("query-status"))
         sev = await self._while_alive(sev_info(self.qmp, self.plan.guest_type))
-        self._evidence = replace(self.evidence, state=shown_state(status), sev=sev)
+        attestation = self.folder.attestation() or {}
+        self._evidence = replace(self.evidence, state=shown_state(status), sev=sev, **attestation)
         self._write_evidence()
 
     def announce(self) -> None:

@@ -16,6 +16,8 @@ from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest.folder import process_start_time, space_hint
 
 KILL_LIMIT = 10.0
+# How long a QEMU that hung up its QMP connection may take to be gone.
+DEATH_LIMIT = 5.0
 TAIL_LINES = 12
 
 

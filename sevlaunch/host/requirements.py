@@ -27,17 +27,12 @@ def missing(guest_type: str, accel: str, host: Host) -> list[Problem]:
     return problems
 
 
-def missing_for_rehearsal(guest_type: str, host: Host) -> list[Problem]:
+def missing_for_rehearsal(host: Host) -> list[Problem]:
     """Everything that ``host`` lacks for a rehearsal: it takes KVM, and no SEV."""
-    problems = [
+    return [
         *_qemu(host),
         *_device(host.kvm.device, "KVM", "rehearse on a machine with KVM, or run it unencrypted: --set security=none"),
     ]
-    if guest_type == "sev-snp":
-        problems.append(
-            Problem("rehearsal: SEV-SNP can't be rehearsed by this version of sevlaunch", hint="rehearse sev or sev-es")
-        )
-    return problems
 
 
 def _qemu(host: Host) -> Iterator[Problem]:

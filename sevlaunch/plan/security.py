@@ -83,7 +83,9 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
         init2 = True
     else:
         legacy = list(_legacy_vm_type(context, security, firmware))
-        init2 = _has(context, "legacy-vm-type") and all(parameter.value != "on" for parameter in legacy)
+        # An emulated kernel has KVM_SEV_INIT2 only where the profile insists on it.
+        offered = security.legacy_vm_type is False if context.rehearse else _has(context, "legacy-vm-type")
+        init2 = offered and all(parameter.value != "on" for parameter in legacy)
         properties += [*_sev_properties(context, security, files), *legacy]
     if security.kernel_hashes:
         _need(context, qom_type, "kernel-hashes", "kernel_hashes")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
+import signal
 import socket
-from collections.abc import Sequence
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from sevlaunch.rehearsal.kvm import REQUESTS, Answer, EmulatedSev
+from sevlaunch.errors import SevlaunchError
+from sevlaunch.guest.folder import ATTESTATION, write_whole
+from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevInit2
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.rehearsal.processor import SecureProcessor
 from sevlaunch.rehearsal.seccomp import Listener, Notification, build_filter, install
+from sevlaunch.rehearsal.tracing import KVM_CREATE_VM, Tracer, ask_to_be_traced
+from sevlaunch.sevapi.report import REPORT_DATA_BYTES
 
 EXIT_CANNOT_START = 127
+# A report can be passed on without what stands around it.
+REPORT_DATA = b"REHEARSAL: memory is NOT encrypted"
 
 
 class ProcessMemory:
@@ -36,79 +46,177 @@ class ProcessMemory:
             raise OSError("memory ends before")
 
 
-def serve(argv: Sequence[str], inherit: Sequence[int], report: int, state_folder: Path) -> int:
+@dataclass(frozen=True)
+class Request:
+    """What the launcher asks for.
+
+    ``inherit``: file descriptors that QEMU keeps; ``report``: one that its PID is written to as text; ``kind``: the
+    guest's type; ``init2``: offer KVM_SEV_INIT2 to a SEV or SEV-ES guest.
+    """
+
+    argv: list[str]
+    inherit: list[int]
+    report: int
+    state_folder: str
+    kind: str
+    init2: bool
+
+
+def serve(request: Request, folder: Path) -> int:
     """Start QEMU under the filter, answer until it ends; its exit code, 128 + N for signal N.
 
-    :param inherit: file descriptors that QEMU keeps.
-    :param report: file descriptor that QEMU's PID is written to as text.
+    :param folder: the guest's runtime folder; the attestation of an SNP guest goes there.
     """
-    emulated = EmulatedSev(SecureProcessor(user_platform(state_folder)))
+    emulated = _emulated(request, folder)
     # QEMU is to keep what it was given, and nothing of this process.
-    for fd in (report, *inherit):
+    for fd in (request.report, *request.inherit):
         os.set_inheritable(fd, False)
+    wakeup = _wake_when_a_child_stops()
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        _become(argv, inherit, theirs)
+        _become(request, theirs, emulated)
     theirs.close()
-    for fd in inherit:
+    for fd in request.inherit:
         os.close(fd)
-    with os.fdopen(report, "w") as stream:
+    with os.fdopen(request.report, "w") as stream:
         stream.write(str(pid))
-    pidfd = os.pidfd_open(pid)
-    _, received, _, _ = socket.recv_fds(ours, 1, 1)
-    if received:
-        _answer_until_end(Listener(received[0]), pidfd, pid, emulated)
-    _, status = os.waitpid(pid, 0)
+    tracer = Tracer(pid) if emulated.vm_types else None
+    status = _Conversation(pid, emulated, ours, tracer, wakeup).hold()
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _become(argv: Sequence[str], inherit: Sequence[int], channel: socket.socket) -> None:
+def _emulated(request: Request, folder: Path) -> EmulatedSev:
+    platform = user_platform(Path(request.state_folder))
+    processor = SecureProcessor(platform)
+    if request.kind != "sev-snp":
+        return EmulatedSevInit2(processor) if request.init2 else EmulatedSev(processor)
+    # X.509 takes longer to import than the rest: only SNP needs it.
+    from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
+    from sevlaunch.rehearsal.snp_processor import SnpGuest
+
+    def attest(guest: SnpGuest) -> None:
+        report = guest.report(REPORT_DATA.ljust(REPORT_DATA_BYTES, b"\0"))
+        documents = [base64.b64encode(one).decode() for one in (report, *platform.endorsement)]
+        content = {"report": documents[0], "certificates": documents[1:]}
+        write_whole(folder / ATTESTATION, json.dumps(content).encode())
+
+    return EmulatedSnp(processor, SnpGuest(platform), attest)
+
+
+def _wake_when_a_child_stops() -> int:
+    """A file descriptor that is readable after a child stopped or ended."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
+
+
+def _become(request: Request, channel: socket.socket, emulated: EmulatedSev) -> None:
     """In the child: install the filter, hand over the listener, become QEMU."""
     try:
-        listener = install(build_filter(REQUESTS))
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if emulated.vm_types:
+            ask_to_be_traced()
+        traced = (KVM_CREATE_VM,) if emulated.vm_types else ()
+        listener = install(build_filter(emulated.requests, traced))
         socket.send_fds(channel, [b"x"], [listener])
         os.close(listener)
-        for fd in inherit:
+        for fd in request.inherit:
             os.set_inheritable(fd, True)
-        os.execv(argv[0], list(argv))
+        os.execv(request.argv[0], request.argv)
     except OSError as error:
-        os.write(2, f"sevlaunch rehearsal: can't start {argv[0]}: {error}\n".encode())
+        os.write(2, f"sevlaunch rehearsal: can't start {request.argv[0]}: {error}\n".encode())
     finally:
         os._exit(EXIT_CANNOT_START)
 
 
-def _answer_until_end(listener: Listener, pidfd: int, pid: int, emulated: EmulatedSev) -> None:
-    memory: ProcessMemory | None = None
-    # Before Linux 5.19 a signal can interrupt a caller that we answer at this moment: the kernel then makes the same
-    # ioctl again, and what it did must not be done twice.
-    unheard: tuple[Notification, Answer] | None = None
-    poll = select.poll()
-    poll.register(listener.fd, select.POLLIN)
-    poll.register(pidfd, select.POLLIN)
-    while True:
-        events = dict(poll.poll())
-        if events.get(listener.fd, 0) & select.POLLIN:
-            notification = listener.receive()
-            if notification is not None:
-                # Opened at the first ioctl: before exec, it would be the memory of this program.
-                memory = memory or ProcessMemory(pid)
-                if unheard and unheard[0].repeats(notification):
-                    answer = unheard[1]
-                else:
-                    fd, request, argument = notification.args[:3]
-                    answer = emulated.ioctl(memory, fd & 0xFFFFFFFF, request & 0xFFFFFFFF, argument)
-                if answer.let_pass:
-                    heard = listener.let_pass(notification)
-                else:
-                    heard = listener.answer(notification, -1 if answer.error else 0, answer.error)
-                unheard = None if heard else (notification, answer)
-        elif events:
+class _Conversation:
+    """The answers to one QEMU, from its start to its end."""
+
+    def __init__(
+        self, pid: int, emulated: EmulatedSev, channel: socket.socket, tracer: Tracer | None, wakeup: int
+    ) -> None:
+        self._pid = pid
+        self._emulated = emulated
+        self._channel = channel
+        self._tracer = tracer
+        self._wakeup = wakeup
+        self._listener: Listener | None = None
+        self._memory: ProcessMemory | None = None
+        # Before Linux 5.19 a signal can interrupt a caller that we answer at this moment: the kernel then makes the
+        # same ioctl again, and what it did must not be done twice.
+        self._unheard: tuple[Notification, Answer] | None = None
+
+    def hold(self) -> int:
+        """Answer until QEMU ends; its wait status."""
+        poll = select.poll()
+        for fd in (os.pidfd_open(self._pid), self._channel.fileno(), self._wakeup):
+            poll.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._channel.fileno():
+                    poll.unregister(fd)
+                    self._receive_listener(poll)
+                elif self._listener and fd == self._listener.fd:
+                    self._answer(poll)
+            with suppress(BlockingIOError):
+                os.read(self._wakeup, 512)
+            status = self._child_status()
+            if status is not None:
+                return status
+
+    def _child_status(self) -> int | None:
+        if self._tracer and not self._tracer.done:
+            self._tracer.step()
+        if self._tracer and self._tracer.status is not None:
+            return self._tracer.status
+        if self._tracer and not self._tracer.done:
+            return None
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        return status if pid else None
+
+    def _receive_listener(self, poll: select.poll) -> None:
+        _, received, _, _ = socket.recv_fds(self._channel, 1, 1)
+        if received:
+            self._listener = Listener(received[0])
+            poll.register(self._listener.fd, select.POLLIN)
+
+    def _answer(self, poll: select.poll) -> None:
+        listener = self._listener
+        assert listener is not None
+        notification = listener.receive()
+        if notification is None:
             return
+        # Opened at the first ioctl: before exec, it would be the memory of this program.
+        self._memory = self._memory or ProcessMemory(self._pid)
+        if self._unheard and self._unheard[0].repeats(notification):
+            answer = self._unheard[1]
+        else:
+            fd, request, argument = notification.args[:3]
+            answer = self._emulated.ioctl(self._memory, fd & 0xFFFFFFFF, request & 0xFFFFFFFF, argument)
+        heard = _send(listener, notification, answer)
+        self._unheard = None if heard else (notification, answer)
+        if heard and answer.new_fd is not None:
+            os.close(answer.new_fd)
+
+
+def _send(listener: Listener, notification: Notification, answer: Answer) -> bool:
+    if answer.let_pass:
+        return listener.let_pass(notification)
+    if answer.new_fd is not None:
+        return listener.answer_with_fd(notification, answer.new_fd)
+    return listener.answer(notification, -1 if answer.error else answer.value, answer.error)
 
 
 def main(request_file: str) -> int:
-    """Serve what the launcher wrote into ``request_file``: argv, inherit, report, state_folder."""
-    request = json.loads(Path(request_file).read_bytes())
-    return serve(request["argv"], request["inherit"], request["report"], Path(request["state_folder"]))
+    """Serve what the launcher wrote into ``request_file``, which lies in the guest's runtime folder."""
+    file = Path(request_file)
+    try:
+        return serve(Request(**json.loads(file.read_bytes())), file.parent)
+    except SevlaunchError as error:
+        # The launcher shows it as the end of QEMU's output.
+        print(error, file=sys.stderr)
+        return EXIT_CANNOT_START

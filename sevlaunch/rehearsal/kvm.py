@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID
@@ -24,6 +25,9 @@ KVM_MEMORY_ENCRYPT_OP = 0xC008AEBA
 KVM_MEMORY_ENCRYPT_REG_REGION = 0x8010AEBB
 KVM_MEMORY_ENCRYPT_UNREG_REGION = 0x8010AEBC
 KVM_SET_CPUID2 = 0x4008AE90
+KVM_CHECK_EXTENSION = 0xAE03
+KVM_GET_DEVICE_ATTR = 0x4018AEE2
+KVM_HAS_DEVICE_ATTR = 0x4018AEE3
 
 REQUESTS = (
     SEV_ISSUE_CMD,
@@ -31,6 +35,9 @@ REQUESTS = (
     KVM_MEMORY_ENCRYPT_REG_REGION,
     KVM_MEMORY_ENCRYPT_UNREG_REGION,
     KVM_SET_CPUID2,
+    KVM_CHECK_EXTENSION,
+    KVM_GET_DEVICE_ATTR,
+    KVM_HAS_DEVICE_ATTR,
 )
 
 # linux/psp-sev.h, struct sev_issue_cmd (packed): cmd, data, error.
@@ -48,6 +55,10 @@ _GET_ID2 = struct.Struct("<QI")
 _SEV_COMMAND = struct.Struct("<IIQII")
 _ERROR = struct.Struct("<I")
 _ERROR_OFFSET = 16
+_INIT, _ES_INIT, INIT2 = 0, 1, 22
+_INITIALISING = (_INIT, _ES_INIT, INIT2)
+# struct kvm_sev_init: vmsa_features, then flags and the version of the GHCB protocol, which are not measured.
+_INIT2 = struct.Struct("<Q40x")
 # struct kvm_sev_launch_start: handle, policy, dh_uaddr, dh_len, padding, session_uaddr, session_len, padding.
 _LAUNCH_START = struct.Struct("<IIQIIQII")
 # struct kvm_sev_launch_update_data and kvm_sev_launch_measure: uaddr, len, padding.
@@ -64,6 +75,15 @@ _CPUID_HEAD = struct.Struct("<II")
 _CPUID_ENTRY = struct.Struct("<7I12x")
 _MAX_CPUID_ENTRIES = 256
 _ENCRYPTION_LEAF = 0x8000001F
+
+# KVM_CAP_VM_TYPES.
+_VM_TYPES = 235
+
+# struct kvm_device_attr: flags, group, attr, addr; the group KVM_X86_GRP_SEV has KVM_X86_SEV_VMSA_FEATURES.
+_DEVICE_ATTRIBUTE = struct.Struct("<IIQQ")
+_VMSA_FEATURES = (1, 0)
+# SEV_FEATURES that KVM lets QEMU ask for: debug swap and secure TSC.
+_SUPPORTED_FEATURES = struct.pack("<Q", 1 << 5 | 1 << 9)
 
 MEASUREMENT_BYTES = 48
 MAX_OWNER_BLOB = 16384
@@ -83,10 +103,16 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What an ioctl returns: 0, or -1 with ``error``; ``let_pass``: what the kernel says."""
+    """What an ioctl returns.
 
+    ``value``, or -1 with the errno ``error``; ``let_pass``: what the kernel says; ``new_fd``: a copy of that file
+    descriptor, opened in the caller.
+    """
+
+    value: int = 0
     error: int = 0
     let_pass: bool = False
+    new_fd: int | None = None
 
 
 OK = Answer()
@@ -94,29 +120,45 @@ PASS = Answer(let_pass=True)
 
 
 class EmulatedSev:
-    """One QEMU's view of SEV."""
+    """One QEMU's view of SEV and SEV-ES on a kernel that has KVM_SEV_INIT and KVM_SEV_ES_INIT.
+
+    ``vm_types``: QEMU asks for a VM type that KVM does not have; ``extensions``: what KVM_CHECK_EXTENSION answers.
+    """
+
+    requests: tuple[int, ...] = REQUESTS
+    vm_types = False
+    # KVM_CAP_VM_TYPES: the default one only, also where this KVM has SEV and would make an encrypted VM.
+    extensions: Mapping[int, int] = MappingProxyType({_VM_TYPES: 1})
 
     def __init__(self, processor: SecureProcessor) -> None:
         self._processor = processor
         self._handle = 0
         self._initialised = False
         self._init2 = False
+        self._vmsa_features = 0
         self._firmware = b""
         self._vcpus: set[int] = set()
         self._cpu_signature = 0
 
     def ioctl(self, memory: Memory, fd: int, request: int, argument: int) -> Answer:
-        """The answer to one of :data:`REQUESTS`."""
+        """The answer to one of ``requests``."""
         try:
-            if request == SEV_ISSUE_CMD:
-                return self._platform_command(memory, argument)
-            if request == KVM_MEMORY_ENCRYPT_OP:
-                return self._guest_command(memory, argument) if argument else OK
-            if request == KVM_SET_CPUID2:
-                return self._set_cpuid(memory, fd, argument)
-            return OK if self._initialised else Answer(errno.ENOTTY)
+            return self._answer(memory, fd, request, argument)
         except (OSError, OverflowError):
-            return Answer(errno.EFAULT)
+            return Answer(error=errno.EFAULT)
+
+    def _answer(self, memory: Memory, fd: int, request: int, argument: int) -> Answer:
+        if request == SEV_ISSUE_CMD:
+            return self._platform_command(memory, argument)
+        if request == KVM_MEMORY_ENCRYPT_OP:
+            return self._guest_command(memory, argument) if argument else OK
+        if request == KVM_SET_CPUID2:
+            return self._set_cpuid(memory, fd, argument)
+        if request == KVM_CHECK_EXTENSION:
+            return Answer(self.extensions[argument]) if argument in self.extensions else PASS
+        if request in (KVM_GET_DEVICE_ATTR, KVM_HAS_DEVICE_ATTR):
+            return _device_attribute(memory, request, argument)
+        return OK if self._initialised else Answer(error=errno.ENOTTY)
 
     def _platform_command(self, memory: Memory, argument: int) -> Answer:
         command, data, _ = _ISSUE.unpack(memory.read(argument, _ISSUE.size))
@@ -127,12 +169,22 @@ class EmulatedSev:
         }
         error_at = argument + _ISSUE.size - _ERROR.size
         if command not in handlers:
-            return Answer(errno.EINVAL)
+            return Answer(error=errno.EINVAL)
         return self._answered(memory, error_at, lambda: handlers[command](memory, data))
 
     def _guest_command(self, memory: Memory, argument: int) -> Answer:
         command, _, data, _, _ = _SEV_COMMAND.unpack(memory.read(argument, _SEV_COMMAND.size))
-        handlers: dict[int, Callable[[Memory, int], None]] = {
+        if command in _INITIALISING:
+            return self._initialise(memory, command, data)
+        handler = self._handlers().get(command)
+        if handler is None:
+            return Answer(error=errno.EINVAL)
+        if not self._initialised:
+            return Answer(error=errno.ENOTTY)
+        return self._answered(memory, argument + _ERROR_OFFSET, lambda: handler(memory, data))
+
+    def _handlers(self) -> dict[int, Callable[[Memory, int], None]]:
+        return {
             2: self._launch_start,
             3: self._launch_update_data,
             4: self._launch_update_vmsa,
@@ -142,18 +194,16 @@ class EmulatedSev:
             16: self._guest_status,
             20: self._attestation_report,
         }
-        if command in (0, 1, 22):
-            if self._initialised:
-                return Answer(errno.EINVAL)
-            if command == 1 and not self._processor.es_enabled:
-                return Answer(errno.ENOTTY)
-            self._initialised, self._init2 = True, command == 22
-            return OK
-        if command not in handlers:
-            return Answer(errno.EINVAL)
-        if not self._initialised:
-            return Answer(errno.ENOTTY)
-        return self._answered(memory, argument + _ERROR_OFFSET, lambda: handlers[command](memory, data))
+
+    def _initialise(self, memory: Memory, command: int, data: int) -> Answer:
+        if self._initialised:
+            return Answer(error=errno.EINVAL)
+        if command == _ES_INIT and not self._processor.es_enabled:
+            return Answer(error=errno.ENOTTY)
+        if command == INIT2:
+            (self._vmsa_features,) = _INIT2.unpack(memory.read(data, _INIT2.size))
+        self._initialised, self._init2 = True, command == INIT2
+        return OK
 
     def _answered(self, memory: Memory, error_at: int, command: Callable[[], None]) -> Answer:
         status = Status.SUCCESS
@@ -162,7 +212,7 @@ class EmulatedSev:
         except FirmwareError as error:
             status = error.status
         memory.write(error_at, _ERROR.pack(status))
-        return OK if status is Status.SUCCESS else Answer(errno.EIO)
+        return OK if status is Status.SUCCESS else Answer(error=errno.EIO)
 
     def _platform_status(self, memory: Memory, data: int) -> None:
         flags = _STATUS_ES if self._processor.es_enabled else 0
@@ -207,12 +257,20 @@ class EmulatedSev:
             self._firmware = memory.read(address + length - min(length, 1 << 16), min(length, 1 << 16))
 
     def _launch_update_vmsa(self, memory: Memory, data: int) -> None:
+        self._processor.launch_update_vmsa(self._handle, self._vmsa_pages(self._vmsa_features))
+
+    def _vmsa_pages(self, sev_features: int) -> Iterator[bytes]:
         try:
             ap_eip = es_reset_eip(self._firmware)
         except ValueError as error:
             raise FirmwareError(Status.INVALID_PARAM) from error
-        pages = vmsa_pages(len(self._vcpus), ap_eip=ap_eip, cpu_signature=self._cpu_signature, init2=self._init2)
-        self._processor.launch_update_vmsa(self._handle, pages)
+        return vmsa_pages(
+            len(self._vcpus),
+            ap_eip=ap_eip,
+            cpu_signature=self._cpu_signature,
+            init2=self._init2,
+            sev_features=sev_features,
+        )
 
     def _launch_secret(self, memory: Memory, data: int) -> None:
         header_at, header_length, _, guest_at, guest_length, _, text_at, text_length, _ = _LAUNCH_SECRET.unpack(
@@ -257,6 +315,23 @@ class EmulatedSev:
                 memory.write(at, _CPUID_ENTRY.pack(function, number, flags, 0, 0, 0, 0))
         self._vcpus.add(fd)
         return PASS
+
+
+class EmulatedSevInit2(EmulatedSev):
+    """The same on a kernel that has KVM_SEV_INIT2 (Linux 6.10) and the VM types that go with it."""
+
+    vm_types = True
+    # The default one, KVM_X86_SEV_VM and KVM_X86_SEV_ES_VM.
+    extensions = MappingProxyType({_VM_TYPES: 1 << 0 | 1 << 2 | 1 << 3})
+
+
+def _device_attribute(memory: Memory, request: int, argument: int) -> Answer:
+    _, group, attribute, address = _DEVICE_ATTRIBUTE.unpack(memory.read(argument, _DEVICE_ATTRIBUTE.size))
+    if (group, attribute) != _VMSA_FEATURES:
+        return PASS
+    if request == KVM_GET_DEVICE_ATTR:
+        memory.write(address, _SUPPORTED_FEATURES)
+    return OK
 
 
 def _owner_blob(memory: Memory, address: int, length: int) -> bytes:

@@ -27,13 +27,16 @@ _FLAG_NEW_LISTENER = 8
 _FLAG_WAIT_KILLABLE = 32
 _RET_ALLOW = 0x7FFF0000
 _RET_USER_NOTIF = 0x7FC00000
+_RET_TRACE = 0x7FF00000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SIGKILL = 9
 
 _NOTIF_RECV = 0xC0502100
 _NOTIF_SEND = 0xC0182101
+_NOTIF_ADDFD = 0x40182103
 _CONTINUE = 1
+_ADDFD_SEND = 2
 
 # struct sock_filter, linux/filter.h: code, jump if true, jump if false, k.
 _INSTRUCTION = struct.Struct("<HBBI")
@@ -48,6 +51,8 @@ _OFFSET_NR, _OFFSET_ARCH, _OFFSET_REQUEST = 0, 4, 24
 _NOTIFICATION = struct.Struct("<QIIiIQ6Q")
 # struct seccomp_notif_resp: id, val, error, flags.
 _RESPONSE = struct.Struct("<QqiI")
+# struct seccomp_notif_addfd: id, flags, srcfd, newfd, newfd_flags.
+_ADDFD = struct.Struct("<QIIII")
 
 
 class _Program(ctypes.Structure):
@@ -69,9 +74,12 @@ class Notification:
         return (self.thread, self.args) == (other.thread, other.args)
 
 
-def build_filter(requests: Sequence[int]) -> bytes:
-    """A BPF program that notifies of an ioctl with one of ``requests``, and allows everything else."""
-    count = len(requests)
+def build_filter(requests: Sequence[int], traced: Sequence[int] = ()) -> bytes:
+    """A BPF program that notifies of an ioctl with one of ``requests``, and allows everything else.
+
+    :param traced: requests at which the process stops for its tracer instead.
+    """
+    count = len(requests) + len(traced)
     program = [
         (_LOAD_WORD, 0, 0, _OFFSET_ARCH),
         (_JUMP_EQUAL, 0, count + 3, _AUDIT_ARCH_X86_64),
@@ -79,9 +87,11 @@ def build_filter(requests: Sequence[int]) -> bytes:
         (_JUMP_EQUAL, 0, count + 1, _SYS_IOCTL),
         (_LOAD_WORD, 0, 0, _OFFSET_REQUEST),
     ]
-    for index, request in enumerate(requests):
-        program.append((_JUMP_EQUAL, count - index, 0, request))
-    program += [(_RETURN, 0, 0, _RET_ALLOW), (_RETURN, 0, 0, _RET_USER_NOTIF)]
+    # Jumps count from the next instruction; behind the comparisons stand ALLOW, USER_NOTIF and TRACE.
+    for index, request in enumerate((*requests, *traced)):
+        to_allow = count - index - 1
+        program.append((_JUMP_EQUAL, to_allow + (1 if index < len(requests) else 2), 0, request))
+    program += [(_RETURN, 0, 0, value) for value in (_RET_ALLOW, _RET_USER_NOTIF, _RET_TRACE)]
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
@@ -145,13 +155,24 @@ class Listener:
         """Make the ioctl return ``value``, or fail with the errno ``error``; False if its caller waits no more."""
         return self._send(_RESPONSE.pack(notification.id, value, -error, 0))
 
+    def answer_with_fd(self, notification: Notification, fd: int) -> bool:
+        """Make the ioctl return a copy of ``fd``, opened in its caller; False if its caller waits no more.
+
+        :raise OSError: when the kernel can't (before Linux 5.14).
+        """
+        request = _ADDFD.pack(notification.id, _ADDFD_SEND, fd, 0, os.O_CLOEXEC)
+        return self._tell(_NOTIF_ADDFD, request)
+
     def let_pass(self, notification: Notification) -> bool:
         """Let the kernel do the ioctl; False if its caller waits no more."""
         return self._send(_RESPONSE.pack(notification.id, 0, 0, _CONTINUE))
 
     def _send(self, response: bytes) -> bool:
+        return self._tell(_NOTIF_SEND, response)
+
+    def _tell(self, request: int, argument: bytes) -> bool:
         try:
-            fcntl.ioctl(self.fd, _NOTIF_SEND, response)
+            fcntl.ioctl(self.fd, request, argument)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise

@@ -96,9 +96,7 @@ def _ptrace(request: int, pid: int, address: int, data: int) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.restype = ctypes.c_long
     ctypes.set_errno(0)
-    result = libc.ptrace(
-        ctypes.c_long(request), ctypes.c_int(pid), ctypes.c_void_p(address), ctypes.c_void_p(data)
-    )
+    result = libc.ptrace(ctypes.c_long(request), ctypes.c_int(pid), ctypes.c_void_p(address), ctypes.c_void_p(data))
     if result == -1 and ctypes.get_errno():
         raise OSError(ctypes.get_errno(), f"ptrace: {os.strerror(ctypes.get_errno())}")
     return int(result)

@@ -6,6 +6,7 @@ import base64
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.session import TransportKeys, agree, wrap
-from tests.conftest import Command, tool
+from tests.conftest import PROFILES, ROOT, Command, qemu_binary_of, tool
 
 VALIDATOR = Path("/usr/bin/virt-qemu-sev-validate")
 
@@ -52,6 +53,39 @@ def amdsev_image() -> Path:
     found = tool("ovmf-amdsev/OVMF.amdsev.fd")
     if found is None:
         pytest.skip("OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
+    return found
+
+
+def a_kernel() -> Path:
+    """Something that QEMU takes for a Linux kernel, for the hashes; skips by name where there is none."""
+    built = ROOT / "build/demo/vmlinuz"
+    if not built.exists():
+        pytest.skip("the demo guest is not built: scripts/demo-guest builds it")
+    return built
+
+
+def rehearsed(
+    command: Command, kind: str, version: str, session: Session | None, *overrides: str, vcpus: int = 1
+) -> dict[str, Any]:
+    """The evidence of a paused, rehearsed launch."""
+    result = command(
+        "up",
+        PROFILES / f"{kind}.yaml",
+        "--rehearse",
+        "--paused",
+        "--format",
+        "json",
+        "--set",
+        f"qemu.binary={qemu_binary_of(version)}",
+        "--set",
+        f"firmware.image={amdsev_image()}",
+        "--set",
+        f"cpus={vcpus}",
+        *(session.overrides if session else ()),
+        *overrides,
+    )
+    assert "REHEARSAL: memory is NOT encrypted" in result.stderr
+    found: dict[str, Any] = result.json
     return found
 
 

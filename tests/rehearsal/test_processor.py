@@ -178,7 +178,9 @@ def test_any_sequence_of_random_ioctls_gets_an_answer_and_never_an_exception() -
 
 
 def test_the_filter_notifies_of_the_listed_ioctls_only() -> None:
-    program = [struct.unpack_from("<HBBI", build_filter(REQUESTS), 8 * n) for n in range(5 + len(REQUESTS) + 2)]
+    traced = 0xAE01
+    built = build_filter(REQUESTS, [traced])
+    program = [struct.unpack_from("<HBBI", built, offset) for offset in range(0, len(built), 8)]
 
     def run(number: int, architecture: int, request: int) -> int:
         data = struct.pack("<iIQQQ", number, architecture, 0, 3, request)
@@ -193,7 +195,8 @@ def test_the_filter_notifies_of_the_listed_ioctls_only() -> None:
             else:
                 return int(value)
 
-    allow, notify = 0x7FFF0000, 0x7FC00000
+    allow, notify, trace = 0x7FFF0000, 0x7FC00000, 0x7FF00000
+    assert run(16, 0xC000003E, traced) == trace
     for request in REQUESTS:
         assert run(16, 0xC000003E, request) == notify
         assert run(16, 0xC000003E, request | 7 << 32) == notify

@@ -11,8 +11,8 @@ import pytest
 
 from sevlaunch.sevapi.ovmf import SECRET_AREA, table_of
 from tests.conftest import Command
-from tests.rehearsal.owner import amdsev_image, make_session, needs_kvm, validate
-from tests.rehearsal.test_launch import claims, rehearsed
+from tests.rehearsal.owner import amdsev_image, make_session, needs_kvm, rehearsed, validate
+from tests.rehearsal.test_launch import claims
 
 GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
 TABLE = UUID("1e74f542-71dd-4d66-963e-ef4287ff173b")
