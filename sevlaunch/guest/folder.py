@@ -323,9 +323,10 @@ def _is_qemu(pid: int) -> bool:
     return b"-machine" in arguments and b"-chardev" in arguments
 
 
-def write_whole(file: Path, content: bytes) -> None:
+def write_whole(file: Path, content: bytes, *, replace: bool = True) -> None:
     """Write ``content`` with mode 0600 so that the file is there whole or not at all.
 
+    :param replace: if not, a file that is there already stays as it is.
     :raise HostError: when it can't be written.
     """
     temporary = ""
@@ -333,7 +334,12 @@ def write_whole(file: Path, content: bytes) -> None:
         fd, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new-")
         with os.fdopen(fd, "wb") as stream:
             stream.write(content)
-        Path(temporary).replace(file)
+        if replace:
+            Path(temporary).replace(file)
+        else:
+            with contextlib.suppress(FileExistsError):
+                file.hardlink_to(temporary)
+            Path(temporary).unlink()
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

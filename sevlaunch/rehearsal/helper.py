@@ -1,222 +1,95 @@
-"""The process beside a rehearsed QEMU: its parent, which answers for the secure processor until QEMU ends."""
+"""The process beside a rehearsed QEMU: its parent, which answers for the secure processor until QEMU ends.
+
+It starts QEMU first, and reads the rest of the program while QEMU starts.
+"""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import select
 import signal
 import socket
 import sys
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from sevlaunch.errors import SevlaunchError
-from sevlaunch.guest.folder import ATTESTATION, write_whole
-from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevInit2
-from sevlaunch.rehearsal.platform import user_platform
-from sevlaunch.rehearsal.processor import SecureProcessor
-from sevlaunch.rehearsal.seccomp import Listener, Notification, build_filter, install
-from sevlaunch.rehearsal.tracing import KVM_CREATE_VM, Tracer, ask_to_be_traced
-from sevlaunch.sevapi.report import REPORT_DATA_BYTES
+from sevlaunch.rehearsal.requests import KVM_CREATE_VM, SEV_REQUESTS, SNP_REQUESTS
+from sevlaunch.rehearsal.seccomp import build_filter, install
 
 EXIT_CANNOT_START = 127
-# A report can be passed on without what stands around it.
-REPORT_DATA = b"REHEARSAL: memory is NOT encrypted"
 
 
-class ProcessMemory:
-    """Another process' memory, through /proc/PID/mem; a parent may read and write its child's."""
-
-    def __init__(self, pid: int) -> None:
-        self._fd = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
-
-    def read(self, address: int, size: int) -> bytes:
-        """:raise OSError: when it is not all there."""
-        content = os.pread(self._fd, size, address)
-        if len(content) != size:
-            raise OSError("memory ends before")
-        return content
-
-    def write(self, address: int, content: bytes) -> None:
-        """:raise OSError: when it can't be written."""
-        if os.pwrite(self._fd, content, address) != len(content):
-            raise OSError("memory ends before")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the launcher asks for.
-
-    ``inherit``: file descriptors that QEMU keeps; ``report``: one that its PID is written to as text; ``kind``: the
-    guest's type; ``init2``: offer KVM_SEV_INIT2 to a SEV or SEV-ES guest.
-    """
-
-    argv: list[str]
-    inherit: list[int]
-    report: int
-    state_folder: str
-    kind: str
-    init2: bool
-
-
-def serve(request: Request, folder: Path) -> int:
+def main(request_file: str) -> int:
     """Start QEMU under the filter, answer until it ends; its exit code, 128 + N for signal N.
 
-    :param folder: the guest's runtime folder; the attestation of an SNP guest goes there.
+    :param request_file: JSON that the launcher wrote into the guest's runtime folder: ``argv``; ``inherit``, file
+        descriptors that QEMU keeps; ``report``, one that its PID is written to as text; ``state_folder``; ``kind``, the
+        guest's type; ``init2``, whether to offer KVM_SEV_INIT2.
     """
-    emulated = _emulated(request, folder)
+    with open(request_file, "rb") as file:  # noqa: PTH123 - pathlib takes as long to import as all the rest here
+        request = json.load(file)
     # QEMU is to keep what it was given, and nothing of this process.
-    for fd in (request.report, *request.inherit):
+    for fd in (request["report"], *request["inherit"]):
         os.set_inheritable(fd, False)
+    # A kernel with KVM_SEV_INIT2 has VM types, and QEMU then asks for one that is not here.
+    traced = request["init2"]
     wakeup = _wake_when_a_child_stops()
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        _become(request, theirs, emulated)
+        _become(request, theirs, traced)
     theirs.close()
-    for fd in request.inherit:
+    for fd in request["inherit"]:
         os.close(fd)
-    with os.fdopen(request.report, "w") as stream:
+    with os.fdopen(request["report"], "w") as stream:
         stream.write(str(pid))
-    tracer = Tracer(pid) if emulated.vm_types else None
-    status = _Conversation(pid, emulated, ours, tracer, wakeup).hold()
+    status = _answer(request, os.path.dirname(request_file), pid, ours, wakeup, traced)  # noqa: PTH120
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _emulated(request: Request, folder: Path) -> EmulatedSev:
-    platform = user_platform(Path(request.state_folder))
-    processor = SecureProcessor(platform)
-    if request.kind != "sev-snp":
-        return EmulatedSevInit2(processor) if request.init2 else EmulatedSev(processor)
-    # X.509 takes longer to import than the rest: only SNP needs it.
-    from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
-    from sevlaunch.rehearsal.snp_processor import SnpGuest
+def _answer(request: dict[str, Any], folder: str, pid: int, channel: socket.socket, wakeup: int, traced: bool) -> int:
+    from pathlib import Path
 
-    def attest(guest: SnpGuest) -> None:
-        report = guest.report(REPORT_DATA.ljust(REPORT_DATA_BYTES, b"\0"))
-        documents = [base64.b64encode(one).decode() for one in (report, *platform.endorsement)]
-        content = {"report": documents[0], "certificates": documents[1:]}
-        write_whole(folder / ATTESTATION, json.dumps(content).encode())
+    from sevlaunch.errors import SevlaunchError
+    from sevlaunch.rehearsal.conversation import Conversation, emulate
+    from sevlaunch.rehearsal.tracing import Tracer
 
-    return EmulatedSnp(processor, SnpGuest(platform), attest)
+    try:
+        state_folder = Path(request["state_folder"])
+        emulated = emulate(request["kind"], init2=request["init2"], state_folder=state_folder, folder=Path(folder))
+        return Conversation(pid, emulated, channel, Tracer(pid) if traced else None, wakeup).hold()
+    except SevlaunchError as error:
+        # The launcher shows it as the end of QEMU's output.
+        print(error, file=sys.stderr, flush=True)
+        os.kill(pid, signal.SIGKILL)
+        return EXIT_CANNOT_START << 8
 
 
 def _wake_when_a_child_stops() -> int:
-    """A file descriptor that is readable after a child stopped or ended."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
 
 
-def _become(request: Request, channel: socket.socket, emulated: EmulatedSev) -> None:
+def _become(request: dict[str, Any], channel: socket.socket, traced: bool) -> None:
     """In the child: install the filter, hand over the listener, become QEMU."""
+    argv = request["argv"]
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if emulated.vm_types:
+        if traced:
+            from sevlaunch.rehearsal.tracing import ask_to_be_traced
+
             ask_to_be_traced()
-        traced = (KVM_CREATE_VM,) if emulated.vm_types else ()
-        listener = install(build_filter(emulated.requests, traced))
+        requests = SNP_REQUESTS if request["kind"] == "sev-snp" else SEV_REQUESTS
+        listener = install(build_filter(requests, (KVM_CREATE_VM,) if traced else ()))
         socket.send_fds(channel, [b"x"], [listener])
         os.close(listener)
-        for fd in request.inherit:
+        for fd in request["inherit"]:
             os.set_inheritable(fd, True)
-        os.execv(request.argv[0], request.argv)
+        os.execv(argv[0], argv)
     except OSError as error:
-        os.write(2, f"sevlaunch rehearsal: can't start {request.argv[0]}: {error}\n".encode())
+        os.write(2, f"sevlaunch rehearsal: can't start {argv[0]}: {error}\n".encode())
     finally:
         os._exit(EXIT_CANNOT_START)
-
-
-class _Conversation:
-    """The answers to one QEMU, from its start to its end."""
-
-    def __init__(
-        self, pid: int, emulated: EmulatedSev, channel: socket.socket, tracer: Tracer | None, wakeup: int
-    ) -> None:
-        self._pid = pid
-        self._emulated = emulated
-        self._channel = channel
-        self._tracer = tracer
-        self._wakeup = wakeup
-        self._listener: Listener | None = None
-        self._memory: ProcessMemory | None = None
-        # Before Linux 5.19 a signal can interrupt a caller that we answer at this moment: the kernel then makes the
-        # same ioctl again, and what it did must not be done twice.
-        self._unheard: tuple[Notification, Answer] | None = None
-
-    def hold(self) -> int:
-        """Answer until QEMU ends; its wait status."""
-        poll = select.poll()
-        for fd in (os.pidfd_open(self._pid), self._channel.fileno(), self._wakeup):
-            poll.register(fd, select.POLLIN)
-        while True:
-            for fd, _ in poll.poll():
-                if fd == self._channel.fileno():
-                    poll.unregister(fd)
-                    self._receive_listener(poll)
-                elif self._listener and fd == self._listener.fd:
-                    self._answer(poll)
-            with suppress(BlockingIOError):
-                os.read(self._wakeup, 512)
-            status = self._child_status()
-            if status is not None:
-                return status
-
-    def _child_status(self) -> int | None:
-        if self._tracer and not self._tracer.done:
-            self._tracer.step()
-        if self._tracer and self._tracer.status is not None:
-            return self._tracer.status
-        if self._tracer and not self._tracer.done:
-            return None
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        return status if pid else None
-
-    def _receive_listener(self, poll: select.poll) -> None:
-        _, received, _, _ = socket.recv_fds(self._channel, 1, 1)
-        if received:
-            self._listener = Listener(received[0])
-            poll.register(self._listener.fd, select.POLLIN)
-
-    def _answer(self, poll: select.poll) -> None:
-        listener = self._listener
-        assert listener is not None
-        notification = listener.receive()
-        if notification is None:
-            return
-        # Opened at the first ioctl: before exec, it would be the memory of this program.
-        self._memory = self._memory or ProcessMemory(self._pid)
-        if self._unheard and self._unheard[0].repeats(notification):
-            answer = self._unheard[1]
-        else:
-            fd, request, argument = notification.args[:3]
-            answer = self._emulated.ioctl(self._memory, fd & 0xFFFFFFFF, request & 0xFFFFFFFF, argument)
-        heard = _send(listener, notification, answer)
-        self._unheard = None if heard else (notification, answer)
-        if heard and answer.new_fd is not None:
-            os.close(answer.new_fd)
-
-
-def _send(listener: Listener, notification: Notification, answer: Answer) -> bool:
-    if answer.let_pass:
-        return listener.let_pass(notification)
-    if answer.new_fd is not None:
-        return listener.answer_with_fd(notification, answer.new_fd)
-    return listener.answer(notification, -1 if answer.error else answer.value, answer.error)
-
-
-def main(request_file: str) -> int:
-    """Serve what the launcher wrote into ``request_file``, which lies in the guest's runtime folder."""
-    file = Path(request_file)
-    try:
-        return serve(Request(**json.loads(file.read_bytes())), file.parent)
-    except SevlaunchError as error:
-        # The launcher shows it as the end of QEMU's output.
-        print(error, file=sys.stderr)
-        return EXIT_CANNOT_START

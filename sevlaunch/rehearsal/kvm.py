@@ -14,31 +14,19 @@ from typing import Protocol
 
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID
 from sevlaunch.rehearsal.processor import REPORT_BYTES, SecureProcessor
+from sevlaunch.rehearsal.requests import (
+    KVM_CHECK_EXTENSION,
+    KVM_GET_DEVICE_ATTR,
+    KVM_HAS_DEVICE_ATTR,
+    KVM_MEMORY_ENCRYPT_OP,
+    KVM_SET_CPUID2,
+    SEV_ISSUE_CMD,
+)
 from sevlaunch.sevapi.certificate import SIZE as CERTIFICATE_BYTES
 from sevlaunch.sevapi.ovmf import es_reset_eip
 from sevlaunch.sevapi.secret import HEADER_BYTES
 from sevlaunch.sevapi.status import FirmwareError, Status
 from sevlaunch.sevapi.vmsa import vmsa_pages
-
-SEV_ISSUE_CMD = 0xC0105300
-KVM_MEMORY_ENCRYPT_OP = 0xC008AEBA
-KVM_MEMORY_ENCRYPT_REG_REGION = 0x8010AEBB
-KVM_MEMORY_ENCRYPT_UNREG_REGION = 0x8010AEBC
-KVM_SET_CPUID2 = 0x4008AE90
-KVM_CHECK_EXTENSION = 0xAE03
-KVM_GET_DEVICE_ATTR = 0x4018AEE2
-KVM_HAS_DEVICE_ATTR = 0x4018AEE3
-
-REQUESTS = (
-    SEV_ISSUE_CMD,
-    KVM_MEMORY_ENCRYPT_OP,
-    KVM_MEMORY_ENCRYPT_REG_REGION,
-    KVM_MEMORY_ENCRYPT_UNREG_REGION,
-    KVM_SET_CPUID2,
-    KVM_CHECK_EXTENSION,
-    KVM_GET_DEVICE_ATTR,
-    KVM_HAS_DEVICE_ATTR,
-)
 
 # linux/psp-sev.h, struct sev_issue_cmd (packed): cmd, data, error.
 _ISSUE = struct.Struct("<IQI")
@@ -122,11 +110,9 @@ PASS = Answer(let_pass=True)
 class EmulatedSev:
     """One QEMU's view of SEV and SEV-ES on a kernel that has KVM_SEV_INIT and KVM_SEV_ES_INIT.
 
-    ``vm_types``: QEMU asks for a VM type that KVM does not have; ``extensions``: what KVM_CHECK_EXTENSION answers.
+    ``extensions``: what KVM_CHECK_EXTENSION answers.
     """
 
-    requests: tuple[int, ...] = REQUESTS
-    vm_types = False
     # KVM_CAP_VM_TYPES: the default one only, also where this KVM has SEV and would make an encrypted VM.
     extensions: Mapping[int, int] = MappingProxyType({_VM_TYPES: 1})
 
@@ -141,7 +127,7 @@ class EmulatedSev:
         self._cpu_signature = 0
 
     def ioctl(self, memory: Memory, fd: int, request: int, argument: int) -> Answer:
-        """The answer to one of ``requests``."""
+        """The answer to one of :mod:`sevlaunch.rehearsal.requests`."""
         try:
             return self._answer(memory, fd, request, argument)
         except (OSError, OverflowError):
@@ -320,7 +306,6 @@ class EmulatedSev:
 class EmulatedSevInit2(EmulatedSev):
     """The same on a kernel that has KVM_SEV_INIT2 (Linux 6.10) and the VM types that go with it."""
 
-    vm_types = True
     # The default one, KVM_X86_SEV_VM and KVM_X86_SEV_ES_VM.
     extensions = MappingProxyType({_VM_TYPES: 1 << 0 | 1 << 2 | 1 << 3})
 

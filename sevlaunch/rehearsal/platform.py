@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sevlaunch.errors import HostError
@@ -38,33 +38,62 @@ TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 _RSA_BITS = 2048
 _ARK_ID, _ASK_ID = (f"REHEARSAL {name}".encode().ljust(KEY_ID_BYTES, b"\0") for name in ("ARK", "ASK"))
 
-# The fields of Platform that are RSA keys.
-_AUTHORITIES = ("ark", "ask")
-
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
+# AMD's own, RSA; the others are on P-384.
+_AUTHORITIES = ("ark", "ask")
+_OTHERS = ("cek", "oca", "pek", "pdh", "vcek")
 
-@dataclass(frozen=True, repr=False)
+
 class Platform:
     """Private keys: AMD's part of the chain, ARK -> ASK -> CEK and VCEK, and the platform's own, OCA, PEK and PDH.
 
-    AMD's own are RSA, the others on P-384.
+    :param saved: the keys by name, in PEM; each is read when it is needed: a launch without a session needs none.
     """
 
-    ark: rsa.RSAPrivateKey
-    ask: rsa.RSAPrivateKey
-    cek: ec.EllipticCurvePrivateKey
-    oca: ec.EllipticCurvePrivateKey
-    pek: ec.EllipticCurvePrivateKey
-    pdh: ec.EllipticCurvePrivateKey
-    vcek: ec.EllipticCurvePrivateKey
+    def __init__(self, saved: Mapping[str, str]) -> None:
+        self._saved = saved
 
     @classmethod
     def generate(cls) -> Platform:
         """A platform with new keys."""
-        ark, ask = (rsa.generate_private_key(65537, _RSA_BITS) for _ in _AUTHORITIES)
-        others = (ec.generate_private_key(ec.SECP384R1()) for _ in fields(cls)[len(_AUTHORITIES) :])
-        return cls(ark, ask, *others)
+        authorities = {name: _to_pem(rsa.generate_private_key(65537, _RSA_BITS)) for name in _AUTHORITIES}
+        return cls(authorities | {name: _to_pem(ec.generate_private_key(ec.SECP384R1())) for name in _OTHERS})
+
+    @cached_property
+    def ark(self) -> rsa.RSAPrivateKey:
+        """AMD's root key."""
+        return self._authority("ark")
+
+    @cached_property
+    def ask(self) -> rsa.RSAPrivateKey:
+        """AMD's signing key."""
+        return self._authority("ask")
+
+    @cached_property
+    def cek(self) -> ec.EllipticCurvePrivateKey:
+        """The chip's endorsement key."""
+        return self._other("cek")
+
+    @cached_property
+    def oca(self) -> ec.EllipticCurvePrivateKey:
+        """The platform owner's key."""
+        return self._other("oca")
+
+    @cached_property
+    def pek(self) -> ec.EllipticCurvePrivateKey:
+        """The platform's endorsement key."""
+        return self._other("pek")
+
+    @cached_property
+    def pdh(self) -> ec.EllipticCurvePrivateKey:
+        """The platform's Diffie-Hellman key."""
+        return self._other("pdh")
+
+    @cached_property
+    def vcek(self) -> ec.EllipticCurvePrivateKey:
+        """The chip's versioned endorsement key, which signs SNP reports."""
+        return self._other("vcek")
 
     @property
     def chip_id(self) -> bytes:
@@ -107,8 +136,8 @@ class Platform:
 
     def to_json(self) -> bytes:
         """The private keys, for :meth:`from_json`."""
-        keys = {field.name: _pem(getattr(self, field.name)) for field in fields(self)}
-        return json.dumps({"note": "keys of sevlaunch's emulated processor: they protect nothing", **keys}).encode()
+        note = "keys of sevlaunch's emulated processor: they protect nothing"
+        return json.dumps({"note": note, **self._saved}).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Platform:
@@ -117,15 +146,22 @@ class Platform:
         :raise ValueError: when it is none.
         """
         data = json.loads(content)
-        keys = {
-            field.name: serialization.load_pem_private_key(data[field.name].encode(), None) for field in fields(cls)
-        }
-        authorities = [key for name, key in keys.items() if name in _AUTHORITIES and isinstance(key, rsa.RSAPrivateKey)]
-        others = [key for key in keys.values() if isinstance(key, ec.EllipticCurvePrivateKey)]
-        if (len(authorities), len(others)) != (len(_AUTHORITIES), len(keys) - len(_AUTHORITIES)):
-            raise ValueError("a key is of the wrong kind")
-        ark, ask = authorities
-        return cls(ark, ask, *others)
+        names = (*_AUTHORITIES, *_OTHERS)
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in names):
+            raise ValueError("keys are missing")
+        return cls({name: data[name] for name in names})
+
+    def _authority(self, name: str) -> rsa.RSAPrivateKey:
+        key = _from_pem(self._saved[name])
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise _damaged(f"{name} is no RSA key")
+        return key
+
+    def _other(self, name: str) -> ec.EllipticCurvePrivateKey:
+        key = _from_pem(self._saved[name])
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise _damaged(f"{name} is no key on an elliptic curve")
+        return key
 
 
 def user_platform(state_folder: Path) -> Platform:
@@ -136,20 +172,35 @@ def user_platform(state_folder: Path) -> Platform:
     # No guest's name begins with a dot.
     file = state_folder / ".rehearsal" / "platform.json"
     try:
+        if not file.exists():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Of two that make one at the same time, both use the one that came first.
+            write_whole(file, Platform.generate().to_json(), replace=False)
         return Platform.from_json(file.read_bytes())
-    except FileNotFoundError:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        platform = Platform.generate()
-        write_whole(file, platform.to_json())
-        return platform
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise HostError(
-            f"the emulated processor's keys in {file} can't be read: {error}",
-            hint="remove the file: new keys are made, and sessions for the old ones are void",
-        ) from error
+    except (ValueError, OSError) as error:
+        raise _damaged(f"{file}: {error}") from error
 
 
-def _pem(key: PrivateKey) -> str:
+def _damaged(what: str) -> HostError:
+    return HostError(
+        f"the emulated processor's keys can't be read: {what}",
+        hint="remove .rehearsal/platform.json in the folder of the guests' state: new keys are made, and sessions for "
+        "the old ones are void",
+    )
+
+
+def _from_pem(text: str) -> object:
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        return serialization.load_pem_private_key(text.encode(), None)
+    except (ValueError, TypeError) as error:
+        raise _damaged(str(error)) from error
+
+
+def _to_pem(key: PrivateKey) -> str:
+    from cryptography.hazmat.primitives import serialization
+
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()

@@ -10,12 +10,9 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from sevlaunch.errors import HostError
+from typing import NamedTuple
 
 _SYS_SECCOMP = 317
 _SYS_IOCTL = 16
@@ -61,8 +58,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-@dataclass(frozen=True)
-class Notification:
+class Notification(NamedTuple):
     """An ioctl that waits for an answer: ``args`` are fd, request, argument."""
 
     id: int
@@ -122,8 +118,12 @@ def check_available() -> None:
 
     :raise HostError: with the one reason why not.
     """
-    if platform.machine() != "x86_64":
-        raise HostError(f"a rehearsal needs x86-64, found {platform.machine()}", hint="rehearse on an x86-64 machine")
+    # The helper imports this module, and is to start fast.
+    from sevlaunch.errors import HostError
+
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise HostError(f"a rehearsal needs x86-64, found {machine}", hint="rehearse on an x86-64 machine")
     libc = ctypes.CDLL(None, use_errno=True)
     sizes = ctypes.create_string_buffer(6)
     if libc.syscall(_SYS_SECCOMP, _GET_NOTIF_SIZES, 0, sizes):

@@ -18,21 +18,21 @@ from sevlaunch.rehearsal.kvm import (
     OK,
     PASS,
     PIECE,
-    REQUESTS,
     Answer,
     EmulatedSev,
     Memory,
 )
 from sevlaunch.rehearsal.processor import SecureProcessor
+from sevlaunch.rehearsal.requests import (
+    KVM_CREATE_GUEST_MEMFD,
+    KVM_ENABLE_CAP,
+    KVM_SET_MEMORY_ATTRIBUTES,
+    KVM_SET_USER_MEMORY_REGION2,
+)
 from sevlaunch.rehearsal.snp_processor import HOST_DATA_BYTES, CpuidRefused, SnpGuest, SnpState
 from sevlaunch.sevapi.id_block import AUTHENTICATION_BYTES, BLOCK_BYTES
 from sevlaunch.sevapi.snp import PAGE, VMSA_GPA, PageType
 from sevlaunch.sevapi.status import FirmwareError, Status
-
-KVM_ENABLE_CAP = 0x4068AEA3
-KVM_CREATE_GUEST_MEMFD = 0xC040AED4
-KVM_SET_USER_MEMORY_REGION2 = 0x40A0AE49
-KVM_SET_MEMORY_ATTRIBUTES = 0x4020AED2
 
 # KVM_CAP_EXIT_HYPERCALL with KVM_HC_MAP_GPA_RANGE, USER_MEMORY2, MEMORY_ATTRIBUTES with PRIVATE, GUEST_MEMFD, VM_TYPES
 # with all of SEV's.
@@ -75,14 +75,6 @@ class EmulatedSnp(EmulatedSev):
     :param launched: told when the launch is finished.
     """
 
-    requests = (
-        *REQUESTS,
-        KVM_ENABLE_CAP,
-        KVM_CREATE_GUEST_MEMFD,
-        KVM_SET_USER_MEMORY_REGION2,
-        KVM_SET_MEMORY_ATTRIBUTES,
-    )
-    vm_types = True
     extensions = _EXTENSIONS
 
     def __init__(self, processor: SecureProcessor, guest: SnpGuest, launched: Callable[[SnpGuest], None]) -> None:

@@ -12,8 +12,6 @@ import signal
 import struct
 from errno import EINTR
 
-KVM_CREATE_VM = 0xAE01
-
 # linux/ptrace.h
 _TRACEME = 0
 _PEEKUSER = 3

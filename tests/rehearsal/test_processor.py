@@ -9,17 +9,17 @@ import struct
 
 import pytest
 
-from sevlaunch.rehearsal.kvm import (
+from sevlaunch.rehearsal.kvm import Answer, EmulatedSev
+from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, Platform
+from sevlaunch.rehearsal.processor import GuestState, SecureProcessor
+from sevlaunch.rehearsal.requests import (
+    KVM_CREATE_VM,
     KVM_MEMORY_ENCRYPT_OP,
     KVM_MEMORY_ENCRYPT_REG_REGION,
     KVM_SET_CPUID2,
-    REQUESTS,
     SEV_ISSUE_CMD,
-    Answer,
-    EmulatedSev,
+    SEV_REQUESTS,
 )
-from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, Platform
-from sevlaunch.rehearsal.processor import GuestState, SecureProcessor
 from sevlaunch.rehearsal.seccomp import build_filter
 from sevlaunch.sevapi.certificate import Certificate
 from sevlaunch.sevapi.measurement import measure
@@ -165,7 +165,7 @@ def test_any_sequence_of_random_ioctls_gets_an_answer_and_never_an_exception() -
         emulated = EmulatedSev(SecureProcessor(PLATFORM))
         memory = FlatMemory(chance.randbytes(4096))
         for _ in range(chance.randrange(1, 8)):
-            request = chance.choice(REQUESTS)
+            request = chance.choice(SEV_REQUESTS)
             at = 0x10000 + chance.choice([0, 0x40, 0x80, 0x200])
             command = chance.choice([0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 20, 22, chance.randrange(1 << 32)])
             fields = [chance.choice([*interesting, chance.randrange(1 << 64)]) & 0xFFFFFFFF for _ in range(16)]
@@ -178,8 +178,7 @@ def test_any_sequence_of_random_ioctls_gets_an_answer_and_never_an_exception() -
 
 
 def test_the_filter_notifies_of_the_listed_ioctls_only() -> None:
-    traced = 0xAE01
-    built = build_filter(REQUESTS, [traced])
+    built = build_filter(SEV_REQUESTS, [KVM_CREATE_VM])
     program = [struct.unpack_from("<HBBI", built, offset) for offset in range(0, len(built), 8)]
 
     def run(number: int, architecture: int, request: int) -> int:
@@ -196,8 +195,8 @@ def test_the_filter_notifies_of_the_listed_ioctls_only() -> None:
                 return int(value)
 
     allow, notify, trace = 0x7FFF0000, 0x7FC00000, 0x7FF00000
-    assert run(16, 0xC000003E, traced) == trace
-    for request in REQUESTS:
+    assert run(16, 0xC000003E, KVM_CREATE_VM) == trace
+    for request in SEV_REQUESTS:
         assert run(16, 0xC000003E, request) == notify
         assert run(16, 0xC000003E, request | 7 << 32) == notify
         assert run(17, 0xC000003E, request) == allow

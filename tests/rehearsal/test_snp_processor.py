@@ -10,9 +10,14 @@ from functools import partial
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sevlaunch.rehearsal.kvm import KVM_MEMORY_ENCRYPT_OP
 from sevlaunch.rehearsal.processor import SecureProcessor
-from sevlaunch.rehearsal.snp_kvm import KVM_CREATE_GUEST_MEMFD, KVM_SET_USER_MEMORY_REGION2, EmulatedSnp
+from sevlaunch.rehearsal.requests import (
+    KVM_CREATE_GUEST_MEMFD,
+    KVM_MEMORY_ENCRYPT_OP,
+    KVM_SET_USER_MEMORY_REGION2,
+    SNP_REQUESTS,
+)
+from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
 from sevlaunch.rehearsal.snp_processor import CpuidRefused, SnpGuest, SnpState
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
 from sevlaunch.sevapi.report import Report
@@ -168,7 +173,7 @@ def test_any_sequence_of_random_ioctls_gets_an_answer_and_never_an_exception() -
     chance = random.Random(20261123)
     codes = {int(status) for status in Status}
     interesting = [0, 1, 0x1000, 0x10000, 0x10400, 1 << 20, 1 << 32, 1 << 63, (1 << 64) - 1]
-    requests = [request for request in EmulatedSnp.requests if request != KVM_CREATE_GUEST_MEMFD]
+    requests = [request for request in SNP_REQUESTS if request != KVM_CREATE_GUEST_MEMFD]
     for _ in range(SEQUENCES // 2):
         memory = FlatMemory(bytes(4096))
         emulated = in_launch(memory)
