@@ -73,7 +73,7 @@ def _make_plan(request: Request) -> Plan:
 
 
 def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
-    from sevlaunch.rehearsal.seccomp import check_available
+    from sevlaunch.rehearsal.available import check_available
 
     profile = loaded.profile
     if profile.security.type == "none":
@@ -83,8 +83,9 @@ def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
     lacking = missing_for_rehearsal(host)
     if lacking:
         raise HostError(f"this host can't rehearse {profile.name} ({profile.security.type})", problems=lacking)
-    check_available()
-    return resolve(loaded, host, rehearse=True)
+    plan = resolve(loaded, host, rehearse=True)
+    check_available(traced=bool(plan.security and plan.security.init2), snp=plan.guest_type == "sev-snp")
+    return plan
 
 
 async def _let_go(plan: Plan, request: Request) -> dict[str, Any]:

@@ -18,7 +18,6 @@ _SYS_SECCOMP = 317
 _SYS_IOCTL = 16
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _SET_MODE_FILTER = 1
-_GET_NOTIF_SIZES = 3
 _FLAG_NEW_LISTENER = 8
 # Linux 5.19: once we have received an ioctl, only a fatal signal interrupts its caller.
 _FLAG_WAIT_KILLABLE = 32
@@ -111,26 +110,6 @@ def install(program: bytes) -> int:
     if listener < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return int(listener)
-
-
-def check_available() -> None:
-    """Make sure that ioctls can be intercepted here.
-
-    :raise HostError: with the one reason why not.
-    """
-    # The helper imports this module, and is to start fast.
-    from sevlaunch.errors import HostError
-
-    machine = os.uname().machine
-    if machine != "x86_64":
-        raise HostError(f"a rehearsal needs x86-64, found {machine}", hint="rehearse on an x86-64 machine")
-    libc = ctypes.CDLL(None, use_errno=True)
-    sizes = ctypes.create_string_buffer(6)
-    if libc.syscall(_SYS_SECCOMP, _GET_NOTIF_SIZES, 0, sizes):
-        raise HostError(
-            f"a rehearsal needs seccomp user notification: {os.strerror(ctypes.get_errno())}",
-            hint="use Linux 5.5 or newer; in a container, allow the system call seccomp",
-        )
 
 
 class Listener:
