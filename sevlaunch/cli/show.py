@@ -49,7 +49,7 @@ def show_guest(document: dict[str, Any], output: Format) -> None:
     print(f"  firmware api {sev['api_major']}.{sev['api_minor']}, build {sev['build_id']}")
     if document["measurement"]:
         print(f"  measurement  {document['measurement']}")
-    elif document["report"]:
+    elif document.get("report"):
         print("  measurement  in the attestation report: see the evidence")
     elif sev["type"] == "sev-snp":
         print("  measurement  in the attestation report that the guest fetches")

@@ -6,19 +6,22 @@ import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sevlaunch.cli.interrupt import no_way_back, run
 from sevlaunch.cli.output import Format, note, progress
 from sevlaunch.cli.show import show_guest
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.folder import write_whole
-from sevlaunch.guest.launch import Launched, launch
+from sevlaunch.guest.launch import launch
 from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
 from sevlaunch.host.requirements import missing, missing_for_rehearsal
 from sevlaunch.plan import Plan, resolve
 from sevlaunch.profile.loader import LoadedProfile, load
+
+if TYPE_CHECKING:
+    from sevlaunch.guest.live import LaunchedGuest
 
 _WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
 
@@ -90,29 +93,29 @@ def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
 
 async def _let_go(plan: Plan, request: Request) -> dict[str, Any]:
     with progress(f"starting {plan.name}"):
-        async with launch(plan, paused=request.paused, limit=request.limit) as launched:
-            document = _report(launched, request)
+        async with launch(plan, paused=request.paused, limit=request.limit) as guest:
+            document = _report(guest, request)
             with no_way_back():
                 # A signal that came before this moment still cancels here.
                 await asyncio.sleep(0)
-                launched.detach()
+                guest.detach()
     return document
 
 
 async def _stay(plan: Plan, request: Request) -> None:
     while True:
-        async with launch(plan, paused=request.paused, limit=request.limit) as launched:
-            show_guest(_report(launched, request), request.output)
-            launched.announce()
-            reason = await launched.until_end()
+        async with launch(plan, paused=request.paused, limit=request.limit) as guest:
+            show_guest(_report(guest, request), request.output)
+            guest.announce()
+            reason = await guest.until_end()
         if reason != "guest-reset" or plan.reboot.value != "relaunch":
             note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
             return
         note(f"sevlaunch: {plan.name} rebooted: starting it anew")
 
 
-def _report(launched: Launched, request: Request) -> dict[str, Any]:
-    document = launched.evidence.to_dict()
+def _report(guest: LaunchedGuest, request: Request) -> dict[str, Any]:
+    document = guest.launch_evidence.to_dict()
     if request.evidence_file:
         write_whole(request.evidence_file.absolute(), (json.dumps(document, indent=1) + "\n").encode())
     return document

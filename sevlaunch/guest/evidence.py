@@ -71,8 +71,11 @@ class Evidence:
     certificates: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document as plain data."""
-        return asdict(self)
+        """The document as plain data; ``report`` and ``certificates`` are in it where there are some."""
+        document = asdict(self)
+        if self.report is None:
+            del document["report"], document["certificates"]
+        return document
 
 
 # QMP's RunState -> the state that sevlaunch shows, where they differ.

@@ -13,14 +13,12 @@ from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find, hold_launcher
+from sevlaunch.guest.live import POWERDOWN_LIMIT, press_power_button
 from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
 from sevlaunch.guest.qmp import session
 
-# How long the guest's OS may take to power down, and QEMU to quit.
-POWERDOWN_LIMIT = 60.0
 QUIT_LIMIT = 10.0
 STATUS_LIMIT = 5.0
-BUTTON_INTERVAL = 5.0
 
 
 async def status(folder: GuestFolder) -> dict[str, Any]:
@@ -60,8 +58,6 @@ def _without_evidence(name: str, record: Record | None) -> dict[str, Any]:
         "vcpus": record.vcpus if record else None,
         "sev": asdict(SevInfo.from_qmp(record.guest_type if record else "none", None)),
         "measurement": None,
-        "report": None,
-        "certificates": [],
     }
 
 
@@ -149,15 +145,10 @@ async def _power_down(folder: GuestFolder, process: Process, limit: float) -> bo
             # A guest that executes nothing can't hear the power button.
             if not status["running"]:
                 return False
-            while (left := end - time.monotonic()) > 0:
-                # A system that is still booting does not hear the button either: it is pressed again.
-                await qmp.execute("system_powerdown")
-                if await process.ends_within(min(left, BUTTON_INTERVAL)):
-                    return True
+            return await press_power_button(qmp, process, limit=end - time.monotonic())
     except SevlaunchError:
         # QEMU hangs up when it ends.
         return await process.ends_within(max(0.0, min(end - time.monotonic(), STATUS_LIMIT)))
-    return process.ended
 
 
 async def _quit(folder: GuestFolder, process: Process) -> bool:

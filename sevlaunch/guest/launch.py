@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
-import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
-from sevlaunch.errors import GuestTimeout, HostError, Problem, QemuError, QmpError
+from sevlaunch.errors import GuestTimeout, Problem
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher
+from sevlaunch.guest.folder import GuestFolder, claim_lock, hold_launcher
 from sevlaunch.guest.preflight import check_files
-from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn, tail
-from sevlaunch.plan import Plan, argv, monitor_on
-from sevlaunch.plan.formats import choices
-from sevlaunch.plan.option import rule
+from sevlaunch.guest.process import Process, spawn, tail
+from sevlaunch.guest.starting import Embedding, Spawner, Start
+from sevlaunch.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.guest.evidence import Evidence
-    from sevlaunch.guest.qmp import Qmp
-
-T = TypeVar("T")
+    from sevlaunch.guest.live import LaunchedGuest
 
 # Time for QEMU to be ready: a start, and filling a GiB of memory takes well under a second.
 START_LIMIT = 60.0
 SECONDS_PER_GIB = 1.0
-COMPANION_LIMIT = 10.0
 
 
 @asynccontextmanager
-async def launch(plan: Plan, *, paused: bool = False, limit: float | None = None) -> AsyncIterator[Launched]:
-    """Start a guest; leaving the block ends it, unless :meth:`Launched.detach` was called.
+async def launch(
+    plan: Plan,
+    *,
+    paused: bool = False,
+    limit: float | None = None,
+    spawner: Spawner = spawn,
+    extra_args: Sequence[str] = (),
+    inherit: Sequence[int] = (),
+) -> AsyncIterator[LaunchedGuest]:
+    """Start a guest; leaving the block ends it, unless it was detached.
 
     :param paused: leave it before its first instruction.
     :param limit: seconds for the start as a whole; default: a minute, and more with much memory.
+    :param spawner: what starts QEMU, and the processes beside it.
+    :param extra_args: further arguments for QEMU, as they are.
+    :param inherit: further file descriptors for QEMU, under the same numbers.
     :raise HostError: when a file is missing, or the runtime folder can't be written.
     :raise NameTaken: when a guest of that name runs, or is being started.
     :raise QemuError: when QEMU fails; the error has the end of its output.
@@ -57,14 +57,15 @@ async def launch(plan: Plan, *, paused: bool = False, limit: float | None = None
         cleanup.callback(os.close, lock)
         # From here on the folder is ours, and goes unless the guest stays.
         folder.clear()
-        launched = Launched(plan, folder, launcher, lock)
-        cleanup.callback(launched.end)
+        start = Start(plan, folder, launcher, lock, Embedding(spawner, tuple(extra_args), tuple(inherit)))
+        cleanup.callback(start.end)
         async with AsyncExitStack() as connection:
             try:
                 async with asyncio.timeout(seconds):
-                    await launched.start(connection)
+                    await start.begin(connection)
+                    connection.callback(start.guest.console.close)
                     if not paused:
-                        await launched.run()
+                        await start.run()
             except TimeoutError as error:
                 lines = tail(folder.file(folders.QEMU_LOG))
                 raise GuestTimeout(
@@ -72,256 +73,7 @@ async def launch(plan: Plan, *, paused: bool = False, limit: float | None = None
                     problems=[Problem(f"qemu: {line}") for line in lines],
                     hint=hint_for(lines) or "give it longer with --timeout",
                 ) from error
-            yield launched
-
-
-class Launched:
-    """A guest that this process has just started. Made by :func:`launch`."""
-
-    def __init__(self, plan: Plan, folder: GuestFolder, launcher: ExitStack, lock: int) -> None:
-        self.plan = plan
-        self.folder = folder
-        self._launcher = launcher
-        self._lock = lock
-        self._detached = False
-        self._companions: list[Process] = []
-        self._process: Process | None = None
-        self._qmp: Qmp | None = None
-        self._record: Record | None = None
-        self._evidence: Evidence | None = None
-
-    @property
-    def process(self) -> Process:
-        """QEMU's process."""
-        return _started(self._process)
-
-    @property
-    def qmp(self) -> Qmp:
-        """The launcher's own QMP session, which no other command shares."""
-        return _started(self._qmp)
-
-    @property
-    def evidence(self) -> Evidence:
-        """What the launch showed."""
-        return _started(self._evidence)
-
-    async def start(self, connection: AsyncExitStack) -> None:
-        """Start QEMU, paused, and read what the launch shows. ``connection`` gets what is to be closed in the end."""
-        self._prepare_files()
-        for companion in self.plan.companions:
-            program = find_program(companion.argv[0], companion.fallbacks, companion.remedy)
-            log = self.folder.file(f"{companion.name}.log")
-            process = spawn([program, *companion.argv[1:]], log=log)
-            self._companions.append(process)
-            await _socket_appears(companion.socket, process, log)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            connection.callback(ours.close)
-            # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the
-            # other commands' monitor stays free.
-            monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
-            channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}", *monitor.argv]
-            command, inherit = [*argv(self.plan), *channel], [self._lock, theirs.fileno()]
-            if self.plan.rehearsal:
-                await self._rehearse(command, inherit)
-            else:
-                self._process = self._spawn(command, inherit)
-        self._record = self._make_record()
-        self.folder.write_record(self._record)
-        # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
-        from sevlaunch.guest.evidence import check_encryption, gather, sha256_of
-        from sevlaunch.guest.qmp import session
-
-        firmware_sha256 = sha256_of(self.plan.firmware.code.value)
-        self._qmp = await self._while_alive(connection.enter_async_context(session(ours, limit=float("inf"))))
-        self._evidence = await self._while_alive(gather(self.qmp, self._record, firmware_sha256=firmware_sha256))
-        check_encryption(self._evidence, self.plan.security.policy.value if self.plan.security else None)
-        self._write_evidence()
-
-    def _spawn(self, command: list[str], inherit: list[int]) -> Process:
-        log = self.folder.file(folders.QEMU_LOG)
-        return spawn(command, log=log, inherit=inherit, lock_bytes=self.plan.memory.lock_bytes)
-
-    async def _rehearse(self, command: list[str], inherit: list[int]) -> None:
-        """Start QEMU as the child of a helper, which answers for the secure processor."""
-        self.folder.write("sev-device", b"")
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb", buffering=0) as pipe:
-            request = {
-                "argv": command,
-                "inherit": inherit,
-                "report": writer,
-                "state_folder": str(self.plan.state_folder.parent),
-                "kind": self.plan.guest_type,
-                "init2": bool(self.plan.security and self.plan.security.init2),
-            }
-            self.folder.write("rehearsal.json", json.dumps(request).encode())
-            helper = [sys.executable, "-m", "sevlaunch.rehearsal", str(self.folder.file("rehearsal.json"))]
-            try:
-                self._companions.append(self._spawn(helper, [*inherit, writer]))
-            finally:
-                os.close(writer)
-            # The helper writes QEMU's PID, or ends without a word.
-            await _readable(pipe.fileno())
-            pid = pipe.read(32).decode()
-        self._process = Process.attach(int(pid)) if pid else None
-        if self._process is None:
-            lines = tail(self.folder.file(folders.QEMU_LOG))
-            raise QemuError("the rehearsal's helper could not start QEMU", stderr=lines, hint=hint_for(lines))
-
-    async def run(self) -> None:
-        """Let the guest run its first instruction."""
-        from sevlaunch.guest.evidence import sev_info, shown_state
-
-        await self._while_alive(self.qmp.execute("cont"))
-        status = await self._while_alive(self.qmp.execute("query-status"))
-        sev = await self._while_alive(sev_info(self.qmp, self.plan.guest_type))
-        attestation = self.folder.attestation() or {}
-        self._evidence = replace(self.evidence, state=shown_state(status), sev=sev, **attestation)
-        self._write_evidence()
-
-    def announce(self) -> None:
-        """The launch is over: from here on, other commands may take the guest down."""
-        self.folder.write_record(replace(_started(self._record), launched=True))
-        self._launcher.close()
-
-    def detach(self) -> None:
-        """Let the guest live on after the block. The last thing to do: from here on nothing takes it back."""
-        self.announce()
-        self._detached = True
-
-    async def until_end(self) -> str:
-        """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""
-        reason = ""
-
-        async def watch() -> None:
-            nonlocal reason
-            async for event in self.qmp.events():
-                if event["event"] == "SHUTDOWN":
-                    reason = event["data"].get("reason", "")
-
-        watcher = asyncio.create_task(watch())
-        try:
-            await self.process.wait()
-            # What QEMU sent last may still be on its way to the watcher.
-            await asyncio.wait([watcher], timeout=0.1)
-        finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
-        return reason
-
-    def end(self) -> None:
-        """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
-        processes = [*([self._process] if self._process else []), *self._companions]
-        for process in processes:
-            if not self._detached:
-                process.kill()
-            process.close()
-        # Another command may have removed the folder, and one more begun to use the name.
-        if not self._detached and self.folder.is_locked_by(self._lock):
-            self.folder.remove()
-
-    async def _while_alive(self, action: Awaitable[T]) -> T:
-        """The result of ``action``; if QEMU dies before, an error with what it said, at once."""
-        task = asyncio.ensure_future(action)
-        death = asyncio.create_task(self.process.wait())
-        try:
-            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise self._death()
-            error = task.exception()
-            if isinstance(error, QmpError):
-                if not error.error_class and await self.process.ends_within(DEATH_LIMIT):
-                    raise self._death() from error
-                error.stderr = tuple(tail(self.folder.file(folders.QEMU_LOG)))
-                error.hint = error.hint or hint_for(error.stderr)
-            return task.result()
-        finally:
-            for pending in (task, death):
-                pending.cancel()
-            await asyncio.gather(task, death, return_exceptions=True)
-
-    def _death(self) -> QemuError:
-        code = self.process.exit_code
-        how = (
-            "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        )
-        lines = tail(self.folder.file(folders.QEMU_LOG))
-        return QemuError(
-            f"QEMU {how} while {self.plan.name} was being started",
-            stderr=lines,
-            hint=hint_for(lines)
-            or ("" if lines else "it printed nothing: was it killed by the kernel (out of memory)?"),
-        )
-
-    def _prepare_files(self) -> None:
-        plan = json.dumps({"argv": argv(self.plan), "choices": choices(self.plan)}, indent=1, ensure_ascii=False)
-        self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
-        if self.plan.security:
-            for file in self.plan.security.files:
-                folders.write_whole(Path(file.path), file.text.encode())
-        variables = self.plan.firmware.vars
-        if variables and self.plan.firmware.vars_template and not Path(variables.value).exists():
-            _copy_nvram(Path(self.plan.firmware.vars_template), Path(variables.value))
-
-    def _make_record(self) -> Record:
-        plan = self.plan
-        return Record(
-            name=plan.name,
-            pid=self.process.pid,
-            start_time=self.process.start_time,
-            launched=False,
-            profile=plan.profile_file,
-            command=argv(plan),
-            guest_type=plan.guest_type,
-            vcpus=plan.machine.vcpus.value,
-            binary=plan.binary.value,
-            qemu_version=plan.qemu_version,
-            firmware=plan.firmware.code.value,
-            reboot=plan.reboot.value,
-            rehearsal=plan.rehearsal,
-            companions=[(process.pid, process.start_time) for process in self._companions],
-        )
-
-    def _write_evidence(self) -> None:
-        text = json.dumps(self.evidence.to_dict(), indent=1, ensure_ascii=False)
-        self.folder.write(folders.EVIDENCE, text.encode("utf-8", "surrogateescape"))
-
-
-async def _readable(fd: int) -> None:
-    """Wait until there is something to read, or the end."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)
-
-
-def _started(value: T | None) -> T:
-    if value is None:
-        raise QemuError("the guest has not been started")
-    return value
-
-
-def _copy_nvram(template: Path, target: Path) -> None:
-    """The guest's own copy of the variable store, there whole or not at all."""
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
-        try:
-            shutil.copyfile(template, temporary)
-            temporary.chmod(0o600)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise HostError(
-            f"can't copy the NVRAM {template} to {target}: {error.strerror}",
-            hint="name another place in firmware.nvram, or set XDG_STATE_HOME",
-        ) from error
+            yield start.guest
 
 
 def _clear_abandoned(folder: GuestFolder) -> None:
@@ -344,19 +96,3 @@ def _clear_abandoned(folder: GuestFolder) -> None:
         if beside:
             beside.kill()
             beside.close()
-
-
-async def _socket_appears(socket_path: str, process: Process, log: Path) -> None:
-    """Wait until a companion listens.
-
-    :raise QemuError: when it ends before that, or does not listen in time.
-    """
-    from sevlaunch.guest.follow import FolderWatch
-
-    with FolderWatch(log.parent) as watch:
-        async with asyncio.timeout(COMPANION_LIMIT):
-            while not os.path.exists(socket_path):  # noqa: ASYNC240, PTH110 - a lookup on tmpfs
-                if process.ended:
-                    lines = tail(log)
-                    raise QemuError(f"{log.stem} ended before it was ready", stderr=lines, hint=hint_for(lines))
-                await watch.changed(process)

@@ -66,7 +66,8 @@ def report_of(evidence: dict[str, Any]) -> Report:
 def test_the_digest_is_that_of_sev_snp_measure(version: str, vcpus: int, sevlaunch: Command) -> None:
     evidence = rehearsed(sevlaunch, "sev-snp", version, None, vcpus=vcpus)
     assert (evidence["sev"]["state"], evidence["sev"]["policy"]) == ("launch-update", POLICY)
-    assert (evidence["measurement"], evidence["report"]) == (None, None)
+    assert evidence["measurement"] is None
+    assert "report" not in evidence
     evidence = finished(sevlaunch)
     assert evidence["rehearsal"] is True
     report = report_of(evidence)

@@ -1,0 +1,139 @@
+"""A guest's serial console for programs: read what it prints, wait for text, send keys."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from sevlaunch.errors import GuestTimeout, SevlaunchError
+from sevlaunch.guest import folder as folders
+from sevlaunch.guest.console import connect
+from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.follow import FolderWatch
+from sevlaunch.guest.process import Process
+
+EXPECT_LIMIT = 60.0
+# A console that floods: text is looked for in this much of what came last.
+WINDOW = 1 << 20
+PIECE = 1 << 16
+# How much of the console an error shows.
+SHOWN = 2000
+
+
+class Console:
+    """The console of one guest.
+
+    Reading goes through the console's log, so nothing is lost that was printed before; what was read or matched is
+    not read again.
+    """
+
+    def __init__(self, folder: GuestFolder, process: Process) -> None:
+        self._folder = folder
+        self._process = process
+        self._position = 0
+        self._connection: socket.socket | None = None
+
+    @property
+    def log(self) -> Path:
+        """The file with everything that the guest has printed."""
+        return self._folder.file(folders.CONSOLE_LOG)
+
+    async def read(self) -> bytes:
+        """What came since the last read or match; empty when nothing did."""
+        content = self._new(-1)
+        self._position += len(content)
+        return content
+
+    async def expect(self, pattern: str | re.Pattern[bytes], *, limit: float = EXPECT_LIMIT) -> re.Match[bytes]:
+        """Wait until the guest prints ``pattern``: text, or a compiled pattern over bytes.
+
+        :raise GuestTimeout: when it does not come within ``limit`` seconds; the error shows the end of the output.
+        :raise SevlaunchError: when the guest ends before.
+        """
+        wanted = re.compile(re.escape(pattern.encode())) if isinstance(pattern, str) else pattern
+        try:
+            async with asyncio.timeout(limit):
+                return await self._find(wanted)
+        except TimeoutError as error:
+            raise GuestTimeout(
+                f"{self._folder.name} did not print {wanted.pattern!r} within {limit:g} s",
+                hint=f"its console says last:\n{self._end()}",
+            ) from error
+
+    async def send(self, text: str | bytes) -> None:
+        """Type ``text``; a line ends with ``\\n``.
+
+        :raise GuestNotFound: when there is no console.
+        """
+        if self._connection is None:
+            self._connection = connect(self._folder.file(folders.CONSOLE_SOCKET))
+            self._connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        connection = self._connection
+        # What the guest prints is read from its log; here it only has to be taken off the line.
+        loop.add_reader(connection, _drain(connection, lambda: loop.remove_reader(connection)))
+        try:
+            await loop.sock_sendall(connection, text.encode() if isinstance(text, str) else text)
+        except OSError as error:
+            raise SevlaunchError(
+                f"the console of {self._folder.name} was closed: {error.strerror}",
+                hint="another program took the line, or the guest has ended",
+            ) from error
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            asyncio.get_running_loop().remove_reader(self._connection)
+            self._connection.close()
+            self._connection = None
+
+    async def _find(self, wanted: re.Pattern[bytes]) -> re.Match[bytes]:
+        window = b""
+        with FolderWatch(self._folder.path) as watch:
+            while True:
+                ended = self._process.ended
+                while piece := self._new(PIECE):
+                    self._position += len(piece)
+                    window = (window + piece)[-WINDOW:]
+                    found = wanted.search(window)
+                    if found:
+                        self._position -= len(window) - found.end()
+                        return found
+                if ended:
+                    raise SevlaunchError(
+                        f"{self._folder.name} ended before it printed {wanted.pattern!r}",
+                        hint=f"its console says last:\n{self._end()}",
+                    )
+                await watch.changed(self._process)
+
+    def _new(self, size: int) -> bytes:
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(self._position)
+                return stream.read(size)
+        except FileNotFoundError:
+            # QEMU creates it with the console; after that, only somebody who removes the folder takes it away.
+            return b""
+
+    def _end(self) -> str:
+        try:
+            content = self.log.read_bytes()[-SHOWN:]
+        except FileNotFoundError:
+            return "(nothing)"
+        return content.decode("utf-8", "replace")
+
+
+def _drain(connection: socket.socket, at_end: Callable[[], object]) -> Callable[[], None]:
+    def take() -> None:
+        try:
+            if not connection.recv(PIECE):
+                at_end()
+        except BlockingIOError:
+            return
+        except OSError:
+            at_end()
+
+    return take
