@@ -176,6 +176,19 @@ class Host(_Facts):
     memory: MemoryFacts = MemoryFacts()
     folders: Folders
 
+    @classmethod
+    def probe(cls, qemu_binary: str = "auto", *, runtime: Path | None = None, state: Path | None = None) -> Host:
+        """This machine; as :func:`sevlaunch.host.probe.probe_host`."""
+        # The probes import this module.
+        from sevlaunch.host.probe import probe_host
+
+        return probe_host(qemu_binary, runtime=runtime, state=state)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Host:
+        """A saved host; as :func:`load_host`."""
+        return load_host(Path(path))
+
     def to_json(self) -> str:
         """The host as JSON, for :func:`load_host`."""
         return self.model_dump_json(indent=2, by_alias=True)

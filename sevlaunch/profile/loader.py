@@ -5,8 +5,9 @@ Layers, lowest first: the model's defaults, the profiles named by ``extends``, t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,36 @@ class Sources:
 
 @dataclass(frozen=True)
 class LoadedProfile:
-    """A profile and where each of its values came from."""
+    """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``."""
 
     profile: Profile
     sources: Sources
     file: str = field(default="")
+
+    @classmethod
+    def load(cls, path: Path | str, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
+        """As :func:`load`."""
+        return load(Path(path), overrides=overrides, name=name)
+
+    @classmethod
+    def loads(
+        cls, text: str, *, base: Path | None = None, overrides: Sequence[str] = (), name: str | None = None
+    ) -> LoadedProfile:
+        """As :func:`loads`."""
+        return loads(text, base=base, overrides=overrides, name=name)
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        base: Path | None = None,
+        overrides: Sequence[str] = (),
+        name: str | None = None,
+    ) -> LoadedProfile:
+        """The profile in plain data; as :func:`loads`, mistakes are at their line in the data written as JSON."""
+        # YAML has JSON in it.
+        return loads(json.dumps(data, indent=1), file="<dict>", base=base, overrides=overrides, name=name)
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
