@@ -88,9 +88,14 @@ class Guest:
         return self._loop.run(self._guest.qmp(command, **arguments))
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """QMP's events from now on, until QEMU is gone."""
-        events: AsyncIterator[dict[str, Any]] = self._guest.events()
+        """QMP's events from this call on, until QEMU is gone."""
 
+        async def listen() -> AsyncIterator[dict[str, Any]]:
+            return self._guest.events()
+
+        return self._iterate(self._loop.run(listen()))
+
+    def _iterate(self, events: AsyncIterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         async def following() -> dict[str, Any] | None:
             return await anext(events, None)
 

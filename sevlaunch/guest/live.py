@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -105,8 +104,8 @@ class Guest:
         return await self._qmp.execute(command, {key.replace("_", "-"): value for key, value in arguments.items()})
 
     def events(self) -> AsyncIterator[dict[str, Any]]:
-        """QMP's events from now on, until QEMU is gone."""
-        return self._qmp.events()
+        """QMP's events from this call on, until QEMU is gone."""
+        return self._qmp.events(self._process)
 
     async def state(self) -> str:
         """QEMU's run state, such as running; ``paused`` before the first instruction, too."""
@@ -192,20 +191,7 @@ class LaunchedGuest(Guest):
     async def until_end(self) -> str:
         """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""
         reason = ""
-
-        async def watch() -> None:
-            nonlocal reason
-            async for event in self.events():
-                if event["event"] == "SHUTDOWN":
-                    reason = event["data"].get("reason", "")
-
-        watcher = asyncio.create_task(watch())
-        try:
-            await self.wait()
-            # What QEMU sent last may still be on its way to the watcher.
-            await asyncio.wait([watcher], timeout=0.1)
-        finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
+        async for event in self.events():
+            if event["event"] == "SHUTDOWN":
+                reason = event["data"].get("reason", "")
         return reason

@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 
 from sevlaunch.errors import GuestTimeout, QmpError
 from sevlaunch.guest.diagnosis import hint_for
+from sevlaunch.guest.process import Process
 
 COMMAND_LIMIT = 30.0
 CONNECT_LIMIT = 10.0
 MESSAGE_LENGTH = 300
+# After QEMU has ended.
+LAST_EVENT = 0.1
 
 
 class Qmp:
@@ -46,11 +49,28 @@ class Qmp:
                 f"QEMU did not answer {command} within {limit:g} s", hint="it may be stuck: `sevlaunch down --now`"
             ) from error
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """QMP's events from now on, until QEMU is gone."""
-        with self._client.listener() as listener:
-            async for event in listener:
-                yield dict(event)
+    def events(self, process: Process) -> AsyncIterator[dict[str, Any]]:
+        """QMP's events from this call on, until ``process``, the QEMU, has ended."""
+        listener = EventListener()
+        self._client.register_listener(listener)
+        return self._follow(listener, process)
+
+    async def _follow(self, listener: EventListener, process: Process) -> AsyncIterator[dict[str, Any]]:
+        end = asyncio.create_task(process.wait())
+        try:
+            while True:
+                event = asyncio.create_task(listener.get())
+                try:
+                    await asyncio.wait([event, end], return_when=asyncio.FIRST_COMPLETED)
+                    # What QEMU sent last may still be on its way.
+                    if not event.done() and not (await asyncio.wait([event], timeout=LAST_EVENT))[0]:
+                        return
+                    yield dict(event.result())
+                finally:
+                    event.cancel()
+        finally:
+            end.cancel()
+            self._client.remove_listener(listener)
 
     async def close(self) -> None:
         """End the session; QEMU lives on."""
