@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sevlaunch.cli.complete import guest_names
+from sevlaunch.cli.complete import guest_names, profile_files
 from sevlaunch.cli.output import Format, FormatOption, note, print_json, progress, table
-from sevlaunch.cli.profiles import NameOption, ProfileArgument, SetOption
+from sevlaunch.cli.profiles import NameOption, SetOption
 from sevlaunch.errors import SevlaunchError, UsageError
 
 GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", autocompletion=guest_names)]
@@ -24,8 +24,11 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    profile: ProfileArgument,
+    profiles: Annotated[list[Path], typer.Argument(help="Profiles.", autocompletion=profile_files)],
     name: NameOption = None,
+    count: Annotated[
+        int | None, typer.Option("--count", help="Start N guests of each profile: NAME-1, NAME-2, ...", min=1, max=1000)
+    ] = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
     paused: Annotated[bool, typer.Option("--paused", help="Stop before the first instruction.")] = False,
     foreground: Annotated[
@@ -40,21 +43,31 @@ def up(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds that the start may take.", min=0.1)
     ] = None,
+    wait: Annotated[
+        list[str],
+        typer.Option("--wait", metavar="CONDITION", help="Wait: console:TEXT, port:HOST:PORT, vsock:PORT or qga."),
+    ] = [],  # noqa: B006 - typer reads the default
+    wait_timeout: Annotated[
+        float, typer.Option("--wait-timeout", help="Seconds that each --wait may take.", min=0.1)
+    ] = 120.0,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Start a guest; print its SEV state and launch measurement."""
+    """Start guests; print their SEV state and launch measurement."""
     from sevlaunch.cli.start import Request, start
 
     start(
         Request(
-            profile=profile,
+            profiles=tuple(profiles),
             name=name,
+            count=count,
             overrides=tuple(overrides),
             paused=paused,
             foreground=foreground,
             rehearse=rehearse,
             evidence_file=evidence_file,
             limit=timeout,
+            conditions=tuple(wait),
+            ready_limit=wait_timeout,
             output=output,
         )
     )

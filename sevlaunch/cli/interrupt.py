@@ -19,28 +19,40 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     :raise KeyboardInterrupt: when a signal cancelled it; what it had begun is undone by then.
     """
-    if signal_came():
+    try:
+        return _run(work)
+    finally:
+        # A signal may have come before the work began.
         work.close()
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    if signal_came():
         raise Interrupted
     before = {number: signal.getsignal(number) for number in ENDING if is_wanted(number)}
+    task: asyncio.Task[Any] | None = None
+    came = False
+
+    # Not loop.add_signal_handler(): its handlers run a round of the loop late, so that work could end before a signal
+    # that came first, and closing the loop takes them away while the command still has things to do. In place before
+    # there is a loop: an exception in the midst of asyncio's own steps would leave it half made.
+    def cancel(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        if task is not None and not task.done():
+            task.cancel()
+            # Ends the loop's waiting.
+            task.get_loop().call_soon_threadsafe(lambda: None)
 
     async def cancellable() -> T:
-        loop = asyncio.get_running_loop()
+        nonlocal task
         task = asyncio.current_task()
-        assert task is not None
-
-        # Not loop.add_signal_handler(): its handlers run a round of the loop late, so that work could end before a
-        # signal that came first, and closing the loop takes them away while the command still has things to do.
-        def cancel(number: int, frame: FrameType | None) -> None:
-            if not task.done():
-                task.cancel()
-                # Ends the loop's waiting.
-                loop.call_soon_threadsafe(lambda: None)
-
-        for number in before:
-            signal.signal(number, cancel)
+        if came:
+            raise asyncio.CancelledError
         return await work
 
+    for number in before:
+        signal.signal(number, cancel)
     try:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:

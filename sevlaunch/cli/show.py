@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sevlaunch.cli.output import Format, print_json
+from sevlaunch.cli.output import Format, print_json, table
+from sevlaunch.errors import SevlaunchError
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
 
 # QEMU's run states, and ours, that need a word.
@@ -14,6 +17,31 @@ _STATES = {
     "abandoned": "the command that started it was killed: `sevlaunch down` clears it away",
     "unresponsive": "QEMU does not answer QMP: `sevlaunch down --now` ends it",
 }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What `up` made of one of several guests: the evidence, or an error."""
+
+    name: str
+    document: dict[str, Any] | None
+    error: SevlaunchError | None
+
+
+def show_started(finished: Sequence[Finished], output: Format) -> None:
+    """Print which guests run, and which do not and why."""
+    if output is Format.JSON:
+        print_json([one.document or {"name": one.name, "state": "failed", "error": str(one.error)} for one in finished])
+        return
+    rows = [
+        (one.name, one.document["state"], str(one.document["pid"]), one.document["measurement"] or "")
+        if one.document
+        else (one.name, "failed", "-", str(one.error).partition("\n")[0])
+        for one in finished
+    ]
+    print(table(("NAME", "STATE", "PID", "MEASUREMENT, OR WHY NOT"), rows))
+    failed = sum(1 for one in finished if one.error)
+    print(f"{len(finished) - failed} of {len(finished)} guests run")
 
 
 def show_guest(document: dict[str, Any], output: Format) -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sevlaunch.cli.interrupt import no_way_back, run
 from sevlaunch.cli.output import Format, note, progress
-from sevlaunch.cli.show import show_guest
+from sevlaunch.cli.show import Finished, show_guest, show_started
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.folder import write_whole
 from sevlaunch.guest.launch import launch
+from sevlaunch.guest.many import launch_many
+from sevlaunch.guest.readiness import Condition, parse_condition, wait_until_ready
 from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
 from sevlaunch.host.requirements import missing, missing_for_rehearsal
@@ -30,37 +32,77 @@ _WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it
 class Request:
     """The options of ``sevlaunch up``."""
 
-    profile: Path
+    profiles: tuple[Path, ...]
     name: str | None
+    count: int | None
     overrides: tuple[str, ...]
     paused: bool
     foreground: bool
     rehearse: bool
     evidence_file: Path | None
     limit: float | None
+    conditions: tuple[str, ...]
+    ready_limit: float
     output: Format
+
+    @property
+    def single(self) -> bool:
+        """Whether it is about one guest, and its output too."""
+        return len(self.profiles) == 1 and self.count is None
 
 
 def start(request: Request) -> None:
-    """Start the guest, print what its launch showed, and let go of it (or stay, with --foreground).
+    """Start the guests, print what their launches showed, and let go of them (or stay, with --foreground).
 
-    :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`.
+    :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`; of several guests, the first one's error.
     """
-    plan = _make_plan(request)
-    for warning in plan.warnings:
+    _check(request)
+    conditions = [parse_condition(text) for text in request.conditions]
+    plans = [
+        _make_plan(request, profile, name)
+        for profile in request.profiles
+        for name in ([request.name] if request.count is None else _numbered(profile, request))
+    ]
+    for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
         note(f"sevlaunch: warning: {warning}")
-    if plan.rehearsal:
+    if request.rehearse:
         note("sevlaunch: REHEARSAL: memory is NOT encrypted")
     if request.foreground:
-        run(_stay(plan, request))
+        run(_stay(plans[0], request))
         return
-    if plan.reboot.value == "relaunch":
-        note(f"sevlaunch: note: a reboot ends this {plan.guest_type} guest; only --foreground starts it anew")
-    show_guest(run(_let_go(plan, request)), request.output)
+    for plan in plans:
+        if plan.reboot.value == "relaunch":
+            note(f"sevlaunch: note: a reboot ends {plan.name} ({plan.guest_type}); only --foreground starts it anew")
+    finished = run(_let_go(plans, request, conditions))
+    if request.single and finished[0].document:
+        show_guest(finished[0].document, request.output)
+    elif not request.single:
+        show_started(finished, request.output)
+    for one in finished:
+        if one.error:
+            raise one.error
 
 
-def _make_plan(request: Request) -> Plan:
-    loaded = load(request.profile, overrides=request.overrides, name=request.name)
+def _check(request: Request) -> None:
+    if request.paused and request.conditions:
+        raise UsageError("--wait waits for what a paused guest never does", hint="leave --paused out")
+    if request.single:
+        return
+    if request.foreground or request.evidence_file:
+        raise UsageError(
+            "--foreground and --evidence are for one guest", hint="each guest's evidence: sevlaunch evidence NAME"
+        )
+    if request.name and len(request.profiles) > 1:
+        raise UsageError("--name is for one profile", hint="set name in each profile")
+
+
+def _numbered(profile: Path, request: Request) -> list[str]:
+    base = load(profile, overrides=request.overrides, name=request.name).profile.name
+    return [f"{base}-{number}" for number in range(1, (request.count or 1) + 1)]
+
+
+def _make_plan(request: Request, file: Path, name: str | None) -> Plan:
+    loaded = load(file, overrides=request.overrides, name=name)
     profile = loaded.profile
     host = probe_host(profile.qemu.binary)
     if request.rehearse:
@@ -91,15 +133,25 @@ def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
     return plan
 
 
-async def _let_go(plan: Plan, request: Request) -> dict[str, Any]:
-    with progress(f"starting {plan.name}"):
-        async with launch(plan, paused=request.paused, limit=request.limit) as guest:
-            document = _report(guest, request)
+async def _let_go(plans: list[Plan], request: Request, conditions: list[Condition]) -> list[Finished]:
+    async def prepare(guest: LaunchedGuest) -> None:
+        for condition in conditions:
+            await wait_until_ready(guest, condition, limit=request.ready_limit)
+
+    what = plans[0].name if len(plans) == 1 else f"{len(plans)} guests"
+    with progress(f"starting {what}"):
+        async with launch_many(plans, paused=request.paused, limit=request.limit, prepare=prepare) as outcomes:
+            finished = [
+                Finished(one.plan.name, _report(one.guest, request) if one.guest else None, one.error)
+                for one in outcomes
+            ]
             with no_way_back():
                 # A signal that came before this moment still cancels here.
                 await asyncio.sleep(0)
-                guest.detach()
-    return document
+                for one in outcomes:
+                    if one.guest:
+                        one.guest.detach()
+    return finished
 
 
 async def _stay(plan: Plan, request: Request) -> None:

@@ -39,6 +39,7 @@ QEMU_LOG = "qemu.log"
 CONSOLE_LOG = "console.log"
 CONSOLE_SOCKET = "console.sock"
 QMP_SOCKET = "qmp.sock"
+AGENT_SOCKET = "agent.sock"
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sevlaunch.errors import GuestNotFound, QmpError
+from sevlaunch.errors import GuestNotFound, QemuError, QmpError
 from sevlaunch.guest import folder as folders
+from sevlaunch.guest.agent import Agent
 from sevlaunch.guest.evidence import Evidence, SevInfo, gather, launch_measurement, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find
-from sevlaunch.guest.process import Process
+from sevlaunch.guest.process import Process, tail
 from sevlaunch.guest.qmp import Qmp, session
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
+
+T = TypeVar("T")
 
 POWERDOWN_LIMIT = 60.0
 BUTTON_INTERVAL = 5.0
@@ -92,6 +97,34 @@ class Guest:
     def console(self) -> Console:
         """Its serial console."""
         return Console(self._folder, self._process)
+
+    @cached_property
+    def agent(self) -> Agent:
+        """The guest agent in it, if its profile gives it a channel."""
+        return Agent(self.name, self._folder.file(folders.AGENT_SOCKET))
+
+    @property
+    def vsock_cid(self) -> int | None:
+        """Its vsock context ID; None when it has no vsock."""
+        found = re.search(r"\bguest-cid=(\d+)", " ".join(self._record.command))
+        return int(found[1]) if found else None
+
+    async def while_alive(self, action: Awaitable[T]) -> T:
+        """The result of ``action``, which is cancelled when the guest ends before.
+
+        :raise QemuError: when it does; with the end of QEMU's output.
+        """
+        task = asyncio.ensure_future(action)
+        death = asyncio.create_task(self.wait())
+        try:
+            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise QemuError(f"{self.name} has ended", stderr=tail(self._folder.file(folders.QEMU_LOG)))
+            return task.result()
+        finally:
+            for pending in (task, death):
+                pending.cancel()
+            await asyncio.gather(task, death, return_exceptions=True)
 
     async def qmp(self, command: str, **arguments: Any) -> Any:
         """What QEMU returns for a QMP command.

@@ -60,7 +60,7 @@ class Console:
         except TimeoutError as error:
             raise GuestTimeout(
                 f"{self._folder.name} did not print {wanted.pattern!r} within {limit:g} s",
-                hint=f"its console says last:\n{self._end()}",
+                hint=f"its console says last:\n{self.end()}",
             ) from error
 
     async def send(self, text: str | bytes) -> None:
@@ -105,7 +105,7 @@ class Console:
                 if ended:
                     raise SevlaunchError(
                         f"{self._folder.name} ended before it printed {wanted.pattern!r}",
-                        hint=f"its console says last:\n{self._end()}",
+                        hint=f"its console says last:\n{self.end()}",
                     )
                 await watch.changed(self._process)
 
@@ -118,7 +118,8 @@ class Console:
             # QEMU creates it with the console; after that, only somebody who removes the folder takes it away.
             return b""
 
-    def _end(self) -> str:
+    def end(self) -> str:
+        """The end of what the guest has printed."""
         try:
             content = self.log.read_bytes()[-SHOWN:]
         except FileNotFoundError:

@@ -37,6 +37,7 @@ def resolve_peripherals(context: Context) -> PeripheralsPlan:
         *_balloon(context),
         *_video(context),
         *_vsock(context),
+        *_agent(context),
         *_shares(context, companions),
     ]
     return PeripheralsPlan(tuple(options), tuple(companions), context.profile.console != "none")
@@ -173,6 +174,39 @@ def _vsock(context: Context) -> Iterator[Option]:
             Parameter("", "vhost-vsock-pci", reason),
             Parameter("guest-cid", str(cid), rule("derived from the guest's name") if wanted == "auto" else reason),
             *virtio_parameters(rule("every virtio device")),
+        ),
+    )
+
+
+def _agent(context: Context) -> Iterator[Option]:
+    if not context.profile.guest_agent:
+        return
+    reason = context.why("guest_agent")
+    yield Option(
+        "-chardev",
+        (
+            Parameter("", "socket", reason),
+            Parameter("id", "agent", reason),
+            Parameter("path", str(context.folder / "agent.sock"), reason),
+            Parameter("server", "on", reason),
+            Parameter("wait", "off", reason),
+        ),
+    )
+    yield Option(
+        "-device",
+        (
+            Parameter("", "virtio-serial-pci", reason),
+            Parameter("id", "agent-bus", reason),
+            *virtio_parameters(rule("every virtio device")),
+        ),
+    )
+    yield Option(
+        "-device",
+        (
+            Parameter("", "virtserialport", reason),
+            Parameter("bus", "agent-bus.0", reason),
+            Parameter("chardev", "agent", reason),
+            Parameter("name", "org.qemu.guest_agent.0", rule("the name that the agent looks for")),
         ),
     )
 

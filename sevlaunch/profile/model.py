@@ -285,6 +285,7 @@ class Profile(_Model):
     vsock: Annotated[int | Auto, auto_or_number(3, (1 << 32) - 2)] | None = Field(
         None, description="context ID of a vsock device; auto: derived from the guest's name"
     )
+    guest_agent: bool = Field(False, description="a channel for the QEMU guest agent")
     shares: list[Share] = []
     on_reboot: Literal["relaunch", "stop"] = Field(
         "relaunch", description="what a reboot of the guest does; relaunch: the guest comes up again"
