@@ -29,6 +29,7 @@ class Process:
         self.start_time = process_start_time(pid) or 0
         self._pidfd = pidfd
         self._child = child
+        self._waiting: list[asyncio.Event] = []
 
     @classmethod
     def attach(cls, pid: int, start_time: int | None = None) -> Process | None:
@@ -62,14 +63,22 @@ class Process:
             return
 
     async def wait(self) -> None:
-        """Wait until the process ends."""
+        """Wait until the process ends. Several may wait at the same time, in one event loop."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        loop.add_reader(self._pidfd, done.set)
+        self._waiting.append(done)
+        # One reader for all: a second one would replace the first.
+        loop.add_reader(self._pidfd, self._wake)
         try:
             await done.wait()
         finally:
-            loop.remove_reader(self._pidfd)
+            self._waiting.remove(done)
+            if not self._waiting:
+                loop.remove_reader(self._pidfd)
+
+    def _wake(self) -> None:
+        for done in self._waiting:
+            done.set()
 
     async def ends_within(self, limit: float) -> bool:
         """Whether the process ends within ``limit`` seconds."""

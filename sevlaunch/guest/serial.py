@@ -16,7 +16,7 @@ from sevlaunch.guest.follow import FolderWatch
 from sevlaunch.guest.process import Process
 
 EXPECT_LIMIT = 60.0
-# A console that floods: text is looked for in this much of what came last.
+# A console that floods: text is looked for in what came new, and in this much before it.
 WINDOW = 1 << 20
 PIECE = 1 << 16
 # How much of the console an error shows.
@@ -95,13 +95,16 @@ class Console:
         with FolderWatch(self._folder.path) as watch:
             while True:
                 ended = self._process.ended
-                while piece := self._new(PIECE):
+                while piece := self._new(WINDOW):
                     self._position += len(piece)
-                    window = (window + piece)[-WINDOW:]
+                    window += piece
                     found = wanted.search(window)
                     if found:
                         self._position -= len(window) - found.end()
                         return found
+                    window = window[-WINDOW:]
+                    # A guest that floods must not keep others from their turn.
+                    await asyncio.sleep(0)
                 if ended:
                     raise SevlaunchError(
                         f"{self._folder.name} ended before it printed {wanted.pattern!r}",
