@@ -134,18 +134,28 @@ power_button() {
     power_off
 }
 
+agent_port() {
+    for port in /sys/class/virtio-ports/vport*; do
+        [ -r "$port/name" ] && read -r name < "$port/name" || continue
+        [ "$name" != org.qemu.guest_agent.0 ] || { echo "/dev/${port##*/}" && return; }
+    done
+    return 1
+}
+
 # As much of a guest agent as guest-ping takes.
 answer_agent() {
-    for port in /sys/class/virtio-ports/vport*; do
-        [ -r "$port/name" ] || continue
-        read -r name < "$port/name" || continue
-        [ "$name" = org.qemu.guest_agent.0 ] || continue
-        device=/dev/${port##*/}
-        while read -r _; do
-            echo '{"return": {}}'
-        # The port can be opened once only.
-        done <> "$device" >&0 &
+    set -- /sys/bus/virtio/drivers/virtio_console/virtio*
+    [ -e "$1" ] || return
+    # QEMU tells the kernel of its ports after the device is there.
+    tries=100
+    until device=$(agent_port); do
+        [ $((tries -= 1)) -gt 0 ] || return
+        sleep 0.1
     done
+    # The port can be opened once only.
+    while read -r _; do
+        echo '{"return": {}}'
+    done <> "$device" >&0
 }
 
 run_shells() {
@@ -168,7 +178,7 @@ boot() {
     report_disks
     report_network
     report_rng
-    answer_agent
+    answer_agent &
     say ready
     release_kernel_messages
     case " $cmdline " in *" demo.exit=poweroff "*) power_off ;; esac

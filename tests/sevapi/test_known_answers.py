@@ -141,5 +141,5 @@ def test_what_is_no_certificate_gets_the_processors_answer() -> None:
 def test_every_code_is_explained_and_an_unknown_one_is_said() -> None:
     for status in Status:
         assert status.name in explain_status(status)
-    assert "BAD_MEASUREMENT (11): a MAC does not match" in explain_status(11)
+    assert "BAD_MEASUREMENT (11): a MAC or digest does not match" in explain_status(11)
     assert "4711" in explain_status(4711)
