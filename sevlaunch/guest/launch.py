@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sevlaunch.errors import GuestTimeout, HostError, Problem, QemuError, QmpError
 from sevlaunch.guest import folder as folders
+from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher
 from sevlaunch.guest.preflight import check_files
@@ -141,8 +142,15 @@ class Launched:
         self._write_evidence()
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
-        log = self.folder.file(folders.QEMU_LOG)
-        return spawn(command, log=log, inherit=inherit, lock_bytes=self.plan.memory.lock_bytes)
+        memory = self.plan.memory
+        return spawn(
+            [*(memory.limit.scope if memory.limit else ()), *command],
+            log=self.folder.file(folders.QEMU_LOG),
+            inherit=inherit,
+            lock_bytes=memory.lock_bytes,
+            environment=memory.environment,
+            cgroup=make_cgroup(self.folder, memory.limit) if memory.limit and memory.limit.parent else None,
+        )
 
     async def _rehearse(self, command: list[str], inherit: list[int]) -> None:
         """Start QEMU as the child of a helper, which answers for the secure processor."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from pathlib import PurePosixPath
+from typing import Literal
 
 from sevlaunch.host.model import CgroupFacts, MemoryFacts
 from sevlaunch.host.source import Source
@@ -23,17 +25,21 @@ def memory_facts(source: Source) -> MemoryFacts:
     """The memory of a machine, and this user's limits on it."""
     sizes = _meminfo(source, "/proc/meminfo")
     folder = "/sys/kernel/mm/hugepages"
-    soft, hard = (None if limit == resource.RLIM_INFINITY else limit for limit in source.memlock())
+    free, reserved = (_huge_pages(source, folder, name) for name in ("free_hugepages", "resv_hugepages"))
+    soft, hard = (
+        None if limit == resource.RLIM_INFINITY else limit for limit in source.limits(resource.RLIMIT_MEMLOCK)
+    )
     return MemoryFacts(
         total=sizes.get("MemTotal", 0),
         available=sizes.get("MemAvailable", 0),
         swap=sizes.get("SwapTotal", 0),
-        hugepages_free=_huge_pages(source, folder, "free_hugepages"),
+        hugepages_free={size: max(0, count - reserved.get(size, 0)) for size, count in free.items()},
         hugepages_total=_huge_pages(source, folder, "nr_hugepages"),
         nodes=_nodes(source),
         cgroup=cgroup_facts(source),
         memlock_soft=soft,
         memlock_hard=hard,
+        stack=_stack(source),
         can_raise_memlock=bool(_effective_capabilities(source) & (1 << _CAP_IPC_LOCK | 1 << _CAP_SYS_RESOURCE)),
     )
 
@@ -61,7 +67,13 @@ def cgroup_facts(source: Source) -> CgroupFacts:
     limit, limited_by = _limit(source, folder, "memory.max", _CGROUP)
     parent, problem = _parent(source, folder)
     return CgroupFacts(
-        version=2, path=folder, limit=limit, limited_by=limited_by, parent=parent, parent_problem=problem
+        version=2,
+        path=folder,
+        limit=limit,
+        limited_by=limited_by,
+        parent=parent,
+        parent_problem=problem,
+        systemd=_systemd(source),
     )
 
 
@@ -122,6 +134,22 @@ def _nodes(source: Source) -> dict[str, dict[str, int]]:
             free = _meminfo(source, f"{folder}/{name}/meminfo").get("MemFree", 0)
             found[number] = {"free": free, **_huge_pages(source, f"{folder}/{name}/hugepages", "free_hugepages")}
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
+
+
+def _stack(source: Source) -> int:
+    """pthread_attr_init(3): the soft limit, or 2 MiB on x86-64 where there is none."""
+    soft = source.limits(resource.RLIMIT_STACK)[0]
+    return 2 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _systemd(source: Source) -> Literal["", "system", "user"]:
+    """sd_booted(3); a user's own systemd listens in the runtime folder."""
+    if not source.path("/run/systemd/system").is_dir() or shutil.which("systemd-run") is None:
+        return ""
+    if os.geteuid() == 0:
+        return "system"
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    return "user" if folder and source.path(f"{folder}/systemd/private").exists() else ""
 
 
 def _effective_capabilities(source: Source) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -170,6 +171,7 @@ class CgroupFacts(_Facts):
     limited_by: str = Field("", description="the file that says so")
     parent: str = Field("", description="cgroup v2 folder where this user may make one with a memory limit, or empty")
     parent_problem: str = Field("", description="why there is none")
+    systemd: Literal["", "system", "user"] = Field("", description="the systemd that makes scopes for this user")
 
 
 class MemoryFacts(_Facts):
@@ -186,6 +188,7 @@ class MemoryFacts(_Facts):
     cgroup: CgroupFacts = CgroupFacts()
     memlock_soft: int | None = Field(None, description="RLIMIT_MEMLOCK in bytes; null: unlimited")
     memlock_hard: int | None = None
+    stack: int = Field(8 << 20, description="bytes of a thread's stack, from RLIMIT_STACK")
     can_raise_memlock: bool = Field(False, description="CAP_SYS_RESOURCE or CAP_IPC_LOCK")
 
 

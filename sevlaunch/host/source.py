@@ -61,7 +61,7 @@ class Source:
     cpuid: Callable[[], tuple[cpuid.Reader, str]] = cpuid.reader
     sev_command: Callable[[Path, int, int], bytes] = sev_command
     kvm_ioctl: Callable[[Path, int, int], int] = kvm_ioctl
-    memlock: Callable[[], tuple[int, int]] = lambda: resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    limits: Callable[[int], tuple[int, int]] = resource.getrlimit
 
     def path(self, path: str) -> Path:
         """The file of the machine at the absolute ``path``."""

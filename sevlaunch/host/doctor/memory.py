@@ -44,6 +44,8 @@ def _cgroup(host: Host) -> Verdict:
 
 def _own_cgroup(host: Host) -> Verdict:
     cgroup = host.memory.cgroup
+    if cgroup.systemd:
+        return ok(f"a scope of systemd ({cgroup.systemd})")
     if cgroup.parent:
         return ok(cgroup.parent)
     if not cgroup.parent_problem:
