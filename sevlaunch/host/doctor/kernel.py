@@ -82,6 +82,12 @@ def _parameter(name: str) -> Callable[[Host], Verdict]:
                 f"kvm_amd has no parameter {name} in Linux {host.kernel}",
                 f"use Linux {since} or newer, with CONFIG_KVM_AMD_SEV",
             )
+        flags = host.cpu.kernel_flags
+        if flags is not None and name not in flags:
+            return failed(
+                f"off (kvm_amd.{name} is {value}), for the kernel found it off in the BIOS",
+                "mend that first: see the processor above; no module option helps",
+            )
         settings = [
             setting
             for setting in (host.platform.settings if host.platform else [])

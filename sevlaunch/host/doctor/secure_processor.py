@@ -101,7 +101,8 @@ SECURE_PROCESSOR = Check(
             "firmware",
             _api,
             "Guest policies and owners ask for a version; the measurement contains it.",
-            concerns=ENCRYPTED,
+            ENCRYPTED,
+            ENCRYPTED,
             children=(
                 Check(
                     "psp.state",
