@@ -10,15 +10,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sevlaunch.api import Guest, Host, Process, Profile, SevlaunchError, launch, plan, spawn
 
 STATES: Counter[str] = Counter()
 
 
-def nice_spawn(argv: Sequence[str], *, log: Path, inherit: Sequence[int], lock_bytes: int) -> Process:
+def nice_spawn(argv: Sequence[str], *, log: Path, **options: Any) -> Process:
     """Start QEMU as this tool wants it: here with a lower priority; a cgroup or a namespace goes the same way."""
-    return spawn(["nice", "-n", "5", *argv], log=log, inherit=inherit, lock_bytes=lock_bytes)
+    return spawn(["nice", "-n", "5", *argv], log=log, **options)
 
 
 async def watch(guest: Guest) -> None:

@@ -32,3 +32,8 @@ def format_size(size: int) -> str:
         if size and size % _FACTORS[suffix] == 0:
             return f"{size // _FACTORS[suffix]}{suffix}"
     return str(size)
+
+
+def mebibytes(size: int) -> str:
+    """``size`` bytes for people, in MiB, rounded up: what is counted so is never too little."""
+    return f"{-(-size >> 20)} MiB"

@@ -29,6 +29,8 @@ from sevlaunch.errors import GuestNotFound, HostError, NameTaken
 # struct flock on x86-64: l_type, l_whence, l_start, l_len, l_pid (zero for open file description locks).
 _FLOCK = struct.Struct("hhxxxxqqixxxx")
 
+# A symbolic link to the cgroup that was made for the guest.
+CGROUP = "cgroup"
 LOCK = "lock"
 LAUNCHER = "launcher"
 RECORD = "guest.json"
@@ -141,6 +143,10 @@ class GuestFolder:
         # Two commands may remove the same folder at once.
         with contextlib.suppress(FileNotFoundError):
             for file in self.path.iterdir():
+                if file.name == CGROUP:
+                    # It can't be removed while a process is in it: that is somebody else's guest by now.
+                    with contextlib.suppress(OSError):
+                        file.readlink().rmdir()
                 if file.name not in (LOCK, LAUNCHER):
                     file.unlink(missing_ok=True)
 

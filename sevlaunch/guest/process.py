@@ -9,7 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sevlaunch.errors import HostError, QemuError
@@ -110,11 +110,15 @@ def spawn(
     log: Path,
     inherit: Sequence[int] = (),
     lock_bytes: int = 0,
+    environment: Mapping[str, str] | None = None,
+    cgroup: Path | None = None,
 ) -> Process:
     """Start ``argv`` in a session of its own, with its output in ``log``.
 
     :param inherit: file descriptors that the process keeps.
     :param lock_bytes: memory that it may lock, RLIMIT_MEMLOCK in bytes; 0 leaves the limit as it is.
+    :param environment: variables beside those of this process.
+    :param cgroup: the cgroup v2 that it is to be in from its first instruction on.
     :raise HostError: when the log can't be created.
     :raise QemuError: when it can't be started.
     """
@@ -133,7 +137,8 @@ def spawn(
             # QEMU makes its sockets and the console's log itself.
             umask=0o077,
             cwd="/",
-            preexec_fn=_raise_lock_limit(lock_bytes) if lock_bytes else None,
+            env={**os.environ, **environment} if environment else None,
+            preexec_fn=_prepare(lock_bytes, cgroup) if lock_bytes or cgroup else None,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise QemuError(f"can't start {argv[0]}: {error}", hint="see `sevlaunch host`") from error
@@ -142,20 +147,27 @@ def spawn(
     return Process(child.pid, os.pidfd_open(child.pid), child)
 
 
-def _raise_lock_limit(lock_bytes: int) -> Callable[[], None]:
-    def raise_limit() -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        unlimited = resource.RLIM_INFINITY
-        if soft == unlimited or soft >= lock_bytes:
-            return
-        wanted = hard if hard == unlimited else max(hard, lock_bytes)
-        try:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (lock_bytes, wanted))
-        except ValueError:
-            # Raising the hard limit takes CAP_SYS_RESOURCE; with CAP_IPC_LOCK alone the limits don't count at all.
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+def _prepare(lock_bytes: int, cgroup: Path | None) -> Callable[[], None]:
+    def prepare() -> None:
+        if cgroup:
+            (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        if lock_bytes:
+            _raise_lock_limit(lock_bytes)
 
-    return raise_limit
+    return prepare
+
+
+def _raise_lock_limit(lock_bytes: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= lock_bytes:
+        return
+    wanted = hard if hard == unlimited else max(hard, lock_bytes)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (lock_bytes, wanted))
+    except ValueError:
+        # Raising the hard limit takes CAP_SYS_RESOURCE; with CAP_IPC_LOCK alone the limits don't count at all.
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
 def find_program(name: str, fallbacks: Sequence[str], remedy: str) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sevlaunch.errors import HostError, QemuError, QmpError
 from sevlaunch.guest import folder as folders
+from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn, tail
@@ -35,7 +36,16 @@ COMPANION_LIMIT = 10.0
 class Spawner(Protocol):
     """What starts QEMU: :func:`sevlaunch.guest.process.spawn`, or an embedder's own, such as one that uses a cgroup."""
 
-    def __call__(self, argv: Sequence[str], *, log: Path, inherit: Sequence[int], lock_bytes: int) -> Process:
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        inherit: Sequence[int],
+        lock_bytes: int,
+        environment: Mapping[str, str] | None,
+        cgroup: Path | None,
+    ) -> Process:
         """Start ``argv`` with its output in ``log`` and the file descriptors of ``inherit``; see the default."""
 
 
@@ -116,8 +126,15 @@ class Start:
         self._write_evidence(evidence)
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
-        log = self.folder.file(folders.QEMU_LOG)
-        return self._embedding.spawn(command, log=log, inherit=inherit, lock_bytes=self.plan.memory.lock_bytes)
+        memory = self.plan.memory
+        return self._embedding.spawn(
+            [*(memory.limit.scope if memory.limit else ()), *command],
+            log=self.folder.file(folders.QEMU_LOG),
+            inherit=inherit,
+            lock_bytes=memory.lock_bytes,
+            environment=memory.environment,
+            cgroup=make_cgroup(self.folder, memory.limit) if memory.limit and memory.limit.parent else None,
+        )
 
     async def _rehearse(self, command: list[str], inherit: list[int]) -> None:
         """Start QEMU as the child of a helper, which answers for the secure processor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,6 +25,11 @@ class EncryptionLeaf(_Facts):
     edx: int
 
     @property
+    def sme(self) -> bool:
+        """The CPU has SME, which SEV builds on."""
+        return bool(self.eax & 1)
+
+    @property
     def sev(self) -> bool:
         """The CPU has SEV."""
         return bool(self.eax >> 1 & 1)
@@ -37,6 +43,16 @@ class EncryptionLeaf(_Facts):
     def sev_snp(self) -> bool:
         """The CPU has SEV-SNP."""
         return bool(self.eax >> 4 & 1)
+
+    @property
+    def page_flush_msr(self) -> bool:
+        """The CPU has the MSR that flushes one page of a guest, a shortcut for KVM."""
+        return bool(self.eax >> 2 & 1)
+
+    @property
+    def vmpls(self) -> int:
+        """How many VM permission levels a SNP guest has; 0: the CPU has none."""
+        return self.ebx >> 12 & 0xF if self.eax >> 5 & 1 else 0
 
     @property
     def cbitpos(self) -> int:
@@ -74,6 +90,10 @@ class CpuFacts(_Facts):
         description="EBX[5:0] of CPUID 0x8000001F, whether the CPU has the leaf or not: QEMU compares cbitpos with it",
     )
     encryption: EncryptionLeaf | None = Field(None, description="CPUID 0x8000001F; null: this CPU does not have it")
+    hypervisor: bool = Field(False, description="CPUID 1 ECX[31]: this machine is a virtual one itself")
+    kernel_flags: list[str] | None = Field(
+        None, description="what the kernel lets be used of FLAGS in host/probe.py, from /proc/cpuinfo; null: not read"
+    )
 
 
 class Device(_Facts):
@@ -84,6 +104,7 @@ class Device(_Facts):
     mode: str = Field("", description="octal permissions")
     owner: str = ""
     group: str = ""
+    acl: list[str] = Field(default=[], description="users and groups of its access control list, such as user:7:rw-")
     openable: bool = False
     error: str = Field("", description="why it can't be opened")
 
@@ -141,15 +162,118 @@ class FirmwareDescriptor(_Facts):
     features: list[str] = []
 
 
+class CgroupFacts(_Facts):
+    """The cgroup of this process, as far as it limits memory."""
+
+    version: int = Field(0, description="2, 1 (memory is in the old hierarchy), or 0: no memory controller")
+    path: str = Field("", description="folder of the cgroup that this process is in")
+    limit: int | None = Field(None, description="smallest memory.max from here to the root, bytes; null: none")
+    limited_by: str = Field("", description="the file that says so")
+    parent: str = Field("", description="cgroup v2 folder where this user may make one with a memory limit, or empty")
+    parent_problem: str = Field("", description="why there is none")
+    systemd: Literal["", "system", "user"] = Field("", description="the systemd that makes scopes for this user")
+
+
 class MemoryFacts(_Facts):
     """Memory and the limits on locking it."""
 
     total: int = Field(0, description="bytes")
     available: int = Field(0, description="bytes")
+    swap: int = Field(0, description="bytes of swap space")
     hugepages_free: dict[str, int] = Field(default={}, description="page size such as 2M -> free pages")
+    hugepages_total: dict[str, int] = Field(default={}, description="page size such as 2M -> pages, free or used")
+    nodes: dict[str, dict[str, int]] = Field(
+        default={}, description="NUMA node number -> free pages by size such as 2M, and free bytes as free"
+    )
+    cgroup: CgroupFacts = CgroupFacts()
     memlock_soft: int | None = Field(None, description="RLIMIT_MEMLOCK in bytes; null: unlimited")
     memlock_hard: int | None = None
+    stack: int = Field(8 << 20, description="bytes of a thread's stack, from RLIMIT_STACK")
     can_raise_memlock: bool = Field(False, description="CAP_SYS_RESOURCE or CAP_IPC_LOCK")
+
+
+class SevStatus(_Facts):
+    """The answer to SEV_PLATFORM_STATUS: linux/psp-sev.h, struct sev_user_data_status."""
+
+    api_major: int
+    api_minor: int
+    build: int
+    state: int = Field(description="0 uninit, 1 init, 2 working")
+    es: bool = Field(description="initialised for SEV-ES")
+    guests: int = Field(description="guests that the secure processor knows")
+
+
+class SnpStatus(_Facts):
+    """The answer to SNP_PLATFORM_STATUS: linux/psp-sev.h, struct sev_user_data_snp_status."""
+
+    api_major: int
+    api_minor: int
+    build: int
+    state: int = Field(description="0 uninit, 1 init")
+    rmp_initialized: bool
+    guests: int
+    current_tcb: int = Field(description="TCB_VERSION of the firmware that runs")
+    reported_tcb: int = Field(description="TCB_VERSION in attestation reports")
+
+
+class AsidPool(_Facts):
+    """The ASIDs of one kind, from the misc cgroup."""
+
+    capacity: int
+    used: int
+
+
+class FirmwareImage(_Facts):
+    """What an OVMF image has for encrypted guests."""
+
+    path: str
+    error: str = Field("", description="why it could not be read, or is damaged")
+    es_reset_vector: int | None = Field(None, description="where the other vCPUs of a SEV-ES guest start")
+    hashes_table: bool = Field(False, description="a place for the hashes of a measured direct boot")
+    secret_area: bool = Field(False, description="a place for the guest owner's secret")
+    snp_metadata: bool = Field(False, description="the list of pages that a SNP launch prepares")
+
+    def lacks_for(self, guest_type: str, *, kernel_hashes: bool = False) -> str:
+        """What the image lacks for a guest of this type, or nothing."""
+        needed = {
+            "SEV-ES reset vector": self.es_reset_vector is not None or guest_type not in ("sev-es", "sev-snp"),
+            "SNP metadata": self.snp_metadata or guest_type != "sev-snp",
+            "table of hashes for kernel_hashes": self.hashes_table or not kernel_hashes,
+        }
+        lacking = [name for name, fine in needed.items() if not fine]
+        return f"it has no {' and no '.join(lacking)}" if lacking else ""
+
+
+class Setting(_Facts):
+    """A kernel parameter or module option that has to do with SEV."""
+
+    where: str
+    text: str
+
+
+class PlatformFacts(_Facts):
+    """What only `sevlaunch doctor` looks at, around KVM and the secure processor."""
+
+    sev: SevStatus | None = None
+    sev_problem: str = Field("", description="why the secure processor did not tell its status")
+    snp: SnpStatus | None = None
+    snp_problem: str = ""
+    kvm_api: int | None = Field(None, description="KVM_GET_API_VERSION; null: not asked")
+    kvm_vm_types: int | None = Field(None, description="KVM_CAP_VM_TYPES, a bit for each type of VM; null: not told")
+    asids: dict[str, AsidPool] = Field(default={}, description="sev and sev_es, from the misc cgroup where it is on")
+    iommu_table: str = Field("", description="IVRS (AMD) or DMAR (Intel), if the BIOS has such a table")
+    iommu_groups: int = 0
+    kernel_log: list[str] | None = Field(
+        None, description="lines about SEV, SNP, the ccp and the IOMMU; null: not read"
+    )
+    kernel_log_problem: str = ""
+    settings: list[Setting] = Field(default=[], description="from the kernel's command line and /etc/modprobe.d")
+    syscfg: int | None = Field(None, description="MSR 0xC0010010; null: not read")
+    syscfg_problem: str = ""
+    container: str = Field("", description="the kind of container that this is, or empty")
+    seccomp_actions: list[str] = Field(default=[], description="/proc/sys/kernel/seccomp/actions_avail")
+    devices: list[Device] = Field(default=[], description="/dev/net/tun, /dev/vhost-net, /dev/vhost-vsock")
+    images: list[FirmwareImage] = Field(default=[], description="the images that firmware descriptors name")
 
 
 class Folders(_Facts):
@@ -174,6 +298,7 @@ class Host(_Facts):
     firmware: list[FirmwareDescriptor] = []
     firmware_problems: list[str] = Field(default=[], description="descriptors that could not be read")
     memory: MemoryFacts = MemoryFacts()
+    platform: PlatformFacts | None = Field(None, description="null: not looked at")
     folders: Folders
 
     @classmethod

@@ -93,7 +93,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         )
     context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.type != "none")
     machine = resolve_machine(context)
-    memory = resolve_memory(context)
+    memory = resolve_memory(context, machine.accel.value)
     firmware = resolve_firmware(context)
     security = resolve_security(context, firmware)
     storage = resolve_storage(context)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from sevlaunch.host.firmware_choice import FEATURES, Wanted, choose, is_stateless
 from sevlaunch.host.model import FirmwareDescriptor
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
-
-# The feature that a descriptor must have, by guest type; QEMU's docs/interop/firmware.json, FirmwareFeature.
-FEATURES = {"sev": ("amd-sev",), "sev-es": ("amd-sev", "amd-sev-es"), "sev-snp": ("amd-sev-snp",)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def resolve_firmware(context: Context) -> FirmwarePlan | None:
         )
         return None
     code = Choice(chosen.executable, fact(f"firmware descriptor {chosen.file}"))
-    if _is_stateless(chosen):
+    if is_stateless(chosen):
         return FirmwarePlan("image", code, None, None, _NOT_SECURE, passed_over)
     return _pflash(context, code, chosen.nvram_template, fact(f"NVRAM template of {chosen.file}"), chosen, passed_over)
 
@@ -174,52 +171,19 @@ def _check_features(context: Context, descriptor: FirmwareDescriptor | None, key
 
 
 def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...]]:
-    """The first descriptor that fits, and why each one before it was passed over.
+    """The first descriptor that fits, and why the others were passed over.
 
-    Where attestation counts (kernel hashes) or pflash is in doubt (SEV-ES), a stateless image goes first. Elsewhere it
-    goes last: the images made for attestation (OVMF.amdsev.fd) boot nothing from an ordinary disk.
+    A stateless image goes first where attestation counts (kernel hashes) or pflash is in doubt (SEV-ES).
     """
     security = context.profile.security
-    wants_stateless = security.type in ("sev-es", "sev-snp") or getattr(security, "kernel_hashes", False)
-    passed_over: list[str] = []
-    fitting: list[FirmwareDescriptor] = []
-    for descriptor in context.host.firmware:
-        reason = _unfit(context, descriptor)
-        if reason:
-            passed_over.append(f"{descriptor.file}: {reason}")
-        else:
-            fitting.append(descriptor)
-    fitting.sort(key=lambda descriptor: _is_stateless(descriptor) != wants_stateless)
-    return (fitting[0] if fitting else None), tuple(passed_over)
-
-
-def _is_stateless(descriptor: FirmwareDescriptor) -> bool:
-    return descriptor.device == "memory" or descriptor.mode == "stateless"
-
-
-def _unfit(context: Context, descriptor: FirmwareDescriptor) -> str:
-    security = context.profile.security.type
-    machine = context.qemu.machines.get(context.profile.machine, context.profile.machine)
-    stateless = _is_stateless(descriptor)
-    if "uefi" not in descriptor.interface_types:
-        return "no UEFI firmware"
-    if not any(fnmatch.fnmatchcase(machine, pattern) for pattern in descriptor.machines):
-        return f"not for {machine}"
-    lacking = [feature for feature in FEATURES.get(security, ()) if feature not in descriptor.features]
-    if lacking:
-        return f"lacks {' and '.join(lacking)}"
-    if "requires-smm" in descriptor.features:
-        return "needs SMM (secure boot), which was not asked for"
-    if "intel-tdx" in descriptor.features:
-        return "is for Intel TDX"
-    if descriptor.executable_format != "raw":
-        return f"format {descriptor.executable_format} is not supported"
-    if not stateless and (descriptor.mode != "split" or descriptor.nvram_template is None):
-        return f"flash mode {descriptor.mode} without an NVRAM template"
-    if security == "none" and stateless:
-        return "stateless: an ordinary guest keeps its boot entries"
-    if security == "sev-snp" and not stateless:
-        return "on pflash, which SNP can't use"
-    if security == "sev-es" and not stateless and not _legacy_vm_type_possible(context):
-        return "on pflash, which SEV-ES with KVM_SEV_INIT2 can't use"
-    return ""
+    choice = choose(
+        context.host.firmware,
+        Wanted(
+            guest_type=security.type,
+            machine=context.qemu.machines.get(context.profile.machine, context.profile.machine),
+            read_only_memory=_legacy_vm_type_possible(context),
+            stateless=security.type in ("sev-es", "sev-snp") or getattr(security, "kernel_hashes", False),
+        ),
+    )
+    passed_over = tuple(f"{file}: {reason}" for file, reason in choice.passed_over.items())
+    return (choice.fitting[0] if choice.fitting else None), passed_over

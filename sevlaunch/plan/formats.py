@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sevlaunch.plan import Plan, argv, render
+from sevlaunch.plan.memory import explain_memory
 from sevlaunch.plan.option import Option
 
 FORMATS = ("shell", "json", "lines", "explain")
@@ -47,7 +48,8 @@ def shell(plan: Plan) -> str:
         steps.append(f"{shlex.join(companion.argv)} &")
         steps.append(f"until test -S {shlex.quote(companion.socket)}; do sleep 0.1; done")
     command = " \\\n  ".join([shlex.quote(plan.binary.value), *(shlex.join(option.argv) for option in render(plan))])
-    steps.append(f"{command} \\\n  9>>{shlex.quote(str(plan.folder / 'lock'))}")
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in plan.memory.environment.items())
+    steps.append(f"{variables}{command} \\\n  9>>{shlex.quote(str(plan.folder / 'lock'))}")
     return "\n".join(steps)
 
 
@@ -57,11 +59,7 @@ def explain(plan: Plan) -> str:
     blocks += ["\n".join(_explained(option)) for option in render(plan)]
     notes = [f"warning: {warning}" for warning in plan.warnings]
     notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
-    if plan.memory.lock_bytes:
-        notes.append(
-            f"locked memory: {plan.memory.lock_bytes >> 20} MiB = {plan.memory.size.value >> 20} MiB guest memory + "
-            f"{plan.memory.lock_bytes - plan.memory.size.value >> 20} MiB for QEMU itself"
-        )
+    notes += explain_memory(plan.memory)
     return "\n".join(blocks + notes)
 
 

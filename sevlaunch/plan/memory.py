@@ -1,4 +1,4 @@
-"""Guest memory: its backend, and that it is not swapped."""
+"""Guest memory: its backend, that it is not swapped, and what limits QEMU's memory."""
 
 from __future__ import annotations
 
@@ -6,36 +6,59 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.footprint import MEBIBYTE, Footprint, charged, locked, pinned
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
+from sevlaunch.units import mebibytes
 
-MEBIBYTE = 1 << 20
-
-# What QEMU maps besides guest memory, all of which mlockall() counts: code, heaps, stacks, firmware, video memory.
-LOCK_OVERHEAD = 1024 * MEBIBYTE
+PAGE_SIZES = {"2M": 2 * MEBIBYTE, "1G": 1024 * MEBIBYTE}
 
 # QEMU's util/oslib-posix.c, MAX_MEM_PREALLOC_THREAD_COUNT.
 MAX_PREALLOC_THREADS = 16
 
 
 @dataclass(frozen=True)
+class MemoryLimit:
+    """A limit on all that QEMU takes: a cgroup below ``parent`` (a folder), or else a scope that systemd makes."""
+
+    size: Choice[int]
+    counted: Footprint
+    parent: str
+    scope: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """``size`` in bytes; ``lock_bytes`` is what QEMU may lock in all, 0 if nothing."""
+    """``size`` in bytes; ``lock_limit`` is what RLIMIT_MEMLOCK has to allow, None if nothing is locked or pinned."""
 
     size: Choice[int]
     backend: tuple[Parameter, ...]
     lock: Choice[bool]
-    lock_bytes: int
+    lock_limit: Footprint | None
+    limit: MemoryLimit | None
     machine_parameters: tuple[Parameter, ...]
 
+    @property
+    def lock_bytes(self) -> int:
+        """The limit on locking that QEMU needs, in bytes; 0: none."""
+        return self.lock_limit.total if self.lock_limit else 0
 
-def resolve_memory(context: Context) -> MemoryPlan:
-    """Memory for the profile."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for QEMU."""
+        # Each thread's malloc arena maps 64 MiB of addresses, and all that is mapped counts as locked: mallopt(3).
+        return {"MALLOC_ARENA_MAX": "1"} if self.lock.value else {}
+
+
+def resolve_memory(context: Context, accel: str) -> MemoryPlan:
+    """Memory for the profile, with the accelerator that was chosen."""
     memory = context.profile.memory
     lock = _lock(context)
-    lock_bytes = memory.size + LOCK_OVERHEAD if lock.value else 0
-    _check_lock_limit(context, lock_bytes)
-    if memory.hard_limit is not None:
-        context.warn("memory.hard_limit is not applied by this version of sevlaunch: QEMU runs without a limit")
+    lock_limit = _lock_limit(context, accel, lock.value)
+    if lock_limit:
+        _check_lock_limit(context, lock_limit)
+    limit = _limit(context, accel, lock.value)
+    _check_cgroup(context, charged(context, accel, lock.value))
+    _check_huge_pages(context)
     backend = [
         _backend_type(context),
         Parameter("id", "ram0", rule("name of the memory backend")),
@@ -46,12 +69,13 @@ def resolve_memory(context: Context) -> MemoryPlan:
         backend.append(context.from_profile("hugetlbsize", memory.hugepages, "memory", "hugepages"))
     if context.profile.shares:
         backend.append(Parameter("share", "on", rule("virtiofsd maps guest memory")))
-    backend += _prealloc(context, lock.value)
+    backend += [*_binding(context), *_prealloc(context, lock.value)]
     return MemoryPlan(
         size=Choice(memory.size, context.why("memory", "size")),
         backend=tuple(backend),
         lock=lock,
-        lock_bytes=lock_bytes,
+        lock_limit=lock_limit,
+        limit=limit,
         machine_parameters=(Parameter("memory-backend", "ram0", rule("the memory backend below")),),
     )
 
@@ -62,6 +86,19 @@ def memory_options(plan: MemoryPlan) -> Iterator[Option]:
     yield Option("-object", plan.backend)
     if plan.lock.value:
         yield Option("-overcommit", (Parameter("mem-lock", "on", plan.lock.reason),))
+
+
+def explain_memory(plan: MemoryPlan) -> Iterator[str]:
+    """Every number behind the limits, one line each."""
+    if plan.lock_limit:
+        kind = "locked memory" if plan.lock.value else "memory that KVM pins"
+        yield f"{kind}, RLIMIT_MEMLOCK: {plan.lock_limit}"
+    for name, value in plan.environment.items():
+        yield f"environment: {name}={value}: one malloc arena, not 64 MiB of locked addresses for each thread"
+    if plan.limit:
+        where = f"cgroup below {plan.limit.parent}" if plan.limit.parent else "scope of systemd"
+        yield f"memory limit: {mebibytes(plan.limit.size.value)}, {where} ({plan.limit.size.reason})"
+        yield f"counted for the limit: {plan.limit.counted}"
 
 
 def _lock(context: Context) -> Choice[bool]:
@@ -75,19 +112,90 @@ def _lock(context: Context) -> Choice[bool]:
     return Choice(True, rule("memory of a SEV guest must not be swapped: it could not be decrypted at another place"))
 
 
-def _check_lock_limit(context: Context, lock_bytes: int) -> None:
+def _lock_limit(context: Context, accel: str, lock: bool) -> Footprint | None:
+    if lock:
+        return locked(context, accel)
+    # A rehearsal's memory is pinned by nobody.
+    if context.profile.security.type in ("sev", "sev-es") and not context.rehearse:
+        return pinned(context)
+    return None
+
+
+def _check_lock_limit(context: Context, need: Footprint) -> None:
     limits = context.host.memory
-    if (
-        lock_bytes
-        and limits.memlock_hard is not None
-        and lock_bytes > limits.memlock_hard
-        and not limits.can_raise_memlock
-    ):
+    if limits.memlock_hard is None or need.total <= limits.memlock_hard or limits.can_raise_memlock:
+        return
+    user, size = context.host.user, need.total
+    if context.profile.security.type == "none":
+        huge = "or use memory: {hugepages: 2M}, which needs no locking"
+    elif context.profile.memory.hugepages:
+        huge = "or start it as root"
+    else:
+        huge = f"or use memory: {{hugepages: 2M}}, of which KVM still pins {mebibytes(pinned(context).total)}"
+    context.lack(
+        f"locking {mebibytes(size)} of memory is over this user's limit of {mebibytes(limits.memlock_hard)} "
+        f"(RLIMIT_MEMLOCK): {need}",
+        hint=f"grant it with '{user} hard memlock {size // 1024}' in /etc/security/limits.conf, with "
+        f"LimitMEMLOCK={size} in a systemd unit, {huge}",
+    )
+
+
+def _limit(context: Context, accel: str, lock: bool) -> MemoryLimit | None:
+    wanted = context.profile.memory.hard_limit
+    if wanted is None:
+        return None
+    counted = charged(context, accel, lock)
+    if wanted == "auto":
+        size = Choice(counted.total, rule("as much as QEMU can take, counted"))
+    else:
+        size = Choice(wanted, context.why("memory", "hard_limit"))
+        if wanted < counted.total:
+            context.refuse(
+                f"a limit of {mebibytes(wanted)} would kill the guest: QEMU can take {counted}",
+                "memory",
+                "hard_limit",
+                hint=f"use hard_limit: auto, or at least {mebibytes(counted.total).replace(' MiB', 'M')}",
+            )
+    cgroup = context.host.memory.cgroup
+    scope: tuple[str, ...] = ()
+    if cgroup.systemd:
+        mode = ("--user",) if cgroup.systemd == "user" else ()
+        properties = ("-p", f"MemoryMax={size.value}", "-p", "MemorySwapMax=0")
+        scope = ("systemd-run", *mode, "--scope", "--quiet", "--collect", *properties, "--")
+    elif not cgroup.parent:
         context.lack(
-            f"locking {lock_bytes // MEBIBYTE} MiB of memory is over this user's limit of "
-            f"{limits.memlock_hard // MEBIBYTE} MiB (RLIMIT_MEMLOCK)",
-            hint=f"grant it with '{context.host.user} hard memlock {lock_bytes // 1024}' in /etc/security/limits.conf, "
-            f"with LimitMEMLOCK={lock_bytes} in a systemd unit, or use memory: {{hugepages: 2M}}",
+            f"memory.hard_limit needs a cgroup for QEMU: {cgroup.parent_problem or 'this host was saved without it'}",
+            hint="run it under systemd, or as root with cgroup v2; or leave hard_limit out and limit the whole of it "
+            f"from outside (MemoryMax={size.value})",
+        )
+    return MemoryLimit(size, counted, "" if scope else cgroup.parent, scope)
+
+
+def _check_cgroup(context: Context, counted: Footprint) -> None:
+    cgroup = context.host.memory.cgroup
+    if cgroup.limit is not None and cgroup.limit < counted.total:
+        context.warn(
+            f"the memory limit of {mebibytes(cgroup.limit)} in {cgroup.limited_by} can kill the guest, which can take "
+            f"{counted}"
+        )
+
+
+def _check_huge_pages(context: Context) -> None:
+    memory, host = context.profile.memory, context.host.memory
+    if not memory.hugepages:
+        return
+    needed = memory.size // PAGE_SIZES[memory.hugepages]
+    free = host.hugepages_free.get(memory.hugepages)
+    where = ""
+    if memory.nodes and host.nodes:
+        free = sum(host.nodes.get(str(node), {}).get(memory.hugepages, 0) for node in memory.nodes)
+        where = f" on NUMA node {', '.join(map(str, memory.nodes))}"
+    if free is not None and free < needed:
+        kilobytes = PAGE_SIZES[memory.hugepages] >> 10
+        context.lack(
+            f"huge pages: wanted {needed} of {memory.hugepages}{where}, found {free} free: {needed - free} are missing",
+            hint=f"echo {needed - free} more than now into /sys/kernel/mm/hugepages/hugepages-{kilobytes}kB/"
+            f"nr_hugepages, or start the kernel with hugepagesz={memory.hugepages} hugepages={needed}",
         )
 
 
@@ -99,9 +207,22 @@ def _backend_type(context: Context) -> Parameter:
     return Parameter("", "memory-backend-ram", rule("ordinary memory"))
 
 
-def _prealloc(context: Context, locked: bool) -> Iterator[Parameter]:
+def _binding(context: Context) -> Iterator[Parameter]:
+    nodes, known = context.profile.memory.nodes, context.host.memory.nodes
+    for index, node in enumerate(nodes):
+        if known and str(node) not in known:
+            context.lack(
+                f"memory.nodes asks for the NUMA node {node}; this host has {', '.join(known)}",
+                hint="see numactl --hardware",
+            )
+        yield context.from_profile("host-nodes", node, "memory", "nodes", index)
+    if nodes:
+        yield Parameter("policy", "bind", context.why("memory", "nodes"))
+
+
+def _prealloc(context: Context, lock: bool) -> Iterator[Parameter]:
     wanted = context.profile.memory.prealloc
-    fill = wanted is True or (wanted == "auto" and (locked or context.profile.memory.hugepages is not None))
+    fill = wanted is True or (wanted == "auto" and (lock or context.profile.memory.hugepages is not None))
     if not fill:
         return
     reason = context.why(

@@ -64,7 +64,12 @@ class Memory(_Model):
     lock: bool | Auto = Field("auto", description="keep memory from being swapped; auto: on for SEV and SEV-ES")
     hugepages: Literal["2M", "1G"] | None = Field(None, description="back memory with huge pages of this size")
     prealloc: bool | Auto = Field("auto", description="fill memory at the start; auto: when locked or on huge pages")
-    hard_limit: Size | Auto | None = Field(None, description="memory limit of the QEMU process")
+    hard_limit: Size | Auto | None = Field(
+        None, description="memory limit of the QEMU process (memory.max of its cgroup); auto: what it can take, counted"
+    )
+    nodes: list[Annotated[int, Field(ge=0, lt=1024)]] = Field(
+        default=[], description="NUMA nodes of the host that the memory comes from"
+    )
 
 
 class Firmware(_Model):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sevlaunch.guest.folder import lock_is_held
-from tests.conftest import PROFILES, Command, Result, qemu_binary_of, wait_until
+from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait_until
 
 PLAIN = PROFILES / "plain.yaml"
 FAKE_QEMU = Path(__file__).parent / "fake_qemu.py"
@@ -167,3 +167,40 @@ def kill_all(pids: Sequence[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+class OrdinaryUser(Command):
+    """``sevlaunch`` run by an ordinary user, from a test that runs as root."""
+
+    UID = 65534
+
+    def __init__(self, base: Path, python: str) -> None:
+        super().__init__(base)
+        self.python = python
+        packages = Path(pytest.__file__).parent.parent
+        self.environment.update(HOME=str(base), PYTHONPATH=f"{ROOT}:{packages}", PYTHONDONTWRITEBYTECODE="1")
+        self.environment.pop("XDG_CACHE_HOME", None)
+        self.memlock: int | None = None
+        for path in (base, *base.rglob("*")):
+            os.chown(path, self.UID, self.UID)
+
+    def argv(self, *arguments: str | Path) -> list[str]:
+        """The command line: root sets the limit, which the user could not raise, and becomes the user."""
+        become = ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups"]
+        limit = ["prlimit", f"--memlock={self.memlock}:{self.memlock}"] if self.memlock else []
+        return [*limit, *become, self.python, "-m", "sevlaunch", *map(str, arguments)]
+
+
+def ordinary_user(base: Path) -> OrdinaryUser:
+    """The command of an ordinary user; skips by name where this test can't become one."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    python = "/usr/bin/python3"
+    command = OrdinaryUser(base, python)
+    try:
+        done = command("--version", check=None)
+    except OSError as error:
+        pytest.skip(f"prlimit and setpriv (util-linux) are needed to become an ordinary user: {error.strerror}")
+    if done.code:
+        pytest.skip(f"an ordinary user can't run sevlaunch with {python}: {done.stderr.strip()[-200:]}")
+    return command

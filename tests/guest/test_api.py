@@ -139,9 +139,9 @@ async def test_an_embedder_brings_its_own_folder_spawner_arguments_and_files(hos
     own = base / "own"
     started: list[list[str]] = []
 
-    def spawner(argv: Sequence[str], *, log: Path, inherit: Sequence[int], lock_bytes: int) -> Process:
+    def spawner(argv: Sequence[str], *, log: Path, **options: Any) -> Process:
         started.append(list(argv))
-        return spawn(argv, log=log, inherit=inherit, lock_bytes=lock_bytes)
+        return spawn(argv, log=log, **options)
 
     reader, writer = os.pipe()
     try:

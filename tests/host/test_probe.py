@@ -111,7 +111,7 @@ def test_a_milan_host_lacks_nothing_and_each_fault_is_named_alone() -> None:
         "no ASIDs are left": {
             "cpu": milan.cpu.model_copy(update={"encryption": milan.cpu.encryption.model_copy(update={"edx": 1})})
         },
-        "SEV-ES is off in kvm_amd": {
+        "SEV-ES in kvm_amd: off (kvm_amd.sev_es is N)": {
             "kvm": milan.kvm.model_copy(update={"parameters": {"kvm_amd.sev": "Y", "kvm_amd.sev_es": "N"}})
         },
         "wanted the module kvm_amd": {"kvm": milan.kvm.model_copy(update={"module": "kvm_intel"})},

@@ -210,8 +210,8 @@ def test_locking_over_the_limit_is_refused_with_the_number_and_three_ways(host: 
     with pytest.raises(HostError) as caught:
         plan_of(SEV + "memory: 4G\n", host.model_copy(update={"memory": memory}))
     text = str(caught.value)
-    assert "5120 MiB" in text
-    for way in ("limits.conf", "LimitMEMLOCK=5368709120", "hugepages"):
+    assert "4284 MiB" in text
+    for way in ("limits.conf", "LimitMEMLOCK=4492099584", "hugepages"):
         assert way in text
 
 

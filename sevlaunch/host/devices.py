@@ -1,0 +1,80 @@
+"""Device files: permissions, access control list, and whether this user can open them."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+import struct
+from pathlib import Path
+
+from sevlaunch.host.model import Device
+from sevlaunch.host.source import Source
+
+# linux/posix_acl_xattr.h: the header is a version, each entry tag, permissions, id.
+_ACL_HEADER = struct.Struct("<I")
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP = 2, 8
+
+
+def device_facts(source: Source, path: str) -> Device:
+    """The device file at the absolute ``path``."""
+    file = source.path(path)
+    try:
+        status = file.stat()
+    except OSError as error:
+        return Device(path=path, exists=False, error=error.strerror or str(error))
+    openable, problem = True, ""
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        openable, problem = False, error.strerror or str(error)
+    return Device(
+        path=path,
+        exists=True,
+        mode=f"{stat.S_IMODE(status.st_mode):04o}",
+        owner=user_name(status.st_uid),
+        group=group_name(status.st_gid),
+        acl=_acl(file),
+        openable=openable,
+        error=problem,
+    )
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    """The name of a group, or the number where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _acl(file: Path) -> list[str]:
+    try:
+        content = os.getxattr(file, "system.posix_acl_access")
+    except OSError:
+        # Most device files, and file systems, have none.
+        return []
+    return parse_acl(content)
+
+
+def parse_acl(content: bytes) -> list[str]:
+    """The named users and groups of an access control list as the kernel hands it out, as getfacl(1) writes them."""
+    entries = []
+    body = content[_ACL_HEADER.size :]
+    for tag, permissions, number in _ACL_ENTRY.iter_unpack(body[: len(body) // _ACL_ENTRY.size * _ACL_ENTRY.size]):
+        letters = "".join(letter if permissions & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
+        if tag == _ACL_USER:
+            entries.append(f"user:{user_name(number)}:{letters}")
+        elif tag == _ACL_GROUP:
+            entries.append(f"group:{group_name(number)}:{letters}")
+    return entries

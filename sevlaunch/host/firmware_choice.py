@@ -1,0 +1,77 @@
+"""Which described firmware fits a type of guest, in which order, and why the others are passed over."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sevlaunch.host.model import FirmwareDescriptor
+
+# The feature that a descriptor must have, by guest type; QEMU's docs/interop/firmware.json, FirmwareFeature.
+FEATURES = {"sev": ("amd-sev",), "sev-es": ("amd-sev", "amd-sev-es"), "sev-snp": ("amd-sev-snp",)}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a firmware is for.
+
+    ``machine`` is the full name of the machine type. ``read_only_memory``: whether KVM can give the guest some, which
+    pflash needs.
+    """
+
+    guest_type: str
+    machine: str
+    read_only_memory: bool
+    stateless: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``fitting`` in order of preference; ``passed_over``: a descriptor's file -> why it does not fit."""
+
+    fitting: tuple[FirmwareDescriptor, ...]
+    passed_over: dict[str, str]
+
+
+def choose(descriptors: Sequence[FirmwareDescriptor], wanted: Wanted) -> Choice:
+    """The descriptors that fit.
+
+    Where attestation counts, a stateless image goes first. Elsewhere it goes last: the images made for attestation
+    (OVMF.amdsev.fd) boot nothing from an ordinary disk.
+    """
+    reasons = {descriptor.file: _unfit(descriptor, wanted) for descriptor in descriptors}
+    fitting = [descriptor for descriptor in descriptors if not reasons[descriptor.file]]
+    fitting.sort(key=lambda descriptor: is_stateless(descriptor) != wanted.stateless)
+    return Choice(tuple(fitting), {file: reason for file, reason in reasons.items() if reason})
+
+
+def is_stateless(descriptor: FirmwareDescriptor) -> bool:
+    """Whether the firmware keeps no variables, and can be handed to QEMU as one image."""
+    return descriptor.device == "memory" or descriptor.mode == "stateless"
+
+
+def _unfit(descriptor: FirmwareDescriptor, wanted: Wanted) -> str:
+    stateless = is_stateless(descriptor)
+    if "uefi" not in descriptor.interface_types:
+        return "no UEFI firmware"
+    if not any(fnmatch.fnmatchcase(wanted.machine, pattern) for pattern in descriptor.machines):
+        return f"not for {wanted.machine}"
+    lacking = [feature for feature in FEATURES.get(wanted.guest_type, ()) if feature not in descriptor.features]
+    if lacking:
+        return f"lacks {' and '.join(lacking)}"
+    if "requires-smm" in descriptor.features:
+        return "needs SMM (secure boot), which was not asked for"
+    if "intel-tdx" in descriptor.features:
+        return "is for Intel TDX"
+    if descriptor.executable_format != "raw":
+        return f"format {descriptor.executable_format} is not supported"
+    if not stateless and (descriptor.mode != "split" or descriptor.nvram_template is None):
+        return f"flash mode {descriptor.mode} without an NVRAM template"
+    if wanted.guest_type == "none" and stateless:
+        return "stateless: an ordinary guest keeps its boot entries"
+    if wanted.guest_type == "sev-snp" and not stateless:
+        return "on pflash, which SNP can't use"
+    if wanted.guest_type == "sev-es" and not stateless and not wanted.read_only_memory:
+        return "on pflash, which SEV-ES with KVM_SEV_INIT2 can't use"
+    return ""

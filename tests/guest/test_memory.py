@@ -1,0 +1,251 @@
+"""Memory as it is: what QEMU locks against what was counted, huge pages, a limit that holds and one that would kill."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from sevlaunch.guest.cgroup import make_cgroup
+from sevlaunch.guest.folder import CGROUP, GuestFolder
+from sevlaunch.host.model import Folders, Host
+from sevlaunch.host.probe import probe_host
+from sevlaunch.plan import Plan, argv, resolve
+from sevlaunch.plan.footprint import Footprint, Piece
+from sevlaunch.plan.memory import MemoryLimit
+from sevlaunch.plan.option import Choice, rule
+from sevlaunch.profile.loader import load
+from tests.conftest import Command, wait_for_console, wait_until
+from tests.guest.support import JSON, PLAIN, ordinary_user, some_qemu
+
+MEBIBYTE = 1 << 20
+LOCKED = ("--set", "memory.lock=true", "--set", "accel=tcg")
+HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+OLD_CGROUP = Path("/sys/fs/cgroup/memory")
+
+
+def plan_of(*overrides: str, profile: Path = PLAIN) -> Plan:
+    """The plan of a profile, on this machine."""
+    return resolve(load(profile, overrides=overrides), probe_host())
+
+
+def status(pid: int, key: str) -> int:
+    """A size in /proc/PID/status, in bytes."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"^{key}:\s*(\d+) kB$", text, re.MULTILINE)
+    assert found, f"{key} is not in {text}"
+    return int(found[1]) * 1024
+
+
+def needs_free_memory(size: int) -> None:
+    """Skips by name where the machine does not have that much to spare."""
+    available = probe_host().memory.available
+    if available < size:
+        pytest.skip(f"the test locks {size >> 20} MiB, and {available >> 20} MiB are available")
+
+
+def test_an_ordinary_user_is_told_the_number_and_the_ways_to_get_it(base: Path) -> None:
+    user = ordinary_user(base)
+    user.memlock = 4 * MEBIBYTE
+    refused = user("up", PLAIN, *LOCKED, "--set", "memory.size=8G", "--paused", check=4).stderr
+    assert "over this user's limit of 4 MiB (RLIMIT_MEMLOCK): " in refused
+    assert "8192 MiB guest memory + 8 MiB firmware + " in refused
+    found = re.search(r"LimitMEMLOCK=(\d+)", refused)
+    assert found
+    assert f"hard memlock {int(found[1]) // 1024}' in /etc/security/limits.conf" in refused
+    assert "hugepages" in refused
+    assert user.left_behind() == []
+
+
+@pytest.mark.parametrize("size", ["1G", pytest.param("8G", marks=pytest.mark.soak)])
+def test_an_ordinary_user_with_the_counted_limit_and_no_more_locks_the_guest(size: str, base: Path) -> None:
+    needs_free_memory(int(size[:-1]) * 1024 * MEBIBYTE + 3072 * MEBIBYTE)
+    user = ordinary_user(base)
+    options = (*LOCKED, "--set", f"memory.size={size}")
+    user.memlock = plan_of(*options[1::2]).memory.lock_bytes
+    if user("--version", check=None).code:
+        pytest.skip("this root can't raise RLIMIT_MEMLOCK: it has no CAP_SYS_RESOURCE")
+    pid = user("up", PLAIN, *options, "--paused", *JSON, limit=300).json["pid"]
+    try:
+        assert Path(f"/proc/{pid}").stat().st_uid == user.UID
+        assert status(pid, "VmLck") <= user.memlock
+        assert abs(status(pid, "VmLck") - user.memlock) < user.memlock / 20
+    finally:
+        user("down", "--all", "--now")
+
+
+@pytest.mark.soak
+def test_of_8_gib_as_much_is_locked_as_was_counted(sevlaunch: Command) -> None:
+    needs_free_memory(11 << 30)
+    options = (*LOCKED, "--set", "memory.size=8G")
+    counted = plan_of(*options[1::2]).memory.lock_bytes
+    pid = sevlaunch("up", PLAIN, *options, "--paused", *JSON, limit=300).json["pid"]
+    assert status(pid, "VmLck") <= counted
+    assert abs(status(pid, "VmLck") - counted) < counted / 20
+
+
+@pytest.mark.parametrize("vcpus", [1, 8])
+@pytest.mark.parametrize("video", ["none", "std", "qxl"])
+def test_what_is_locked_is_what_was_counted(video: str, vcpus: int, qemu_binary: str, sevlaunch: Command) -> None:
+    host = probe_host(qemu_binary)
+    assert host.qemu
+    if video == "qxl" and "qxl-vga" not in host.qemu.devices:
+        pytest.skip(f"QEMU {host.qemu.version} has no qxl here")
+    overrides = ("memory.lock=true", "accel=tcg", "memory.size=256M", f"video={video}", f"cpus={vcpus}")
+    counted = resolve(load(PLAIN, overrides=overrides), host).memory.lock_bytes
+    options = [word for override in (*overrides, f"qemu.binary={qemu_binary}") for word in ("--set", override)]
+    pid = sevlaunch("up", PLAIN, *options, "--paused", *JSON).json["pid"]
+    locked = status(pid, "VmLck")
+    assert locked <= counted
+    assert counted - locked < 80 * MEBIBYTE
+    assert status(pid, "VmPeak") <= counted
+
+
+@contextmanager
+def free_huge_pages(count: int) -> Iterator[None]:
+    """That many free huge pages of 2 MiB."""
+    if not os.access(HUGE_PAGES, os.W_OK):
+        pytest.skip("huge pages can't be set up here: that takes root and a kernel with them")
+    before = int(HUGE_PAGES.read_text())
+    free = probe_host().memory.hugepages_free["2M"]
+    HUGE_PAGES.write_text(str(before - free + count))
+    try:
+        if probe_host().memory.hugepages_free["2M"] != count:
+            pytest.skip(f"the kernel found no {count} huge pages")
+        yield
+    finally:
+        HUGE_PAGES.write_text(str(before))
+
+
+def test_with_enough_huge_pages_it_runs_without_locking(sevlaunch: Command) -> None:
+    options = ("--set", "memory={size: 128M, hugepages: 2M}", "--set", "accel=tcg", *some_qemu())
+    with free_huge_pages(64):
+        pid = sevlaunch("up", PLAIN, *options, "--paused", *JSON).json["pid"]
+        assert status(pid, "VmLck") == 0
+        assert status(pid, "HugetlbPages") == 128 * MEBIBYTE
+        sevlaunch("down", "plain", "--now")
+
+
+def test_with_too_few_huge_pages_it_says_how_many_are_missing(sevlaunch: Command) -> None:
+    with free_huge_pages(60):
+        refused = sevlaunch("up", PLAIN, "--set", "memory={size: 128M, hugepages: 2M}", check=4).stderr
+    assert "wanted 64 of 2M, found 60 free: 4 are missing" in refused
+    assert sevlaunch.left_behind() == []
+
+
+def test_memory_comes_from_the_numa_node_that_was_asked_for(sevlaunch: Command) -> None:
+    if "0" not in probe_host().memory.nodes:
+        pytest.skip("the kernel tells of no NUMA nodes")
+    options = ("--set", "memory={size: 64M, nodes: [0], prealloc: true}", "--set", "accel=tcg", *some_qemu())
+    pid = sevlaunch("up", PLAIN, *options, "--paused", *JSON).json["pid"]
+    maps = Path(f"/proc/{pid}/numa_maps")
+    if not maps.exists():
+        pytest.skip("the kernel has no numa_maps")
+    assert re.search(r"bind:0 .*anon=16384 ", maps.read_text())
+
+
+@contextmanager
+def old_cgroup(limit: int) -> Iterator[Path]:
+    """A cgroup v1 with a limit on memory: the same accounting as v2's, on machines that have no v2."""
+    folder = OLD_CGROUP / f"sevlaunch-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup with a memory limit can be made here: {error.strerror}")
+    try:
+        (folder / "memory.limit_in_bytes").write_text(str(limit))
+        yield folder
+    finally:
+        with suppress(ProcessLookupError):
+            for pid in (folder / "cgroup.procs").read_text().split():
+                os.kill(int(pid), 9)
+        wait_until(lambda: not (folder / "cgroup.procs").read_text(), what="an empty cgroup")
+        folder.rmdir()
+
+
+def run_limited(plan: Plan) -> subprocess.Popen[bytes]:
+    """QEMU with the plan's arguments below a limit; without -S, so that the guest runs."""
+    plan.folder.mkdir(parents=True)
+    folder = OLD_CGROUP / f"sevlaunch-test-{os.getpid()}"
+
+    def enter() -> None:
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    command = [argument for argument in argv(plan) if argument != "-S"]
+    with (plan.folder / "qemu.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=enter)
+
+
+def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
+    """The demo guest, which touches all its memory: Linux tests it, and prealloc fills it."""
+    stores = base / "vars.fd"
+    folders = Folders(runtime=str(runtime), state=str(base / "state"))
+    cgroup = host.memory.cgroup.model_copy(update={"parent": str(base), "limit": None})
+    memory = host.memory.model_copy(update={"cgroup": cgroup})
+    overrides = (
+        "memory={size: 512M, prealloc: true, hard_limit: auto}",
+        "accel=tcg",
+        f"firmware.nvram={stores}",
+        "firmware.code=/usr/share/OVMF/OVMF_CODE_4M.fd",
+    )
+    template = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+    if not template.exists():
+        pytest.skip("no OVMF is installed")
+    stores.write_bytes(template.read_bytes())
+    loaded = load(demo, overrides=overrides)
+    return resolve(loaded, host.model_copy(update={"folders": folders, "memory": memory}))
+
+
+def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(
+    demo: Path, base: Path, sevlaunch: Command
+) -> None:
+    plan = limited_plan(probe_host(), demo, base, sevlaunch.runtime)
+    assert plan.memory.limit
+    size = plan.memory.limit.size.value
+    with old_cgroup(size) as folder:
+        process = run_limited(plan)
+        try:
+            wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
+            peak = int((folder / "memory.max_usage_in_bytes").read_text())
+            assert 512 * MEBIBYTE < peak <= size
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_limit_100_mib_too_low_is_refused_with_the_arithmetic(sevlaunch: Command) -> None:
+    plan_text = sevlaunch("host").stdout
+    host = Host.model_validate_json(plan_text)
+    cgroup = host.memory.cgroup.model_copy(update={"parent": "/sys/fs/cgroup"})
+    host = host.model_copy(update={"memory": host.memory.model_copy(update={"cgroup": cgroup})})
+    saved = sevlaunch.base / "host.json"
+    saved.write_text(host.to_json())
+    limit = resolve(load(PLAIN, overrides=["memory.hard_limit=auto"]), host).memory.limit
+    assert limit
+    low = limit.size.value - 100 * MEBIBYTE
+    refused = sevlaunch("render", PLAIN, "--host", saved, "--set", f"memory.hard_limit={low}", check=3).stderr
+    assert f"a limit of {low >> 20} MiB would kill the guest" in refused
+    assert f"{limit.size.value >> 20} MiB = 512 MiB guest memory + 8 MiB firmware" in refused
+    sevlaunch("render", PLAIN, "--host", saved, "--set", f"memory.hard_limit={limit.size.value}")
+
+
+def test_the_cgroup_is_made_with_its_limit_and_goes_with_the_guests_folder(base: Path) -> None:
+    # A folder stands in for the file system of cgroup v2, which needs no files to be removed first.
+    parent = base / "cgroup"
+    parent.mkdir()
+    folder = GuestFolder(base, "g")
+    folder.path.mkdir()
+    limit = MemoryLimit(Choice(64 * MEBIBYTE, rule("test")), Footprint((Piece("x", 64 * MEBIBYTE),)), str(parent), ())
+    made = make_cgroup(folder, limit)
+    assert (made / "memory.max").read_text() == str(64 * MEBIBYTE)
+    assert folder.file(CGROUP).readlink() == made
+    (made / "memory.max").unlink()
+    folder.remove()
+    assert list(base.iterdir()) == [parent]
+    assert list(parent.iterdir()) == []
