@@ -93,8 +93,11 @@ def parse_der(content: bytes) -> x509.Certificate:
         with warnings.catch_warnings():
             # The VCEK's serial number is zero: AMD 57230, table "VCEK Certificate Format".
             warnings.filterwarnings("ignore", "Parsed a .*serial number", CryptographyDeprecationWarning)
+            # A name that `cryptography` only warns about is damaged; it is read here, and not when it is needed.
+            warnings.filterwarnings("error", "Attribute's length", UserWarning)
             certificate = x509.load_der_x509_certificate(content)
-    except (ValueError, TypeError, x509.InvalidVersion) as error:
+            _ = certificate.subject, certificate.issuer
+    except (ValueError, TypeError, UserWarning, x509.InvalidVersion) as error:
         raise ValueError("no X.509 certificate in DER or PEM") from error
     if not _is_whole(certificate, content):
         raise ValueError("the certificate's signature is not encoded in DER, or not with the algorithm that is signed")
