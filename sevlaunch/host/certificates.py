@@ -57,10 +57,12 @@ def platform_certificates(binary: str) -> PlatformCertificates:
             f"{binary} does not answer query-sev-capabilities as QEMU does: {type(error).__name__}: {error}",
             hint="try another qemu.binary",
         ) from error
-    sizes = len(certificates.pdh), len(certificates.chain)
-    if sizes != (_CERTIFICATE_BYTES, _CHAIN_BYTES):
-        raise HostError(
-            f"wanted a PDH and a chain of {_CERTIFICATE_BYTES} and {_CHAIN_BYTES} bytes, found {sizes[0]} and {sizes[1]}",
-            hint="update QEMU and the SEV firmware",
-        )
+    for name, content, wanted in (
+        ("PDH", certificates.pdh, _CERTIFICATE_BYTES),
+        ("chain", certificates.chain, _CHAIN_BYTES),
+    ):
+        if len(content) != wanted:
+            raise HostError(
+                f"wanted a {name} of {wanted} bytes from {binary}, found {len(content)}", hint="update the SEV firmware"
+            )
     return certificates
