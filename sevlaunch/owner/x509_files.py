@@ -25,6 +25,15 @@ _PEM_BLOCK = re.compile(
 )
 _LINE_ENDS = re.compile(rb"\r?\n")
 _BIT_STRING = 0x03
+# What `cryptography` raises for what is no certificate.
+_DAMAGED = (
+    ValueError,
+    TypeError,
+    UserWarning,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True)
@@ -93,11 +102,12 @@ def parse_der(content: bytes) -> x509.Certificate:
         with warnings.catch_warnings():
             # The VCEK's serial number is zero: AMD 57230, table "VCEK Certificate Format".
             warnings.filterwarnings("ignore", "Parsed a .*serial number", CryptographyDeprecationWarning)
-            # A name that `cryptography` only warns about is damaged; it is read here, and not when it is needed.
+            # A name that `cryptography` only warns about is damaged.
             warnings.filterwarnings("error", "Attribute's length", UserWarning)
             certificate = x509.load_der_x509_certificate(content)
-            _ = certificate.subject, certificate.issuer
-    except (ValueError, TypeError, UserWarning, x509.InvalidVersion) as error:
+            # These are decoded at their first use, which is here, and kept.
+            _ = certificate.subject, certificate.issuer, certificate.extensions
+    except _DAMAGED as error:
         raise ValueError("no X.509 certificate in DER or PEM") from error
     if not _is_whole(certificate, content):
         raise ValueError("the certificate's signature is not encoded in DER, or not with the algorithm that is signed")

@@ -78,7 +78,8 @@ def test_no_bit_of_report_vcek_or_chain_can_change(count: int) -> None:
     parts = [real_report(), vector("milan-vcek.der"), vector("milan-chain.pem")]
     positions = [(index, bit) for index, part in enumerate(parts) for bit in range(len(part) * 8)]
     chosen = random.Random(4).sample(positions, min(count, len(positions)))
-    for index, bit in chosen:
+    # Bit 10739 of the chain makes a serial number negative that stands in an extension.
+    for index, bit in [*chosen, (2, 10739)]:
         altered = [*parts[:index], flipped(parts[index], bit), *parts[index + 1 :]]
         assert not real(*altered).ok, f"bit {bit} of {('report', 'VCEK', 'chain')[index]}"
 
