@@ -209,7 +209,7 @@ def test_files_that_are_none_are_wrong_usage(kind: str, option: str, tmp_path: P
 def test_a_policy_that_is_none_is_wrong_usage(tmp_path: Path, sevlaunch: Command) -> None:
     (tmp_path / "pdh").write_bytes(sev_chain().pdh.to_bytes())
     for policy in ("0x40", "what", "-1", "0x100000000"):
-        given = ["--pdh", tmp_path / "pdh", f"--policy={policy}", "--out", tmp_path / "vm"]
+        given: list[str | Path] = ["--pdh", tmp_path / "pdh", f"--policy={policy}", "--out", tmp_path / "vm"]
         assert "policy" in sevlaunch("owner", "session", *given, check=2).stderr
     assert made(tmp_path) == []
 
