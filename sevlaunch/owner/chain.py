@@ -103,7 +103,7 @@ def parse_certificates(content: bytes) -> tuple[AnyCertificate, ...]:
         try:
             one = Certificate.from_bytes(part)
         except FirmwareError as error:
-            raise ValueError(f"certificate {len(found) + 1}: {error}") from error
+            raise ValueError(f"certificate {len(found) + 1} is cut short, or no SEV certificate, ASK or ARK") from error
         if one.usage not in (Usage.PDH, Usage.PEK, Usage.OCA, Usage.CEK):
             raise ValueError(f"certificate {len(found) + 1} has usage {one.usage:#x}")
         found.append(one)

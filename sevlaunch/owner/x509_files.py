@@ -7,6 +7,7 @@ import binascii
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +85,11 @@ def parse_certificates(content: bytes) -> tuple[x509.Certificate, ...]:
     """
     if content.startswith(b"-----BEGIN"):
         return tuple(parse_der(block) for block in _pem_blocks(content))
-    try:
-        return (parse_der(content),)
-    except ValueError:
-        # DER as base64 or hexadecimal, as copied from a terminal.
-        for reading in decode_text(content):
+    # DER may come as base64 or hexadecimal, copied from a terminal; hexadecimal can be read as base64, too.
+    for reading in (content, *decode_text(content)):
+        with suppress(ValueError):
             return (parse_der(reading),)
-        raise
+    raise ValueError("no X.509 certificate in DER or PEM")
 
 
 def parse_der(content: bytes) -> x509.Certificate:
@@ -108,7 +107,7 @@ def parse_der(content: bytes) -> x509.Certificate:
             # These are decoded at their first use, which is here, and kept.
             _ = certificate.subject, certificate.issuer, certificate.extensions
     except _DAMAGED as error:
-        raise ValueError("no X.509 certificate in DER or PEM") from error
+        raise ValueError("no X.509 certificate in DER") from error
     if not _is_whole(certificate, content):
         raise ValueError("the certificate's signature is not encoded in DER, or not with the algorithm that is signed")
     return certificate
@@ -140,7 +139,7 @@ def _is_whole(certificate: x509.Certificate, content: bytes) -> bool:
     """Whether all outside of the signed part follows from it: algorithm, and signature without unused bits."""
     signed, ending = certificate.tbs_certificate_bytes, _bit_string(certificate.signature)
     algorithm = content.removesuffix(ending).partition(signed)[2]
-    return content.endswith(ending) and bool(algorithm) and algorithm in signed
+    return bool(algorithm) and algorithm in signed
 
 
 def _bit_string(content: bytes) -> bytes:
