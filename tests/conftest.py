@@ -25,9 +25,9 @@ HOSTS = ROOT / "tests/hosts"
 VERSIONS = ("7.2", "10.0", "11.1")
 
 # Whoever runs the tests in the background (nohup, a shell's &) has these ignored, and so would the commands under test.
-for _number in (signal.SIGINT, signal.SIGHUP):
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, signal.SIG_DFL)
+        signal.signal(_number, _usual)
 
 
 def tool(name: str) -> Path | None:

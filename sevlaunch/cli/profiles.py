@@ -149,9 +149,38 @@ def policy(
 
 def host(
     qemu: Annotated[str, typer.Option("--qemu", help="The QEMU binary to ask.")] = "auto",
+    pdh: Annotated[
+        Path | None,
+        typer.Option(
+            "--pdh",
+            metavar="FILE",
+            help="Instead, write the secure processor's PDH certificate to FILE (2084 bytes), and PEK, OCA and CEK to "
+            "FILE.chain (6252 bytes), for `sevlaunch owner session --pdh FILE --chain FILE.chain`.",
+        ),
+    ] = None,
     output: FormatOption = Format.JSON,
 ) -> None:
-    """Print what this machine offers as JSON, for `render --host`."""
+    """Print what this machine offers as JSON, for `render --host`; or write its certificates for guest owners."""
+    if pdh is not None:
+        _write_certificates(qemu, pdh, output)
+        return
     from sevlaunch.host.probe import probe_host
 
     print(probe_host(qemu).to_json())
+
+
+def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:
+    from sevlaunch.host.certificates import platform_certificates
+    from sevlaunch.host.qemu import find_binary
+    from sevlaunch.owner.files import NewFile, write_new
+
+    found = platform_certificates(find_binary(qemu))
+    chain = Path(f"{pdh}.chain")
+    write_new([NewFile(pdh, found.pdh), NewFile(chain, found.chain)])
+    if output is Format.JSON:
+        chip_id = found.chip_id.hex() if found.chip_id else None
+        print_json({"pdh": str(pdh), "chain": str(chain), "chip_id": chip_id, "cek_address": found.cek_address})
+        return
+    print(f"for guest owners:  {pdh}  {chain}")
+    if found.cek_address:
+        print(f"the CEK as AMD signed it, for the owner's --ca:  {found.cek_address}")

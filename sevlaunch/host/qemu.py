@@ -14,6 +14,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ MODULE_FOLDERS = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib64
 LIMIT = 20.0
 MAX_ANSWERS = 16 << 20
 CACHE_VERSION = 2
+
+# A QMP command and its arguments.
+Command = tuple[str, dict[str, Any]]
 
 
 def find_binary(wanted: str = "auto") -> str:
@@ -93,8 +97,7 @@ def _cache_file(binary: str) -> Path:
 
 
 def _ask(binary: str) -> QemuFacts:
-    commands: list[tuple[str, dict[str, Any]]] = [
-        ("qmp_capabilities", {}),
+    commands: list[Command] = [
         ("query-version", {}),
         ("query-machines", {}),
         ("query-cpu-definitions", {}),
@@ -102,10 +105,26 @@ def _ask(binary: str) -> QemuFacts:
         ("qom-list-types", {"implements": "user-creatable", "abstract": False}),
         *(("qom-list-properties", {"typename": name}) for name in CONFIDENTIAL_OBJECTS),
         ("query-qmp-schema", {}),
-        ("quit", {}),
     ]
-    script = "".join(json.dumps({"execute": name, "arguments": arguments}) + "\n" for name, arguments in commands)
-    argv = [binary, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
+    replies = [reply.get("return") for reply in converse(binary, "none", commands)]
+    try:
+        return _facts(binary, replies)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HostError(
+            f"{binary} does not answer QMP as QEMU does: {type(error).__name__}: {error}",
+            hint="try another qemu.binary",
+        ) from error
+
+
+def converse(binary: str, machine: str, commands: Sequence[Command]) -> list[dict[str, Any]]:
+    """QEMU's reply to each of ``commands``, with ``return`` or ``error`` in it; QEMU then quits.
+
+    :param machine: what QEMU's ``-machine`` gets, such as ``none,accel=kvm``.
+    :raise HostError: when it does not answer like QEMU.
+    """
+    questions_asked = [("qmp_capabilities", {}), *commands, ("quit", {})]
+    script = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in questions_asked)
+    argv = [binary, "-machine", machine, "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"]
     # The questions, with "quit" at their end, are in the pipe before QEMU runs: whatever becomes of us, it ends. QEMU
     # holds the writing end, too: it would drop what it has not read yet when the last writer is gone. The answers go to
     # a file, because at "quit" QEMU drops what a pipe has no room for.
@@ -131,31 +150,25 @@ def _ask(binary: str) -> QemuFacts:
     finally:
         os.close(questions)
         os.close(writer)
-    replies: list[Any] = []
+    replies: list[dict[str, Any]] = []
     for line in lines:
         try:
             message = json.loads(line)
         except ValueError:
             continue
         if isinstance(message, dict) and ("return" in message or "error" in message):
-            replies.append(message.get("return"))
-    if len(replies) < len(commands) - 1 or replies[1] is None:
+            replies.append(message)
+    if len(replies) <= len(commands) or "error" in replies[0]:
         tail = (
             " / ".join(result.stderr.decode("utf-8", "replace").strip().splitlines()[-3:])
             or f"exit code {result.returncode}"
         )
         raise HostError(f"{binary} does not answer QMP as QEMU does: {tail}", hint="try another qemu.binary")
-    try:
-        return _facts(binary, replies)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise HostError(
-            f"{binary} does not answer QMP as QEMU does: {type(error).__name__}: {error}",
-            hint="try another qemu.binary",
-        ) from error
+    return replies[1 : len(commands) + 1]
 
 
 def _facts(binary: str, replies: list[Any]) -> QemuFacts:
-    _, version, machines, cpus, devices, objects, *properties, schema = replies[: 7 + len(CONFIDENTIAL_OBJECTS)]
+    version, machines, cpus, devices, objects, *properties, schema = replies
     aliases = {machine["alias"]: machine["name"] for machine in machines if "alias" in machine}
     number = version["qemu"]
     object_types = sorted(entry["name"] for entry in objects)

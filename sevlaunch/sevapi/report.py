@@ -18,7 +18,17 @@ BODY_BYTES = _BODY.size
 REPORT_DATA_BYTES = 64
 REPORT_BYTES = BODY_BYTES + ecdsa.SIGNATURE_BYTES
 
+OLDEST_VERSION = 2
+# The newest version whose every byte is known here.
+NEWEST_VERSION = 5
+# Fields that are reserved in the versions before.
+_SINCE = {
+    3: ("cpuid_family", "cpuid_model", "cpuid_stepping"),
+    5: ("launch_mit_vector", "current_mit_vector"),
+}
+
 # KEY_INFO.
+_KEY_INFO_KNOWN = 0x1F
 AUTHOR_KEY_EN = 1
 _SIGNING_KEY_SHIFT = 2
 _SIGNING_KEY_MASK = 0x7
@@ -118,10 +128,23 @@ class Report:
         """Whether the launch had an author key."""
         return bool(self.key_info & AUTHOR_KEY_EN)
 
+    def reserved_set(self, content: bytes) -> list[str]:
+        """What is not zero in ``content``, of which this was read, though its version reserves it."""
+        names = [name for since, names in _SINCE.items() if self.version < since for name in names]
+        found = [name for name in names if getattr(self, name)]
+        if self.key_info & ~_KEY_INFO_KNOWN:
+            found.append(f"key_info {self.key_info:#x}")
+        body = self._body()
+        found += [f"byte {at:#x}" for at in range(BODY_BYTES) if body[at] != content[at]]
+        return found
+
     def signed_by(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         """The whole report, 1184 bytes."""
-        body = _BODY.pack(*astuple(self))
+        body = self._body()
         return body + ecdsa.sign(key, body, hashes.SHA384())
+
+    def _body(self) -> bytes:
+        return _BODY.pack(*astuple(self))
 
 
 def is_signed_by(content: bytes, key: ec.EllipticCurvePublicKey) -> bool:

@@ -1,0 +1,20 @@
+"""The guest owner's commands: ``sevlaunch owner ...``."""
+
+from __future__ import annotations
+
+import typer
+
+from sevlaunch.cli.owner import id_block, report, session
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``owner`` and its commands to ``app``."""
+    owner = typer.Typer(
+        name="owner",
+        help="The guest owner's side: from files alone, trusting AMD's keys and nothing on the host.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    for module in (session, report, id_block):
+        module.register(owner)
+    app.add_typer(owner)

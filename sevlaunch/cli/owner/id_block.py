@@ -1,0 +1,73 @@
+"""`owner id-block`: what a SEV-SNP guest has to be, signed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sevlaunch.cli.output import Format, FormatOption, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(id_block)
+
+
+def id_block(
+    digest: Annotated[str, typer.Option("--digest", metavar="HEX", help="The launch digest, 48 bytes.")],
+    policy: Annotated[str, typer.Option("--policy", help="The guest's policy: the block's must be the same.")],
+    id_key: Annotated[Path, typer.Option("--id-key", help="Private key on P-384 that signs the block.")],
+    author_key: Annotated[
+        Path | None, typer.Option("--author-key", help="Private key on P-384 that signs the ID key.")
+    ] = None,
+    family_id: Annotated[str, typer.Option("--family-id", metavar="HEX", help="Your name for it, 16 bytes.")] = "",
+    image_id: Annotated[str, typer.Option("--image-id", metavar="HEX", help="Your name for it, 16 bytes.")] = "",
+    guest_svn: Annotated[
+        int, typer.Option("--guest-svn", min=0, max=0xFFFFFFFF, help="Security version number of the guest.")
+    ] = 0,
+    out: Annotated[str, typer.Option("--out", metavar="PREFIX", help="What the files' names begin with.")] = "vm",
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Sign an ID block: the secure processor then launches only a guest of this digest and policy.
+
+    PREFIX_id_block.b64 and PREFIX_id_auth.b64 go into the profile's id_block and id_auth; with an author key, set
+    author_key_enabled there. Nothing is overwritten. The digests of the keys are what the guest's reports will show.
+    """
+    from sevlaunch.errors import UsageError
+    from sevlaunch.owner.id_block import read_private_key, sign_id_block, write_id_block
+    from sevlaunch.owner.values import bytes_of_hex
+    from sevlaunch.profile.policy import SNP_POLICY, parse_policy
+    from sevlaunch.sevapi.id_block import IdBlock
+
+    try:
+        number = parse_policy(policy, SNP_POLICY)
+    except ValueError as error:
+        raise UsageError(f"--policy: {error}") from error
+    block = IdBlock(
+        digest=bytes_of_hex(digest, "--digest", 48),
+        policy=number,
+        family_id=bytes_of_hex(family_id, "--family-id", 16) if family_id else bytes(16),
+        image_id=bytes_of_hex(image_id, "--image-id", 16) if image_id else bytes(16),
+        guest_svn=guest_svn,
+    )
+    author = read_private_key(author_key, "author key") if author_key else None
+    signed = sign_id_block(block, read_private_key(id_key, "ID key"), author)
+    files = write_id_block(signed, out)
+    if output is Format.JSON:
+        print_json(
+            {
+                "files": {name: str(path) for name, path in files.items()},
+                "policy": number,
+                "id_key_digest": signed.id_key_digest.hex(),
+                "author_key_digest": signed.author_key_digest.hex(),
+            }
+        )
+        return
+    print(f"for the profile's id_block:  {files['id_block']}")
+    print(f"for the profile's id_auth:   {files['id_auth']}")
+    print(f"ID key digest:               {signed.id_key_digest.hex()}")
+    if author:
+        print(f"author key digest:           {signed.author_key_digest.hex()}")
+        print("set author_key_enabled: true in the profile")

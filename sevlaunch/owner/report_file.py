@@ -1,0 +1,88 @@
+"""Attestation reports from files: as they are, or in the evidence of a launch."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from sevlaunch.errors import EvidenceError, InsecureUse
+from sevlaunch.owner.files import read_bounded, recognise
+from sevlaunch.owner.x509_files import parse_der
+from sevlaunch.sevapi.report import REPORT_BYTES
+
+_WHAT = "report"
+_WANTED = f"{REPORT_BYTES} bytes, or evidence in JSON"
+_MAX_EVIDENCE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A report (1184 bytes) with the certificates that came with it."""
+
+    content: bytes
+    certificates: tuple[x509.Certificate, ...] = ()
+    rehearsal: bool = False
+
+
+def read_report(file: Path) -> ReportFile:
+    """The report in ``file``: raw, in base64 or in hexadecimal, or under ``report`` in evidence (JSON).
+
+    :raise EvidenceError: when it is none of these.
+    :raise UsageError: when it can't be read.
+    """
+    content = read_bounded(file, _WHAT, _MAX_EVIDENCE_BYTES, error=EvidenceError)
+    if content.lstrip().startswith(b"{"):
+        return _from_evidence(content, file)
+    return ReportFile(recognise(content, _sized, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError))
+
+
+def require_no_rehearsal(found: ReportFile, *, allowed: bool) -> None:
+    """Refuse the report of an emulated processor.
+
+    :raise InsecureUse: unless it is ``allowed``.
+    """
+    if found.rehearsal and not allowed:
+        raise InsecureUse(
+            "the report is that of a rehearsal: an emulated processor made it, and its answer proves nothing",
+            hint="--rehearsal checks it all the same",
+        )
+
+
+def _from_evidence(content: bytes, file: Path) -> ReportFile:
+    try:
+        document: Any = json.loads(content)
+        # A type that is not the right one is no better than a missing field.
+        rehearsal, encoded = document.get("rehearsal", False), document["report"]
+        chain = document.get("certificates") or []
+        if not (isinstance(rehearsal, bool) and isinstance(encoded, str) and isinstance(chain, list)):
+            raise ValueError("rehearsal, report and certificates are not true or false, text and a list")
+        report = _sized(_decoded(encoded))
+        return ReportFile(report, tuple(parse_der(_decoded(one)) for one in chain), rehearsal)
+    except KeyError as error:
+        raise EvidenceError(
+            f"{_WHAT}: the evidence in {file} has no report", hint="only the guest can fetch one, in a SEV-SNP launch"
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EvidenceError(
+            f"{_WHAT}: the evidence in {file} can't be read: {error}", hint="is it cut short, or another file?"
+        ) from error
+
+
+def _decoded(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"wanted base64, found {type(text).__name__}")
+    decoded = base64.b64decode(text, validate=True)
+    if base64.b64encode(decoded) != text.encode():
+        raise ValueError("the base64 has bits that stand for nothing")
+    return decoded
+
+
+def _sized(content: bytes) -> bytes:
+    if len(content) != REPORT_BYTES:
+        raise ValueError(f"a report has {REPORT_BYTES} bytes, that has {len(content)}")
+    return content

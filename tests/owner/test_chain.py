@@ -1,0 +1,140 @@
+"""SEV certificate chains: whole ones verify, and nothing in them can change."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from sevlaunch.errors import UsageError
+from sevlaunch.owner.chain import Chain, Verdict, parse_certificates, verify_chain
+from sevlaunch.sevapi.certificate import Certificate, Signature
+from tests.guest.support import tries
+from tests.owner.pki import flipped, sev_chain, vector
+
+NAMES = ("pdh", "pek", "oca", "cek", "ask", "ark")
+
+
+def verdict(*parts: bytes, root: bool = False) -> Verdict:
+    """What becomes of the certificates in ``parts``; with ``root``, our own ARK is trusted."""
+    chain = Chain.of(one for part in parts for one in parse_certificates(part))
+    return verify_chain(chain, root=sev_chain().ark if root else None)
+
+
+def answers(found: Verdict) -> dict[str, bool | None]:
+    """The answers by their names."""
+    return {check.name: check.ok for check in found.checks}
+
+
+def refuses(*parts: bytes, root: bool = False) -> bool:
+    """Whether the certificates do not verify, or are no certificates at all."""
+    try:
+        return not verdict(*parts, root=root).verified
+    except (ValueError, UsageError):
+        return True
+
+
+def naples() -> list[bytes]:
+    """A real platform's chain, with AMD's keys."""
+    return [vector(f"naples-{name}.cert") for name in NAMES]
+
+
+def test_the_naples_chain_verifies_up_to_amds_root() -> None:
+    found = verdict(*naples())
+    assert found.verified
+    assert found.checks[-1].detail == "AMD's root key for Naples"
+
+
+@tries(60, 4000)
+def test_no_bit_of_any_naples_certificate_can_change(count: int) -> None:
+    chain = naples()
+    for index, name in enumerate(NAMES):
+        bits = len(chain[index]) * 8
+        chosen = random.Random(name).sample(range(bits), count)
+        for bit in (0, 7, bits - 1, bits // 2, *chosen):
+            altered = [*chain[:index], flipped(chain[index], bit), *chain[index + 1 :]]
+            assert refuses(*altered), f"bit {bit} of {name}"
+
+
+def test_a_root_that_is_not_amds_is_named_and_never_taken_for_amds() -> None:
+    ours = sev_chain()
+    found = verdict(ours.exported, ours.authorities)
+    assert found.failed
+    assert [check.name for check in found.checks if check.ok is not True] == ["root"]
+    assert found.checks[-1].detail.startswith("REHEARSAL or unknown root: ")
+    trusted = verdict(ours.exported, ours.authorities, root=True)
+    assert trusted.verified
+    assert trusted.checks[-1].detail.startswith("the root that was given: ")
+    # The root that is given completes a chain.
+    assert verdict(ours.exported, ours.ask.to_bytes(), root=True).verified
+
+
+def test_with_a_root_given_amds_is_not_trusted() -> None:
+    found = verdict(*naples(), root=True)
+    assert found.failed
+    assert answers(found)["root"] is False
+
+
+def test_rsa_4096_signs_as_since_rome() -> None:
+    ours = sev_chain(4096)
+    chain = Chain.of(parse_certificates(ours.exported + ours.authorities))
+    assert verify_chain(chain, root=ours.ark).verified
+
+
+def test_what_was_not_given_is_not_checked_and_not_verified() -> None:
+    ours = sev_chain()
+    found = verdict(ours.exported)
+    assert not found.verified
+    assert not found.failed
+    assert answers(found) == dict.fromkeys(("PDH", "PEK", "OCA"), True) | dict.fromkeys(("CEK", "ASK", "ARK", "root"))
+    for missing in ("pek", "oca", "cek", "ask", "ark"):
+        parts = [getattr(ours, name).to_bytes() for name in NAMES if name != missing]
+        assert not verdict(*parts).verified
+
+
+def test_a_cek_without_amds_signature_is_explained() -> None:
+    ours = sev_chain()
+    bare = replace(ours.cek, signatures=(Signature(), Signature()))
+    parts = [ours.pdh.to_bytes(), ours.pek.to_bytes(), ours.oca.to_bytes(), bare.to_bytes()]
+    found = verdict(*parts)
+    assert (found.verified, found.failed) == (False, False)
+    cek = next(check for check in found.checks if check.name == "CEK")
+    assert "https://kdsintf.amd.com/cek/id/" in cek.detail
+    # With AMD's keys at hand the proof is wanted.
+    assert verdict(*parts, ours.authorities, root=True).failed
+    # The signed one from AMD takes its place, in whatever order.
+    assert verdict(*parts, ours.cek.to_bytes(), ours.authorities, root=True).verified
+    assert verdict(ours.cek.to_bytes(), *parts, ours.authorities, root=True).verified
+
+
+def test_two_certificates_for_one_place_are_refused() -> None:
+    ours = sev_chain()
+    other = replace(ours.pek, api_minor=50)
+    with pytest.raises(UsageError, match="two different PEK"):
+        verdict(ours.exported, other.to_bytes())
+    assert verdict(ours.exported, ours.exported, ours.authorities, root=True).verified
+
+
+def test_an_empty_signature_slot_holds_nothing() -> None:
+    ours = sev_chain()
+    first = ours.pdh.signatures[0]
+    for second in (first, Signature(content=b"x".ljust(512, b"\0")), Signature(usage=0x1001)):
+        pdh = replace(ours.pdh, signatures=(first, second))
+        assert refuses(pdh.to_bytes(), ours.exported[2084:], ours.authorities, root=True)
+
+
+def test_a_pek_needs_both_of_its_signatures() -> None:
+    ours = sev_chain()
+    for slot in ours.pek.signatures:
+        pek = replace(ours.pek, signatures=(slot, Signature()))
+        found = verdict(ours.pdh.to_bytes(), pek.to_bytes(), ours.exported[2 * 2084 :], ours.authorities, root=True)
+        assert answers(found)["PEK"] is False
+
+
+def test_what_is_no_certificate_is_refused() -> None:
+    ours = sev_chain()
+    unknown = Certificate(0x1000, 0, ours.pdh.key).to_bytes()
+    for content in (b"", ours.exported[:-1], ours.exported + b"\0", bytes(2084), unknown, ours.authorities[:-1]):
+        with pytest.raises(ValueError):
+            parse_certificates(content)

@@ -1,0 +1,248 @@
+"""SNP reports: a real one and ones of our own, with what can be wrong about them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from sevlaunch.owner.endorsement import root_fingerprint
+from sevlaunch.owner.report import Trust, Verdict, Wanted, parse_tcb, report_fields, verify_report
+from sevlaunch.owner.x509_files import parse_certificates
+from sevlaunch.sevapi.report import Tcb
+from tests.guest.support import tries
+from tests.owner.pki import NOW, Processor, der, flipped, pem, processor, vector
+
+AMD_ONLY = Trust(at=NOW)
+
+
+def trusted(ours: Processor) -> Trust:
+    """Our own root, and no other."""
+    return Trust(at=NOW, root=root_fingerprint(ours.certificates[2:]))
+
+
+def verdict(ours: Processor, wanted: Wanted | None = None, **changes: Any) -> Verdict:
+    """What becomes of a report of our processor with some fields changed."""
+    return verify_report(ours.signed(**changes), ours.certificates, wanted or Wanted(), trusted(ours))
+
+
+def failures(found: Verdict) -> list[str]:
+    """The checks that say no."""
+    return [check.name for check in found.checks if check.ok is not True]
+
+
+def real_report() -> bytes:
+    """A report of a Milan."""
+    return bytes.fromhex(vector("milan-report.hex").decode())
+
+
+def real(report: bytes, *files: bytes, wanted: Wanted | None = None) -> Verdict:
+    """The verdict on ``report``; files that hold no certificates are passed over, as in a folder."""
+    certificates: list[x509.Certificate] = []
+    for file in files:
+        try:
+            certificates += parse_certificates(file)
+        except ValueError:
+            continue
+    return verify_report(report, certificates, wanted or Wanted(), AMD_ONLY)
+
+
+def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
+    report = real_report()
+    wanted = Wanted(
+        digest=report[0x90:0xC0],
+        policy=0x30000,
+        host_data=bytes(32),
+        report_data=report[0x50:0x90],
+        id_key_digest=bytes(48),
+        author_key_digest=bytes(48),
+        min_tcb={"boot_loader": 3, "snp": 8, "microcode": 115},
+        vmpl=0,
+    )
+    found = real(report, vector("milan-vcek.der"), vector("milan-chain.pem"), wanted=wanted)
+    assert failures(found) == []
+    assert found.ok
+    assert found.not_compared == ()
+    assert next(check.detail for check in found.checks if check.name == "root") == "AMD's root key for Milan"
+    fields = report_fields(found)
+    assert fields["reported_tcb"] == {"boot_loader": 3, "tee": 0, "snp": 8, "microcode": 115}
+    assert fields["measurement"] == report[0x90:0xC0].hex()
+
+
+@tries(2100, 1_000_000)
+def test_no_bit_of_report_vcek_or_chain_can_change(count: int) -> None:
+    parts = [real_report(), vector("milan-vcek.der"), vector("milan-chain.pem")]
+    positions = [(index, bit) for index, part in enumerate(parts) for bit in range(len(part) * 8)]
+    chosen = random.Random(4).sample(positions, min(count, len(positions)))
+    # Bit 10739 of the chain makes a serial number negative that stands in an extension.
+    for index, bit in [*chosen, (2, 10739)]:
+        altered = [*parts[:index], flipped(parts[index], bit), *parts[index + 1 :]]
+        assert not real(*altered).ok, f"bit {bit} of {('report', 'VCEK', 'chain')[index]}"
+
+
+@tries(200, 1_000_000)
+def test_no_bit_of_the_chain_in_der_can_change(count: int) -> None:
+    report, vcek = real_report(), vector("milan-vcek.der")
+    chain = [der(one) for one in parse_certificates(vector("milan-chain.pem"))]
+    assert real(report, vcek, *chain).ok
+    for index, name in enumerate(("ASK", "ARK")):
+        bits = len(chain[index]) * 8
+        for bit in random.Random(name).sample(range(bits), min(count // 2, bits)):
+            altered = [*chain[:index], flipped(chain[index], bit), *chain[index + 1 :]]
+            assert not real(report, vcek, *altered).ok, f"bit {bit} of {name}"
+
+
+def test_each_certificate_is_needed_and_none_may_be_another() -> None:
+    report, vcek = real_report(), vector("milan-vcek.der")
+    ask, ark = (der(one) for one in parse_certificates(vector("milan-chain.pem")))
+    ours = processor()
+    others = [der(one) for one in ours.certificates]
+    assert failures(real(report, vcek, ask))[0] == "ASK"
+    assert failures(real(report, vcek, ark))[0] == "VCEK"
+    assert failures(real(report, ask, ark)) == ["signature"]
+    assert failures(real(report, *others)) == ["signature"]
+    # Certificates of the same names by someone else do not help.
+    assert "VCEK" in failures(real(report, vcek, *others[1:]))
+    # Nor do they harm.
+    assert real(report, *others, vcek, ask, ark).ok
+
+
+@pytest.mark.parametrize(
+    ("generation", "version", "vlek"),
+    [("Milan", 2, False), ("Milan", 3, True), ("Genoa", 3, False), ("Turin", 3, False), ("Turin", 5, True)],
+)
+def test_reports_of_every_generation_verify(generation: str, version: int, vlek: bool) -> None:
+    ours = processor(generation, version=version, vlek=vlek)
+    found = verdict(ours)
+    assert failures(found) == []
+    assert found.generation == generation
+    assert any(check.name == ("VLEK" if vlek else "VCEK") for check in found.checks)
+    assert any(check.name == ("ASVK" if vlek else "ASK") for check in found.checks)
+    assert report_fields(found)["reported_tcb"].get("fmc") == (1 if generation == "Turin" else None)
+
+
+def test_a_newer_version_verifies_by_what_is_known_of_it() -> None:
+    ours = processor(version=6)
+    assert verdict(ours).ok
+    body = bytearray(ours.signed())
+    body[0x214] = 1
+    assert failures(verify_report(bytes(body), ours.certificates, Wanted(), trusted(ours))) == ["signature"]
+
+
+def test_our_root_is_not_amds_unless_given_or_in_a_rehearsal() -> None:
+    ours = processor()
+    report = ours.signed()
+    found = verify_report(report, ours.certificates, Wanted(), AMD_ONLY)
+    assert failures(found) == ["root"]
+    assert any(check.detail.startswith("REHEARSAL or unknown root: ") for check in found.checks)
+    rehearsed = verify_report(report, ours.certificates, Wanted(), Trust(at=NOW, rehearsal=True))
+    assert rehearsed.ok
+    assert any("REHEARSAL" in check.detail for check in rehearsed.checks)
+    other = Trust(at=NOW, root="0" * 64, rehearsal=True)
+    assert failures(verify_report(report, ours.certificates, Wanted(), other)) == ["root"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"policy": 0xB0000}, "debug"),
+        ({"version": 1}, "version"),
+        ({"cpuid_family": 0x19}, "reserved bytes"),
+        ({"launch_mit_vector": 1}, "reserved bytes"),
+        ({"key_info": 1 << 5}, "reserved bytes"),
+        ({"signature_algo": 2}, "signature algorithm"),
+        ({"key_info": 1 << 2}, "signing key"),
+        ({"key_info": 7 << 2}, "signing key"),
+        ({"reported_tcb": Tcb(3, 0, 8, 114).to_bytes()}, "TCB of the certificate"),
+        ({"reported_tcb": b"\x03\x00\x01\x00\x00\x00\x08\x73"}, "TCB of the certificate"),
+        ({"chip_id": b"x" * 64}, "chip id"),
+        ({"vmpl": 0xFFFFFFFF}, "VMPL"),
+    ],
+)
+def test_what_is_wrong_in_a_signed_report_is_named(changes: dict[str, Any], name: str) -> None:
+    assert name in failures(verdict(processor(), **changes))
+
+
+def test_debug_is_taken_when_it_is_allowed() -> None:
+    assert verdict(processor(), Wanted(allow_debug=True), policy=0xB0000).ok
+
+
+def test_a_masked_chip_id_is_said() -> None:
+    found = verdict(processor(), chip_id=bytes(64))
+    assert found.ok
+    assert any(check.name == "chip id" and "masked" in check.detail for check in found.checks)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        (Wanted(digest=bytes(48)), "measurement"),
+        (Wanted(policy=0x20000), "policy"),
+        (Wanted(host_data=bytes(32)), "host data"),
+        (Wanted(report_data=bytes(64)), "report data"),
+        (Wanted(id_key_digest=b"k" * 48), "id key digest"),
+        (Wanted(author_key_digest=b"k" * 48), "author key digest"),
+        (Wanted(min_tcb={"snp": 9}), "minimum TCB, reported"),
+        (Wanted(min_tcb={"fmc": 0}), "minimum TCB, reported"),
+        (Wanted(vmpl=1), "VMPL"),
+    ],
+)
+def test_what_is_not_as_wanted_is_named(wanted: Wanted, name: str) -> None:
+    assert name in failures(verdict(processor(), wanted))
+
+
+def test_what_is_as_wanted_holds() -> None:
+    ours = processor("Turin", version=3)
+    wanted = Wanted(
+        digest=bytes(range(48)),
+        policy=0x30000,
+        host_data=bytes(range(32)),
+        report_data=bytes(range(64)),
+        min_tcb=parse_tcb("fmc=1,boot_loader=3,tee=0,snp=8,microcode=115"),
+        vmpl=0,
+    )
+    assert verdict(ours, wanted).ok
+    assert "minimum TCB, launch" in failures(verdict(ours, wanted, launch_tcb=Tcb(3, 0, 7, 115, 1).to_bytes()))
+
+
+def test_generations_have_to_agree() -> None:
+    ours = processor("Milan", version=3)
+    assert failures(verdict(ours, cpuid_model=0x11)) == ["processor generation"]
+    assert failures(verdict(ours, cpuid_family=0x17)) == ["processor generation"]
+
+
+def test_certificates_have_to_be_in_force() -> None:
+    ours = processor(end=datetime(2025, 1, 1, tzinfo=UTC))
+    assert failures(verdict(ours)) == ["in force"]
+    early = replace(trusted(ours), at=datetime(2024, 1, 1, tzinfo=UTC))
+    assert verify_report(ours.signed(), ours.certificates, Wanted(), early).ok
+
+
+def test_an_issuer_that_may_not_sign_is_refused() -> None:
+    assert failures(verdict(processor(authority=False))) == ["VCEK"]
+
+
+def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
+    ours = processor()
+    certificates = parse_certificates(pem(*reversed(ours.certificates)))
+    assert verify_report(ours.signed(), certificates, Wanted(), trusted(ours)).ok
+
+
+@pytest.mark.parametrize("text", ["", "snp", "snp=", "snp=256", "snp=-1", "snp=1,", "other=1", "snp=²"])
+def test_a_minimum_tcb_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--min-tcb"):
+        parse_tcb(text)
+
+
+@pytest.mark.parametrize("size", [0, 1183, 1185])
+def test_a_report_of_another_size_is_none(size: int) -> None:
+    with pytest.raises(ValueError, match="1184"):
+        verify_report(bytes(size), (), Wanted(), AMD_ONLY)
+
+
+def test_a_report_without_certificates_is_not_signed() -> None:
+    assert failures(verify_report(processor().signed(), (), Wanted(), AMD_ONLY)) == ["signature"]
