@@ -35,6 +35,7 @@ def import_(
     from sevlaunch.owner.files import read_bounded
     from sevlaunch.profile.libvirt import import_domain
     from sevlaunch.profile.libvirt.document import MAX_BYTES, read_domain
+    from sevlaunch.profile.libvirt.general import emulator
 
     if profile is not None and profile.exists():
         raise UsageError(f"{profile} exists already", hint="name another file, or remove this one")
@@ -45,7 +46,7 @@ def import_(
         file=name,
         profile=str(profile or ("guest.yaml" if str(domain) == "-" else domain.with_suffix(".yaml"))),
         base=profile.absolute().parent if profile else None,
-        machines=_machines(host, root.child("devices").child("emulator").text),
+        machines=_machines(host, emulator(root)),
     )
     if profile is not None:
         _write(profile, imported.text)
@@ -61,7 +62,7 @@ def import_(
 
 
 def _machines(host: Path | None, emulator: str) -> list[str] | None:
-    """The machine types of the QEMU that is to run the guest; None where there is no QEMU."""
+    """The machine types of the QEMU that is to run the guest; None where they are not known."""
     from sevlaunch.errors import HostError
     from sevlaunch.host.model import load_host
     from sevlaunch.host.qemu import find_binary, qemu_facts
@@ -69,8 +70,11 @@ def _machines(host: Path | None, emulator: str) -> list[str] | None:
     if host is not None:
         saved = load_host(host).qemu
         return list(saved.machines) if saved else None
+    # A program that a stranger's XML names is not asked: that would be to run it.
+    if emulator != "auto":
+        return None
     try:
-        return list(qemu_facts(find_binary("auto")).machines)
+        return list(qemu_facts(find_binary()).machines)
     except HostError:
         return None
 

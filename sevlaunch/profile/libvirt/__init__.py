@@ -8,8 +8,8 @@ YAML (written) and read back by sevlaunch's own loader.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sevlaunch.errors import Problem, ProfileError
@@ -24,6 +24,7 @@ from sevlaunch.profile.libvirt.document import Element
 from sevlaunch.profile.libvirt.firmware import import_boot
 from sevlaunch.profile.libvirt.general import import_general
 from sevlaunch.profile.libvirt.interfaces import import_interfaces
+from sevlaunch.profile.libvirt.ledger import Ledger
 from sevlaunch.profile.libvirt.machine import import_machine
 from sevlaunch.profile.libvirt.memory import import_memory
 from sevlaunch.profile.libvirt.outcome import LOST, Kind, Outcome
@@ -107,7 +108,7 @@ def import_domain(
     try:
         loads(text, file=profile, base=base, name=None if ("name",) in ledger.values else str(name))
     except ProfileError as error:
-        problems = error.problems
+        problems = tuple(_with_lines(error.problems, ledger, file))
     return Imported(str(name), text, tuple(ledger.outcomes), problems)
 
 
@@ -125,6 +126,20 @@ def _foreign(domain: Element, file: str) -> Iterator[Problem]:
         if found not in known or (element is security and security and found is None):
             line = element.line or domain.line
             yield Problem(f"wanted {what}, found {found or 'nothing'!r}", location=f"{file}:{line}")
+
+
+def _with_lines(problems: Iterable[Problem], ledger: Ledger, file: str) -> Iterator[Problem]:
+    """Problems of the profile, with the line of the domain that each value came from."""
+    lines: dict[str, int] = {}
+    for key, origin in ledger.values.items():
+        for length in range(len(key), 0, -1):
+            lines.setdefault(".".join(map(str, key[:length])), origin.outcome.line)
+    for problem in problems:
+        path = problem.path
+        while path not in lines and "." in path:
+            path = path.rpartition(".")[0]
+        hints = [problem.hint, f"it is line {lines[path]} of {file}" if path in lines else ""]
+        yield replace(problem, hint="; ".join(filter(None, hints)))
 
 
 def _head(domain: Element, file: str) -> Iterator[str]:

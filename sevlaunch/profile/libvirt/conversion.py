@@ -48,9 +48,13 @@ class Conversion:
 
     def next(self, *key: str | int) -> Key:
         """The key of a new entry at the end of a list."""
-        position = self._lengths.get(key, 0)
+        position = self.length(*key)
         self._lengths[key] = position + 1
         return (*key, position)
+
+    def length(self, *key: str | int) -> int:
+        """How many entries a list has."""
+        return self._lengths.get(key, 0)
 
     def arguments(self, about: About, *texts: str) -> None:
         """Arguments for QEMU that no key of the profile stands for."""

@@ -17,6 +17,7 @@ _VIRTIO = ("virtio", "virtio-non-transitional")
 
 def import_devices(conversion: Conversion) -> None:
     """The remaining devices that have a key in the profile."""
+    ledger = conversion.ledger
     _rng(conversion, list(conversion.devices.all("rng")))
     _balloon(conversion, conversion.devices.child("memballoon"))
     _video(conversion, list(conversion.devices.all("video")))
@@ -27,15 +28,16 @@ def import_devices(conversion: Conversion) -> None:
     for controller in conversion.devices.all("controller"):
         if controller.child("driver").get("iommu"):
             import_dma_api(conversion, controller, None)
+            ledger.drop(controller, "sevlaunch makes the controllers that the devices need")
     for hostdev in conversion.devices.all("hostdev"):
         if conversion.encrypted:
-            conversion.ledger.refuse(hostdev, "host devices can't be assigned to an encrypted guest")
+            ledger.refuse(hostdev, "host devices can't be assigned to an encrypted guest")
 
 
 def _rng(conversion: Conversion, rngs: list[Element]) -> None:
     ledger = conversion.ledger
     if not rngs:
-        ledger.carry(("rng",), False, Part(conversion.devices), reason="the domain has none")
+        ledger.carry(("rng",), False, Part(conversion.devices or conversion.domain), reason="the domain has none")
         return
     for further in rngs[1:]:
         ledger.unsupported(further, "one random number generator is all that a guest needs")
@@ -79,6 +81,8 @@ def _video(conversion: Conversion, videos: list[Element]) -> None:
         if kind is None:
             reason = f"no {model.get('type') or 'default'} card: a VGA card, which every system can drive"
             ledger.correct(("video", "type"), "std", model.part("type") or Part(video), reason)
+            for name in _SIZES["qxl"]:
+                ledger.drop(model.part(name), "of another card")
         else:
             ledger.carry(("video", "type"), kind, model.part("type"))
         ledger.same(model.part("primary"), "the only one")

@@ -10,6 +10,9 @@ from sevlaunch.profile.libvirt.document import Element
 # A guest's name is a folder's; see model.Profile.
 _MAX_NAME_BYTES = 64
 
+# Where distributions put the QEMU that qemu.binary: auto finds.
+_USUAL_EMULATORS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-kvm", "/usr/bin/kvm")
+
 
 def import_general(conversion: Conversion) -> None:
     """Name, UUID, texts, and the reactions to reboots."""
@@ -24,10 +27,24 @@ def import_general(conversion: Conversion) -> None:
         ledger.carry(("uuid",), uuid.text, uuid)
     for name in ("title", "description"):
         ledger.same(domain.child(name), "stands at the profile's head, as a comment")
+    _emulator(conversion, domain.child("devices").child("emulator"))
     _reboot(conversion, domain.child("on_reboot"))
     if domain.child("on_poweroff").text not in ("", "destroy"):
         ledger.unsupported(domain.child("on_poweroff"), "a power-off always ends QEMU")
     ledger.drop(domain.child("on_crash"), "without a panic device QEMU learns of no crash")
+
+
+def emulator(domain: Element) -> str:
+    """The QEMU that is to run the domain, as qemu.binary has it."""
+    path = domain.child("devices").child("emulator").text
+    return "auto" if path in ("", *_USUAL_EMULATORS) else path
+
+
+def _emulator(conversion: Conversion, element: Element) -> None:
+    if emulator(conversion.domain) == "auto":
+        conversion.ledger.same(element, "the QEMU on PATH is taken")
+    else:
+        conversion.ledger.carry(("qemu", "binary"), element.text, element)
 
 
 def _name(conversion: Conversion, name: Element) -> None:

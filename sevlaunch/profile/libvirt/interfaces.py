@@ -11,7 +11,7 @@ from sevlaunch.profile.libvirt.virtio import import_dma_api
 # The bridge of the network that libvirt brings along; src/network/default.xml.in.
 _DEFAULT_BRIDGES = {"default": "virbr0"}
 
-# A range of ports becomes a forward for each.
+# A range of ports becomes a forward for each port: so many for an interface.
 _MAX_FORWARDS = 100
 
 _VIRTIO = ("virtio", "virtio-non-transitional")
@@ -74,10 +74,12 @@ def _forward(conversion: Conversion, forward: Element, key: Key) -> None:
         start = number(one.get("start"))
         end = number(one.get("end")) or start
         to = number(one.get("to")) or start
-        if start is None or end is None or to is None or not 0 <= end - start < _MAX_FORWARDS:
+        if start is None or end is None or to is None or end < start:
             continue
         conversion.ledger.same(forward.part("proto"), "see networks.forward")
         conversion.ledger.same(forward.part("address"), "see networks.forward")
+        if conversion.length(*key, "forward") + end - start >= _MAX_FORWARDS:
+            continue
         parts = [one.part(name) for name in ("start", "end", "to")]
         for offset in range(end - start + 1):
             text = f"{protocol}:{where}{start + offset}:{to + offset}"

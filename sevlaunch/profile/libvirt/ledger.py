@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sevlaunch.profile.libvirt.document import Element, Part
 from sevlaunch.profile.libvirt.outcome import Kind, Outcome
-from sevlaunch.profile.libvirt.reasons import reason_for
+from sevlaunch.profile.libvirt.reasons import UNKNOWN, reason_for
 
 Key = tuple[str | int, ...]
 Value = str | int | bool | None
@@ -68,8 +68,11 @@ class Ledger:
         waiting = [domain]
         while waiting:
             element = waiting.pop()
-            if id(element) not in touched:
-                self._leave(*reason_for(element), element)
+            kind, reason = reason_for(element)
+            # An element right below the domain is often but a frame: what is in it is known better.
+            is_frame = element.parent is domain and element.children and reason == UNKNOWN
+            if id(element) not in touched and not is_frame:
+                self._leave(kind, reason, element)
                 continue
             for part in element.own_parts():
                 if not self._has(part):

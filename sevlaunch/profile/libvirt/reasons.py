@@ -33,8 +33,10 @@ DROPPED = {
     "features/hap": "for Xen",
     "controller": "sevlaunch makes the controllers that the devices need",
     "on_poweroff": "a power-off ends QEMU",
-    "emulator": "the QEMU on PATH is taken",
+    "vcpu@placement": "sevlaunch pins nothing to host CPUs",
 }
+
+UNKNOWN = "sevlaunch has no key for it"
 
 _PINNING = "sevlaunch pins nothing to host CPUs: use taskset, numactl or a systemd unit"
 _TUNING = "sevlaunch sets no cgroup limits: start it in a systemd unit that does"
@@ -90,6 +92,25 @@ UNSUPPORTED = {
     "perf": "use perf on the host",
     "keywrap": "for s390x",
     "acceleration": "no 3D acceleration",
+    "memoryBacking/source": "memory is not a file",
+    "memoryBacking/discard": "memory is not a file",
+    "memoryBacking/nosharepages": "the host's kernel decides (KSM)",
+    "disk/driver@io": "QEMU's thread pool does the I/O",
+    "disk/shareable": "a disk belongs to one guest",
+    "throttlefilters": _TUNING,
+    "throttlegroups": _TUNING,
+    "interface/driver": "no tuning of network queues",
+    "interface/ip": "the guest asks for its address by DHCP",
+    "interface/route": "the guest asks for its routes by DHCP",
+    "interface/script": "a tap interface is set up before the guest starts",
+    "interface/downscript": "a tap interface is set up before the guest starts",
+    "interface/coalesce": "a tap interface is set up before the guest starts",
+    "filesystem/binary": "virtiofsd runs with its defaults",
+    "rng/rate": "the guest takes as much as it asks for",
+    "cpu/cache": "QEMU's own picture of the caches",
+    "qemu:capabilities": "for libvirt alone",
+    "qemu:deprecation": "for libvirt alone",
+    "qemu:override": "write the device in qemu.extra_args",
 }
 
 
@@ -105,4 +126,4 @@ def reason_for(element: Element, attribute: str = "") -> tuple[Kind, str]:
             return Kind.DROPPED, DROPPED[name]
         if name in UNSUPPORTED:
             return Kind.UNSUPPORTED, UNSUPPORTED[name]
-    return Kind.UNSUPPORTED, "sevlaunch has no key for it"
+    return Kind.UNSUPPORTED, UNKNOWN

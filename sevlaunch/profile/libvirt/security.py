@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+
+from sevlaunch.profile.fields import BLOB_BYTES, decode_base64
 from sevlaunch.profile.libvirt.conversion import Conversion, number
 from sevlaunch.profile.libvirt.document import Element
 from sevlaunch.profile.policy import SEV_ES
@@ -35,11 +38,24 @@ def import_security(conversion: Conversion) -> None:
             ledger.carry(("security", key), value, security.child(name))
     for name, key in (_SNP_BLOBS if conversion.snp else _SEV_BLOBS).items():
         blob = security.child(name)
-        ledger.carry(("security", key), "".join(blob.text.split()), blob)
+        _blob(conversion, blob, key)
     _switch(conversion, security, "kernelHashes", "kernel_hashes")
     if conversion.snp:
         _switch(conversion, security, "authorKey", "author_key_enabled")
         _switch(conversion, security, "vcek", "vcek_disabled", inverted=True)
+
+
+def _blob(conversion: Conversion, blob: Element, key: str) -> None:
+    """Carry a binary value that stands in the XML; never the path of a file, which a stranger could have chosen."""
+    if not blob:
+        return
+    content = decode_base64(blob.text.encode())
+    if content is not None and len(content) == BLOB_BYTES[key]:
+        conversion.ledger.carry(("security", key), base64.b64encode(content).decode(), blob)
+    else:
+        found = "none" if content is None else f"{len(content)} bytes"
+        reason = f"wanted base64 of {BLOB_BYTES[key]} bytes, found {found}: name the right file in security.{key}"
+        conversion.ledger.refuse(blob, reason)
 
 
 def _switch(conversion: Conversion, security: Element, attribute: str, key: str, *, inverted: bool = False) -> None:
