@@ -73,6 +73,11 @@ def _count(conversion: Conversion) -> None:
         ledger.unsupported(Part(vcpu), f"sevlaunch plugs no vCPUs in: the guest stays at {current} of {most}")
     elif most is not None:
         ledger.carry(("cpu", "count"), most, vcpu, vcpu.part("current"))
+    count = ledger.values.get(("cpu", "count"))
+    if count is not None and count.value != 1 and not conversion.domain.child("cpu").child("topology"):
+        # QEMU's own default is one socket (since 6.2).
+        reason = "libvirt's default without a topology: a socket for each"
+        ledger.carry(("cpu", "sockets"), count.value, Part(vcpu), reason=reason)
 
 
 def _model(conversion: Conversion, cpu: Element) -> None:

@@ -66,6 +66,11 @@ def _balloon(conversion: Conversion, balloon: Element) -> None:
     elif balloon:
         ledger.correct(("balloon",), True, model or Part(balloon), "the balloon is a modern virtio device")
         import_dma_api(conversion, balloon, ("balloon",))
+    elif not conversion.encrypted:
+        about = Part(conversion.devices or conversion.domain)
+        ledger.carry(
+            ("balloon", "iommu_platform"), False, about, reason="libvirt's default: a balloon unless it says none"
+        )
 
 
 def _video(conversion: Conversion, videos: list[Element]) -> None:
