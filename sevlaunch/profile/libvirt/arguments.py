@@ -83,8 +83,11 @@ def _input(conversion: Conversion, device: Element, usb: bool) -> bool:
         ledger.same(about, "every machine has it")
         return usb
     if bus == "virtio" and kind in _VIRTIO_INPUT:
-        driver = f"{_VIRTIO_INPUT[kind]},disable-legacy=on,iommu_platform=on"
-        import_dma_api(conversion, device, None)
+        dma_api = "on" if conversion.encrypted or device.child("driver").get("iommu") == "on" else "off"
+        driver = f"{_VIRTIO_INPUT[kind]},disable-legacy=on,iommu_platform={dma_api}"
+        if conversion.encrypted:
+            import_dma_api(conversion, device, None)
+        ledger.same(device.child("driver").part("iommu"), "see -device")
     elif bus == "usb" and kind in _USB_INPUT:
         driver = f"{_USB_INPUT[kind]},bus=usb.0"
         if not usb:

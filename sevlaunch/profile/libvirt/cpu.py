@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from sevlaunch.profile.libvirt.conversion import Conversion, number
@@ -108,10 +109,13 @@ def _model(conversion: Conversion, cpu: Element) -> None:
 
 
 def _topology(conversion: Conversion, topology: Element) -> None:
-    for name in _TOPOLOGY:
-        count = number(topology.get(name))
-        if count is not None:
-            conversion.ledger.carry(("cpu", name), count, topology.part(name))
+    counts = {name: count for name in _TOPOLOGY if (count := number(topology.get(name))) is not None}
+    vcpus = conversion.ledger.values.get(("cpu", "count"))
+    if vcpus is not None and counts and math.prod(counts.values()) != vcpus.value:
+        conversion.ledger.unsupported(topology, f"it does not make the {vcpus.value} vCPUs that the guest has")
+        return
+    for name, count in counts.items():
+        conversion.ledger.carry(("cpu", name), count, topology.part(name))
     for name in ("dies", "clusters"):
         if topology.get(name) == "1":
             conversion.ledger.same(topology.part(name), "one, as QEMU's default")

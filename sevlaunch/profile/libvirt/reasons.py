@@ -106,6 +106,7 @@ UNSUPPORTED = {
     "interface/downscript": "a tap interface is set up before the guest starts",
     "interface/coalesce": "a tap interface is set up before the guest starts",
     "filesystem/binary": "virtiofsd runs with its defaults",
+    "video/driver@name": "QEMU itself draws",
     "rng/rate": "the guest takes as much as it asks for",
     "cpu/cache": "QEMU's own picture of the caches",
     "qemu:capabilities": "for libvirt alone",
