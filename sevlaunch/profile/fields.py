@@ -16,6 +16,16 @@ from sevlaunch.units import parse_size
 
 SEV_CERTIFICATE_BYTES = 2084
 SEV_SESSION_BYTES = 128
+# The binary values of security, by key. Sizes: sev-guest in target/i386/sev.c of QEMU; SNP's in qapi/qom.json,
+# SevSnpGuestProperties.
+BLOB_BYTES = {
+    "dh_cert": SEV_CERTIFICATE_BYTES,
+    "session": SEV_SESSION_BYTES,
+    "guest_visible_workarounds": 16,
+    "id_block": 96,
+    "id_auth": 4096,
+    "host_data": 32,
+}
 
 
 def _refuse(message: str) -> PydanticCustomError:
@@ -84,7 +94,7 @@ def read_blob(value: object, size: int, what: str) -> bytes:
     """
     if not isinstance(value, str) or not value:
         raise _refuse(f"wanted {what}, {size} bytes as base64 or the path of a file, found {value!r}")
-    inline = _decode(value.encode())
+    inline = decode_base64(value.encode())
     if inline is not None and len(inline) == size:
         return inline
     path = Path(_absolute_path(value))
@@ -97,21 +107,23 @@ def read_blob(value: object, size: int, what: str) -> bytes:
         raise _refuse(f"wanted {what}: can't read the file {path}: {reason}") from error
     if len(content) == size:
         return content
-    decoded = _decode(content)
+    decoded = decode_base64(content)
     if decoded is not None and len(decoded) == size:
         return decoded
     found = f"base64 of {len(decoded)} bytes" if decoded else f"{len(content)} bytes"
     raise _refuse(f"wanted {what} of {size} bytes, raw or as base64, found {found} in {path}")
 
 
-def _decode(text: bytes) -> bytes | None:
+def decode_base64(text: bytes) -> bytes | None:
+    """The bytes that base64 text stands for, blanks and line ends left out; None if it is none."""
     try:
         return base64.b64decode(b"".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
 
 
-def _blob(size: int, what: str) -> Any:
+def _blob(key: str, what: str) -> Any:
+    size = BLOB_BYTES[key]
     return (
         BeforeValidator(lambda value: value if isinstance(value, bytes) else read_blob(value, size, what)),
         PlainSerializer(lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json-unless-none"),
@@ -182,10 +194,9 @@ Forward = Annotated[
 SevPolicyValue = Annotated[int, _policy(SEV_POLICY), _policy_schema(SEV_POLICY)]
 SnpPolicyValue = Annotated[int, _policy(SNP_POLICY), _policy_schema(SNP_POLICY)]
 
-# Sizes: sev-guest in target/i386/sev.c of QEMU; SNP's in qapi/qom.json, SevSnpGuestProperties.
-DhCert = Annotated[bytes, *_blob(SEV_CERTIFICATE_BYTES, "the owner's Diffie-Hellman certificate")]
-Session = Annotated[bytes, *_blob(SEV_SESSION_BYTES, "the owner's session")]
-GuestVisibleWorkarounds = Annotated[bytes, *_blob(16, "guest-visible workarounds")]
-IdBlock = Annotated[bytes, *_blob(96, "the id block")]
-IdAuth = Annotated[bytes, *_blob(4096, "the id authentication structure")]
-HostData = Annotated[bytes, *_blob(32, "host data")]
+DhCert = Annotated[bytes, *_blob("dh_cert", "the owner's Diffie-Hellman certificate")]
+Session = Annotated[bytes, *_blob("session", "the owner's session")]
+GuestVisibleWorkarounds = Annotated[bytes, *_blob("guest_visible_workarounds", "guest-visible workarounds")]
+IdBlock = Annotated[bytes, *_blob("id_block", "the id block")]
+IdAuth = Annotated[bytes, *_blob("id_auth", "the id authentication structure")]
+HostData = Annotated[bytes, *_blob("host_data", "host data")]

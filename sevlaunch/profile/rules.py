@@ -18,7 +18,7 @@ from sevlaunch.profile.policy import SEV_ES, SEV_POLICY
 if TYPE_CHECKING:
     from sevlaunch.profile.loader import Sources
 
-_Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
+Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
 
 
 def _encrypted_machine(profile: Profile) -> Iterator[Violation]:
-    if not _Q35.fullmatch(profile.machine):
+    if not Q35.fullmatch(profile.machine):
         yield Violation(("machine",), f"an encrypted guest needs a q35 machine, found {profile.machine!r}: use q35")
     if profile.accel == "tcg":
         yield Violation(("accel",), "an encrypted guest needs KVM: use accel: kvm, or security: none with tcg")
@@ -194,7 +194,7 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
 
 def _disks(profile: Profile) -> Iterator[Violation]:
     for index, disk in enumerate(profile.disks):
-        if disk.bus == "ide" and _Q35.fullmatch(profile.machine) and profile.security.type == "none":
+        if disk.bus == "ide" and Q35.fullmatch(profile.machine) and profile.security.type == "none":
             yield Violation(
                 ("disks", index, "bus"),
                 "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata",

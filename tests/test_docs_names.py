@@ -1,0 +1,79 @@
+"""What docs/ names is there: profile keys, commands and their options, elements that the import knows."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import typer.main
+
+from sevlaunch.cli.app import app
+from sevlaunch.profile.schema import profile_schema
+from tests.conftest import ROOT
+
+DOCUMENT = (ROOT / "docs/coming-from-libvirt.md").read_text()
+
+
+def table(heading: str) -> list[tuple[str, str]]:
+    """The rows of the table below a heading."""
+    section = DOCUMENT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [(left, right) for left, right in rows[2:]]
+
+
+def code(text: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def schema_of(key: str) -> list[dict[str, Any]]:
+    """The schemas that a dotted key can have; none if there is no such key."""
+    schema = profile_schema()
+    found = [schema]
+    for part in key.split("."):
+        found = [below for one in found for below in below_part(expanded(one, schema), part)]
+    return found
+
+
+def expanded(one: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """A schema without references and choices."""
+    if "$ref" in one:
+        return expanded(schema["$defs"][one["$ref"].rsplit("/", 1)[1]], schema)
+    choices = [*one.get("anyOf", []), *one.get("oneOf", []), *one.get("allOf", [])]
+    return [one, *(deeper for choice in choices for deeper in expanded(choice, schema))]
+
+
+def below_part(choices: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:
+    """The schemas of a key or a list's entries."""
+    if part.isdigit():
+        return [one["items"] for one in choices if "items" in one]
+    return [one["properties"][part] for one in choices if part in one.get("properties", {})]
+
+
+KEYS = sorted({key for _, right in table("Elements") for key in code(right)})
+COMMANDS = sorted(set(re.findall(r"(?:`|\$ |\| )sevlaunch ([a-z][^`\n]*)", DOCUMENT)))
+
+
+def test_there_are_keys_and_commands_to_look_for() -> None:
+    assert len(KEYS) > 50
+    assert len(COMMANDS) > 15
+    assert schema_of("memory.no_such_key") == []
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_profile_key_exists(key: str) -> None:
+    assert schema_of(key), f"no key {key} in a profile"
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+def test_a_command_and_its_options_exist(text: str) -> None:
+    words = text.split("|")[0].split()
+    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words[1:] if word.startswith("-") and word != "-"} <= options
+
+
+def test_every_section_of_a_profile_that_a_domain_can_fill_is_named() -> None:
+    named = {key.partition(".")[0] for key in KEYS}
+    assert named == set(profile_schema()["properties"]) - {"extends", "cpus"}
