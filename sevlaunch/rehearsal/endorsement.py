@@ -22,7 +22,8 @@ _PRODUCT_NAME = f"{_AMD}.2"
 _TCB = {"boot_loader": f"{_AMD}.3.1", "tee": f"{_AMD}.3.2", "snp": f"{_AMD}.3.3", "microcode": f"{_AMD}.3.8"}
 _HARDWARE_ID = f"{_AMD}.4"
 
-PRODUCT = "REHEARSAL"
+# What the emulated processor is like; what it is, the names say.
+PRODUCT = "Milan-B0"
 
 
 def chain(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +34,8 @@ class Cpu(NamedTuple):
 CPU = Cpu(0x19, 0x01, 0x01)
 TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 
-# As on Naples; larger keys take a second each to make.
-_RSA_BITS = 2048
+# As since Rome; each takes about a second to make.
+_RSA_BITS = 4096
 _ARK_ID, _ASK_ID = (f"REHEARSAL {name}".encode().ljust(KEY_ID_BYTES, b"\0") for name in ("ARK", "ASK"))
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -48,17 +48,22 @@ _OTHERS = ("cek", "oca", "pek", "pdh", "vcek")
 class Platform:
     """Private keys: AMD's part of the chain, ARK -> ASK -> CEK and VCEK, and the platform's own, OCA, PEK and PDH.
 
-    :param saved: the keys by name, in PEM; each is read when it is needed: a launch without a session needs none.
+    :param read: the keys by name, in PEM; called when the first one is needed: a launch without a session needs none.
     """
 
-    def __init__(self, saved: Mapping[str, str]) -> None:
-        self._saved = saved
+    def __init__(self, read: Callable[[], Mapping[str, str]]) -> None:
+        self._read = read
 
     @classmethod
     def generate(cls) -> Platform:
         """A platform with new keys."""
-        authorities = {name: _to_pem(rsa.generate_private_key(65537, _RSA_BITS)) for name in _AUTHORITIES}
-        return cls(authorities | {name: _to_pem(ec.generate_private_key(ec.SECP384R1())) for name in _OTHERS})
+        keys = {name: _to_pem(rsa.generate_private_key(65537, _RSA_BITS)) for name in _AUTHORITIES}
+        keys |= {name: _to_pem(ec.generate_private_key(ec.SECP384R1())) for name in _OTHERS}
+        return cls(lambda: keys)
+
+    @cached_property
+    def _saved(self) -> Mapping[str, str]:
+        return self._read()
 
     @cached_property
     def ark(self) -> rsa.RSAPrivateKey:
@@ -149,7 +154,8 @@ class Platform:
         names = (*_AUTHORITIES, *_OTHERS)
         if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in names):
             raise ValueError("keys are missing")
-        return cls({name: data[name] for name in names})
+        keys = {name: data[name] for name in names}
+        return cls(lambda: keys)
 
     def _authority(self, name: str) -> rsa.RSAPrivateKey:
         key = _from_pem(self._saved[name])
@@ -165,18 +171,21 @@ class Platform:
 
 
 def user_platform(state_folder: Path) -> Platform:
-    """This user's platform, made at the first use.
+    """This user's platform; its keys are made at the first use.
 
-    :raise HostError: when its file is damaged or can't be written.
+    A :class:`HostError` of the file, damaged or not to be written, is raised where the first key is needed.
     """
     # No guest's name begins with a dot.
-    file = state_folder / ".rehearsal" / "platform.json"
+    return Platform(lambda: _kept(state_folder / ".rehearsal" / "platform.json"))
+
+
+def _kept(file: Path) -> Mapping[str, str]:
     try:
         if not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Of two that make one at the same time, both use the one that came first.
             write_whole(file, Platform.generate().to_json(), replace=False)
-        return Platform.from_json(file.read_bytes())
+        return Platform.from_json(file.read_bytes())._saved
     except (ValueError, OSError) as error:
         raise _damaged(f"{file}: {error}") from error
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sevlaunch.rehearsal.platform import user_platform
+from sevlaunch.rehearsal.platform import Platform, user_platform
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.session import TransportKeys, agree, wrap
 from tests.conftest import PROFILES, ROOT, Command, qemu_binary_of, tool
@@ -28,8 +29,22 @@ class Session:
     overrides: tuple[str, ...]
 
 
+@cache
+def _shared_keys() -> bytes:
+    return Platform.generate().to_json()
+
+
+def share_platform(command: Command) -> None:
+    """Give the command an emulated platform that other tests use, too: making the keys takes seconds."""
+    file = command.state / ".rehearsal/platform.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True)
+        file.write_bytes(_shared_keys())
+
+
 def make_session(command: Command, policy: int) -> Session:
     """A session for this user's emulated platform."""
+    share_platform(command)
     platform = user_platform(command.state)
     owner = ec.generate_private_key(ec.SECP384R1())
     keys = TransportKeys(tek=bytes(range(16)), tik=bytes(range(16, 32)))
@@ -68,6 +83,7 @@ def rehearsed(
     command: Command, kind: str, version: str, session: Session | None, *overrides: str, vcpus: int = 1
 ) -> dict[str, Any]:
     """The evidence of a paused, rehearsed launch."""
+    share_platform(command)
     result = command(
         "up",
         PROFILES / f"{kind}.yaml",
