@@ -43,6 +43,11 @@ def _interface(conversion: Conversion, interface: Element, key: Key) -> None:
         ledger.note(about, "an encrypted guest needs a virtio interface (DMA API): virtio")
     else:
         ledger.note(model.part("type") or Part(interface), "all interfaces are virtio: its system needs the driver")
+    driver = interface.child("driver")
+    if driver.get("name") == "qemu":
+        ledger.same(driver.part("name"), "QEMU itself moves the packets")
+    elif driver.get("name") == "vhost" and ledger.values[(*key, "type")].value == "tap":
+        ledger.carry((*key, "vhost"), True, driver.part("name"))
     rom = interface.child("rom")
     if rom.get("file"):
         ledger.unsupported(rom, "no option ROMs: the firmware boots from the network by itself")

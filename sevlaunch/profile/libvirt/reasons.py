@@ -99,6 +99,7 @@ UNSUPPORTED = {
     "disk/shareable": "a disk belongs to one guest",
     "throttlefilters": _TUNING,
     "throttlegroups": _TUNING,
+    "interface/driver@name": "vhost is for tap interfaces that are there already",
     "interface/driver": "no tuning of network queues",
     "interface/ip": "the guest asks for its address by DHCP",
     "interface/route": "the guest asks for its routes by DHCP",

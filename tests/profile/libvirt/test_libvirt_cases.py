@@ -31,12 +31,9 @@ Items = dict[str, dict[str, Any]]
 
 def case(name: str) -> tuple[Path, Path]:
     """A domain of libvirt's tests and the command line that libvirt expects; skips by name where they are not here."""
-    for folder in (CASES, *{file.parent for file in corpus()}):
-        xml = folder / f"{name}.xml"
-        arguments = [folder / f"{name}.x86_64-latest{kind}.args" for kind in ("+amdsev", "")]
-        if xml.exists():
-            return xml, next(file for file in arguments if file.exists())
-    pytest.skip(f"libvirt's {name}.xml is not here: scripts/test-tools libvirt brings it")
+    folder = CASES if CASES.exists() else corpus()[0].parent
+    arguments = [folder / f"{name}.x86_64-latest{kind}.args" for kind in ("+amdsev", "")]
+    return folder / f"{name}.xml", next(file for file in arguments if file.exists())
 
 
 def with_blobs_of_the_right_size(xml: str) -> str:

@@ -128,6 +128,10 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         ("<interface type='direct'><source dev='eth0' mode='vepa'/></interface>", "user"),
         ("<interface type='ethernet'><target dev='tap0' managed='no'/></interface>", "tap"),
     ],
+    "networks.0.vhost": [
+        ("<interface type='ethernet'><target dev='tap0' managed='no'/><driver name='vhost'/></interface>", True),
+        ("<interface type='ethernet'><target dev='tap0' managed='no'/><driver name='qemu'/></interface>", False),
+    ],
     "networks.0.bridge": [("<interface type='network'><source network='default'/></interface>", "virbr0")],
     "networks.0.forward": [
         (
