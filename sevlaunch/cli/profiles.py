@@ -158,12 +158,20 @@ def host(
             "FILE.chain (6252 bytes), for `sevlaunch owner session --pdh FILE --chain FILE.chain`.",
         ),
     ] = None,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse", help="With --pdh: of the emulated processor; its ASK and ARK go to FILE.ask and FILE.ark."
+        ),
+    ] = False,
     output: FormatOption = Format.JSON,
 ) -> None:
     """Print what this machine offers as JSON, for `render --host`; or write its certificates for guest owners."""
     if pdh is not None:
-        _write_certificates(qemu, pdh, output)
+        _write_emulated_certificates(pdh, output) if rehearse else _write_certificates(qemu, pdh, output)
         return
+    if rehearse:
+        raise UsageError("--rehearse goes with --pdh", hint="sevlaunch host --pdh FILE --rehearse")
     from sevlaunch.host.probe import probe_host
 
     print(probe_host(qemu).to_json())
@@ -184,3 +192,25 @@ def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:
     print(f"for guest owners:  {pdh}  {chain}")
     if found.cek_address:
         print(f"the CEK as AMD signed it, for the owner's --ca:  {found.cek_address}")
+
+
+def _write_emulated_certificates(pdh: Path, output: Format) -> None:
+    from sevlaunch.host.folders import state_folder
+    from sevlaunch.owner.files import NewFile, write_new
+    from sevlaunch.rehearsal.platform import user_platform
+
+    platform = user_platform(state_folder())
+    files = {
+        "pdh": NewFile(pdh, platform.pdh_certificate.to_bytes()),
+        "chain": NewFile(Path(f"{pdh}.chain"), b"".join(one.to_bytes() for one in platform.chain)),
+        "ask": NewFile(Path(f"{pdh}.ask"), platform.authorities[0].to_bytes()),
+        "ark": NewFile(Path(f"{pdh}.ark"), platform.authorities[1].to_bytes()),
+    }
+    write_new(list(files.values()))
+    note("sevlaunch: REHEARSAL: these are the certificates of the emulated processor")
+    names = {key: str(file.path) for key, file in files.items()}
+    if output is Format.JSON:
+        print_json({**names, "chip_id": platform.chip_id.hex(), "rehearsal": True})
+        return
+    print("for guest owners:  " + "  ".join(names.values()))
+    print(f"sevlaunch owner session --pdh {pdh} --chain {pdh}.chain --ca {pdh}.ask --root {pdh}.ark --policy ...")

@@ -85,6 +85,10 @@ def _policy_schema(policy_format: PolicyFormat) -> WithJsonSchema:
     )
 
 
+# The largest blob is an id_auth of 4096 bytes; its base64 has line ends, too. A device or another file has no end.
+_MOST_BLOB_TEXT = 1 << 16
+
+
 def read_blob(value: object, size: int, what: str) -> bytes:
     """``size`` bytes given inline as base64, or as the path of a file that holds them raw or as base64.
 
@@ -99,7 +103,8 @@ def read_blob(value: object, size: int, what: str) -> bytes:
         return inline
     path = Path(_absolute_path(value))
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BLOB_TEXT)
     except (OSError, ValueError) as error:
         if inline is not None and (len(value) > 64 or value.endswith("=")):
             raise _refuse(f"wanted {what} of {size} bytes, found base64 of {len(inline)} bytes") from error
@@ -110,7 +115,8 @@ def read_blob(value: object, size: int, what: str) -> bytes:
     decoded = decode_base64(content)
     if decoded is not None and len(decoded) == size:
         return decoded
-    found = f"base64 of {len(decoded)} bytes" if decoded else f"{len(content)} bytes"
+    more = "or more " if len(content) == _MOST_BLOB_TEXT else ""
+    found = f"base64 of {len(decoded)} bytes" if decoded else f"{len(content)} bytes {more}".rstrip()
     raise _refuse(f"wanted {what} of {size} bytes, raw or as base64, found {found} in {path}")
 
 
