@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli import guests, profiles
+from sevlaunch.cli import guests, owner, profiles
 from sevlaunch.cli.output import print_error
 from sevlaunch.errors import SevlaunchError
 
@@ -43,6 +43,7 @@ def options(
 
 guests.register(app)
 profiles.register(app)
+owner.register(app)
 
 
 def run() -> None:

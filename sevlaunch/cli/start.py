@@ -34,6 +34,7 @@ class Request:
     foreground: bool
     rehearse: bool
     evidence_file: Path | None
+    lock_file: Path | None
     limit: float | None
     output: Format
 
@@ -43,7 +44,12 @@ def start(request: Request) -> None:
 
     :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`.
     """
-    plan = _make_plan(request)
+    loaded = load(request.profile, overrides=request.overrides, name=request.name)
+    plan = _make_plan(request, loaded)
+    if request.lock_file:
+        from sevlaunch.owner.lock import lock_plan
+
+        write_whole(request.lock_file.absolute(), lock_plan(loaded, plan).to_json().encode())
     for warning in plan.warnings:
         note(f"sevlaunch: warning: {warning}")
     if plan.rehearsal:
@@ -56,8 +62,7 @@ def start(request: Request) -> None:
     show_guest(run(_let_go(plan, request)), request.output)
 
 
-def _make_plan(request: Request) -> Plan:
-    loaded = load(request.profile, overrides=request.overrides, name=request.name)
+def _make_plan(request: Request, loaded: LoadedProfile) -> Plan:
     profile = loaded.profile
     host = probe_host(profile.qemu.binary)
     if request.rehearse:

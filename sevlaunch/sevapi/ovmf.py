@@ -88,7 +88,8 @@ def secret_area(image: bytes) -> tuple[int, int] | None:
     :raise ValueError: when the table is damaged.
     """
     data = table_of(image).get(SECRET_AREA, b"")
-    return _AREA.unpack_from(data) if len(data) >= _AREA.size else None
+    base, size = _AREA.unpack_from(data) if len(data) >= _AREA.size else (0, 0)
+    return (base, size) if base and size else None
 
 
 def hashes_table_gpa(image: bytes) -> int:
