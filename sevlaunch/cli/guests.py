@@ -1,4 +1,4 @@
-"""Commands about guests: up, down, ps, status, evidence, logs, console, qmp, resume."""
+"""Commands about guests: up, down, ps, status, evidence, logs, console, qmp, inject, resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", a
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (up, down, ps, status, evidence, logs, console, qmp, resume):
+    for command in (up, down, ps, status, evidence, logs, console, qmp, inject, resume):
         app.command()(command)
 
 
@@ -39,6 +39,20 @@ def up(
     ] = False,
     evidence_file: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Verify the launch against this plan before the guest runs; end it on any doubt."
+        ),
+    ] = False,
+    tik: Annotated[Path | None, typer.Option("--tik", metavar="FILE", help="With --verify: the session's TIK.")] = None,
+    tek: Annotated[Path | None, typer.Option("--tek", metavar="FILE", help="With --secret: the session's TEK.")] = None,
+    secret: Annotated[
+        list[str], typer.Option("--secret", metavar="GUID:FILE", help="With --verify: inject it once verified.")
+    ] = [],  # noqa: B006 - typer reads the default
+    lock: Annotated[
+        Path | None, typer.Option("--lock", metavar="FILE", help="Write the launch lock file there.")
     ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds that the start may take.", min=0.1)
@@ -65,6 +79,11 @@ def up(
             foreground=foreground,
             rehearse=rehearse,
             evidence_file=evidence_file,
+            lock_file=lock,
+            verify=verify,
+            tik=tik,
+            tek=tek,
+            secrets=tuple(secret),
             limit=timeout,
             conditions=tuple(wait),
             ready_limit=wait_timeout,
@@ -232,6 +251,23 @@ def qmp(
     if parsed is not None and not isinstance(parsed, dict):
         raise UsageError(f"wanted a JSON object, found {arguments!r}")
     print_json(run(execute(runtime_folder(), name, command, parsed)))
+
+
+def inject(
+    name: GuestArgument,
+    header: Annotated[Path, typer.Option("--header", metavar="FILE", help="From `sevlaunch owner secret`.")],
+    payload: Annotated[Path, typer.Option("--payload", metavar="FILE", help="From `sevlaunch owner secret`.")],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Put the owner's secrets into a guest that waits paused in its launch."""
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.cli.show import show_guest
+    from sevlaunch.guest.guest import inject as hand_in
+    from sevlaunch.host.folders import runtime_folder
+    from sevlaunch.owner.secret import read_packet
+
+    packet = read_packet(header, payload)
+    show_guest(run(hand_in(runtime_folder(), name, packet.header, packet.payload)), output)
 
 
 def resume(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:

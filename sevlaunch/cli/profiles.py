@@ -78,9 +78,12 @@ def render(
     name: NameOption = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
     rehearse: Annotated[bool, typer.Option("--rehearse", help="As a rehearsal would start it.")] = False,
+    lock: Annotated[
+        bool, typer.Option("--lock", help="Print the launch lock file: hashes, and the digests that they must give.")
+    ] = False,
     output: Annotated[RenderFormat, typer.Option("--format", help="How to print it.")] = RenderFormat.SHELL,
 ) -> None:
-    """Print the QEMU command line of a profile, for this host or another one."""
+    """Print the QEMU command line of a profile, for this host or another one; or its launch lock file."""
     from sevlaunch.host.model import load_host
     from sevlaunch.host.probe import probe_host
     from sevlaunch.plan import resolve
@@ -92,6 +95,11 @@ def render(
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:
             note(f"sevlaunch: warning: {warning}")
+    if lock:
+        from sevlaunch.owner.lock import lock_plan
+
+        print(lock_plan(loaded, plan).to_json(), end="")
+        return
     print(format_plan(plan, output.value))
 
 

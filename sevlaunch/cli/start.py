@@ -23,6 +23,7 @@ from sevlaunch.plan import Plan, resolve
 from sevlaunch.profile.loader import LoadedProfile, load
 
 if TYPE_CHECKING:
+    from sevlaunch.cli.verification import Verification
     from sevlaunch.guest.live import LaunchedGuest
 
 _WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
@@ -40,6 +41,11 @@ class Request:
     foreground: bool
     rehearse: bool
     evidence_file: Path | None
+    lock_file: Path | None
+    verify: bool
+    tik: Path | None
+    tek: Path | None
+    secrets: tuple[str, ...]
     limit: float | None
     conditions: tuple[str, ...]
     ready_limit: float
@@ -51,6 +57,14 @@ class Request:
         return len(self.profiles) == 1 and self.count is None
 
 
+@dataclass(frozen=True)
+class Made:
+    """A plan, and the profile that it was made from."""
+
+    loaded: LoadedProfile
+    plan: Plan
+
+
 def start(request: Request) -> None:
     """Start the guests, print what their launches showed, and let go of them (or stay, with --foreground).
 
@@ -58,11 +72,17 @@ def start(request: Request) -> None:
     """
     _check(request)
     conditions = [parse_condition(text) for text in request.conditions]
-    plans = [
-        _make_plan(request, profile, name)
+    made = [
+        _make(request, load(profile, overrides=request.overrides, name=name))
         for profile in request.profiles
         for name in ([request.name] if request.count is None else _numbered(profile, request))
     ]
+    plans = [one.plan for one in made]
+    verification = _verification(request, made[0])
+    if request.lock_file:
+        from sevlaunch.owner.lock import lock_plan
+
+        write_whole(request.lock_file.absolute(), lock_plan(made[0].loaded, made[0].plan).to_json().encode())
     for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
         note(f"sevlaunch: warning: {warning}")
     if request.rehearse:
@@ -73,7 +93,7 @@ def start(request: Request) -> None:
     for plan in plans:
         if plan.reboot.value == "relaunch":
             note(f"sevlaunch: note: a reboot ends {plan.name} ({plan.guest_type}); only --foreground starts it anew")
-    finished = run(_let_go(plans, request, conditions))
+    finished = run(_let_go(plans, request, conditions, verification))
     if request.single and finished[0].document:
         show_guest(finished[0].document, request.output)
     elif not request.single:
@@ -84,13 +104,18 @@ def start(request: Request) -> None:
 
 
 def _check(request: Request) -> None:
+    if request.verify and (request.paused or request.foreground):
+        raise UsageError("--verify lets the guest run, or ends it", hint="leave --paused and --foreground out")
+    if not request.verify and (request.tik or request.tek or request.secrets):
+        raise UsageError("--tik, --tek and --secret go with --verify", hint="add --verify")
     if request.paused and request.conditions:
         raise UsageError("--wait waits for what a paused guest never does", hint="leave --paused out")
     if request.single:
         return
-    if request.foreground or request.evidence_file:
+    if request.foreground or request.evidence_file or request.lock_file or request.verify:
         raise UsageError(
-            "--foreground and --evidence are for one guest", hint="each guest's evidence: sevlaunch evidence NAME"
+            "--foreground, --evidence, --lock and --verify are for one guest",
+            hint="each guest's evidence: sevlaunch evidence NAME",
         )
     if request.name and len(request.profiles) > 1:
         raise UsageError("--name is for one profile", hint="set name in each profile")
@@ -101,8 +126,11 @@ def _numbered(profile: Path, request: Request) -> list[str]:
     return [f"{base}-{number}" for number in range(1, (request.count or 1) + 1)]
 
 
-def _make_plan(request: Request, file: Path, name: str | None) -> Plan:
-    loaded = load(file, overrides=request.overrides, name=name)
+def _make(request: Request, loaded: LoadedProfile) -> Made:
+    return Made(loaded, _make_plan(request, loaded))
+
+
+def _make_plan(request: Request, loaded: LoadedProfile) -> Plan:
     profile = loaded.profile
     host = probe_host(profile.qemu.binary)
     if request.rehearse:
@@ -133,14 +161,27 @@ def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
     return plan
 
 
-async def _let_go(plans: list[Plan], request: Request, conditions: list[Condition]) -> list[Finished]:
+def _verification(request: Request, made: Made) -> Verification | None:
+    if not request.verify:
+        return None
+    from sevlaunch.cli.verification import prepare
+
+    return prepare(made.loaded, made.plan, request.tik, request.tek, request.secrets)
+
+
+async def _let_go(
+    plans: list[Plan], request: Request, conditions: list[Condition], verification: Verification | None
+) -> list[Finished]:
     async def prepare(guest: LaunchedGuest) -> None:
+        if verification:
+            await verification.pass_or_raise(guest)
         for condition in conditions:
             await wait_until_ready(guest, condition, limit=request.ready_limit)
 
+    paused = request.paused or verification is not None
     what = plans[0].name if len(plans) == 1 else f"{len(plans)} guests"
     with progress(f"starting {what}"):
-        async with launch_many(plans, paused=request.paused, limit=request.limit, prepare=prepare) as outcomes:
+        async with launch_many(plans, paused=paused, limit=request.limit, prepare=prepare) as outcomes:
             finished = [
                 Finished(one.plan.name, _report(one.guest, request) if one.guest else None, one.error)
                 for one in outcomes

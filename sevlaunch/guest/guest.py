@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError
+from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
@@ -87,6 +88,34 @@ async def execute(root: Path, name: str, command: str, arguments: dict[str, Any]
 async def resume(root: Path, name: str) -> dict[str, Any]:
     """Let a paused guest run; its status afterwards."""
     await execute(root, name, "cont")
+    return await status(find(root, name))
+
+
+async def inject(root: Path, name: str, header: bytes, payload: bytes) -> dict[str, Any]:
+    """Put the owner's secrets into a guest that waits in its launch; its status afterwards.
+
+    :param header: packet header, 52 bytes (AMD 55766, LAUNCH_SECRET).
+    :param payload: the encrypted table of secrets.
+    :raise UnsupportedError: when it is no SEV or SEV-ES guest.
+    :raise SevlaunchError: when its launch is over.
+    :raise QmpError: when QEMU or the secure processor refuses them.
+    """
+    before = await status(_running(root, name))
+    sev = before["sev"]
+    if sev["type"] == "sev-snp":
+        raise UnsupportedError(
+            f"{name} is a SEV-SNP guest, which takes no secret at its launch",
+            hint="give it one over the network, once its owner has checked its report: sevlaunch owner report",
+        )
+    if not sev["enabled"]:
+        raise UnsupportedError(f"{name} is no encrypted guest: a secret would not be one")
+    if sev["state"] != "launch-secret":
+        raise SevlaunchError(
+            f"the launch of {name} is over (SEV state {sev['state']}): a secret goes in before the guest runs",
+            hint=f"start it anew: sevlaunch down {name}, then sevlaunch up PROFILE --paused",
+        )
+    packet = {"packet-header": base64.b64encode(header).decode(), "secret": base64.b64encode(payload).decode()}
+    await execute(root, name, "sev-inject-launch-secret", packet)
     return await status(find(root, name))
 
 

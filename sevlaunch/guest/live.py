@@ -209,6 +209,10 @@ class LaunchedGuest(Guest):
         self.launch_evidence = launch_evidence
         self._start = start
 
+    async def run(self) -> None:
+        """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
+        await self._start.run()
+
     def announce(self) -> None:
         """Let other programs take it down, too."""
         self._start.announce()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -22,6 +23,9 @@ _HEXADECIMAL = re.compile(rb"(0x)?([0-9a-fA-F]{2})+")
 # Base64 and hexadecimal are at most twice as long; line ends and spaces take some more.
 _TEXT_FACTOR = 3
 _STDIN = Path("-")
+_PIECE = 1 << 20
+# QEMU's hw/i386/x86-common.c, x86_load_linux: sizes of kernel and initrd fit into 32 bits.
+MAX_BOOT_FILE_BYTES = (1 << 32) - 1
 
 
 def read_bounded(file: Path, what: str, limit: int, *, error: type[SevlaunchError] = UsageError) -> bytes:
@@ -104,6 +108,36 @@ def recognise(
     if len(found) > 1:
         raise error(f"{name} can be read in more than one way as {wanted}", hint="give the raw bytes")
     return found[0]
+
+
+def hash_file(file: Path, what: str) -> bytes:
+    """SHA-256 of a file, 32 bytes; the file is read in pieces.
+
+    :raise UsageError: when it can't be read, is empty, or larger than anything that QEMU boots.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        # A size that is known beforehand spares reading the whole.
+        if file.stat().st_size > MAX_BOOT_FILE_BYTES:
+            raise _too_large(file, what)
+        with file.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                size += len(piece)
+                if size > MAX_BOOT_FILE_BYTES:
+                    raise _too_large(file, what)
+                digest.update(piece)
+    except OSError as error:
+        raise UsageError(
+            f"{what}: can't read {file}: {error.strerror}", hint="name a file that is there, or give its hash"
+        ) from error
+    if not size:
+        raise UsageError(f"{what}: {file} is empty", hint="is it another file?")
+    return digest.digest()
+
+
+def _too_large(file: Path, what: str) -> UsageError:
+    return UsageError(f"{what}: {file} has 4 GiB or more, which QEMU can't boot", hint="is it another file?")
 
 
 def decode_text(text: bytes) -> set[bytes]:

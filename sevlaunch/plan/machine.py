@@ -10,7 +10,7 @@ from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 
 # The first EPYC generation runs on every SEV host. All of these have the CPU signature that SEV-ES and SNP measure, so
 # the launch digest does not depend on which one a QEMU knows.
-_EPYC_MODELS = ("EPYC-v4", "EPYC-v3", "EPYC-v2", "EPYC-v1", "EPYC")
+EPYC_MODELS = ("EPYC-v4", "EPYC-v3", "EPYC-v2", "EPYC-v1", "EPYC")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _cpu_model(context: Context, accel: str) -> Choice[str]:
             )
         return Choice(wanted, context.why("cpu", "model"))
     if context.encrypted:
-        model = next((name for name in _EPYC_MODELS if name in known), _EPYC_MODELS[-1])
+        model = next((name for name in EPYC_MODELS if name in known), EPYC_MODELS[-1])
         return Choice(model, rule("a model that every SEV host can run; SEV-ES measures its signature"))
     if accel == "kvm":
         return Choice("host", rule("with KVM, the host's CPU"))

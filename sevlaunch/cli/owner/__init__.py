@@ -1,10 +1,10 @@
-"""The guest owner's commands: ``sevlaunch owner ...``."""
+"""The guest owner's commands: ``sevlaunch owner ...``. One module for each."""
 
 from __future__ import annotations
 
 import typer
 
-from sevlaunch.cli.owner import id_block, report, session
+from sevlaunch.cli.owner import compare, digest, id_block, report, secret, session, verify
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +15,6 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for module in (session, report, id_block):
+    for module in (session, digest, verify, secret, report, id_block, compare):
         module.register(owner)
     app.add_typer(owner)

@@ -1,0 +1,42 @@
+"""`sevlaunch owner compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sevlaunch.cli.output import Format, FormatOption, print_json
+
+
+def register(owner: typer.Typer) -> None:
+    """Add the command to ``owner``."""
+    owner.command()(compare)
+
+
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="LOCK", help="A launch lock file.")],
+    other: Annotated[Path, typer.Argument(metavar="LOCK", help="Another one.")],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Do two lock files describe the same launch? Exit 0: yes; 1: no, and what differs."""
+    from sevlaunch.owner.lock import differences, read_lock
+
+    found = differences(read_lock(one), read_lock(other))
+    if output is Format.JSON:
+        print_json(
+            {
+                "same": not found,
+                "differences": [
+                    {"field": path, "first": first, "second": second} for path, (first, second) in found.items()
+                ],
+            }
+        )
+    else:
+        for path, (first, second) in found.items():
+            print(f"{path}\n  {one}: {first}\n  {other}: {second}")
+        if not found:
+            print("the same launch")
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,73 @@
+"""`sevlaunch owner secret`."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.owner.verify import RehearsalOption, TikOption
+
+
+def register(owner: typer.Typer) -> None:
+    """Add the command to ``owner``."""
+    owner.command()(secret)
+
+
+def secret(
+    evidence: Annotated[Path, typer.Option("--evidence", metavar="FILE", help="The evidence that was verified.")],
+    tik: TikOption,
+    tek: Annotated[Path, typer.Option("--tek", metavar="FILE", help="Transport encryption key of the session.")],
+    secrets: Annotated[
+        list[str],
+        typer.Option("--secret", metavar="GUID:FILE", help="A secret; luks:FILE for a LUKS passphrase; - is stdin."),
+    ],
+    header: Annotated[Path, typer.Option("--header", metavar="FILE", help="The packet's header, to be written.")],
+    payload: Annotated[Path, typer.Option("--payload", metavar="FILE", help="The packet's payload, to be written.")],
+    firmware: Annotated[
+        Path | None, typer.Option("--firmware", metavar="FILE", help="To see that the secrets fit into its area.")
+    ] = None,
+    rehearsal: RehearsalOption = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Wrap secrets for one launch, that `sevlaunch inject` hands in. Verify the launch first."""
+    from sevlaunch.owner.evidence import read_evidence
+    from sevlaunch.owner.files import read_blob, write_secret
+    from sevlaunch.owner.firmware import read_firmware
+    from sevlaunch.owner.secret import check_injectable, make_packet, read_secret
+    from sevlaunch.owner.verify import REHEARSAL, check_verifiable
+    from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
+
+    shown = read_evidence(evidence)
+    check_injectable(shown)
+    check_verifiable(shown.sev.type, shown, rehearsal=rehearsal)
+    keys = TransportKeys(tek=read_blob(tek, "TEK", (KEY_BYTES,)), tik=read_blob(tik, "TIK", (KEY_BYTES,)))
+    wanted = [read_secret(text) for text in secrets]
+    image = read_firmware(firmware) if firmware else None
+    packet = make_packet(wanted, keys, shown.measure, firmware=image)
+    write_secret(header, base64.b64encode(packet.header))
+    try:
+        write_secret(payload, base64.b64encode(packet.payload))
+    except BaseException:
+        # A header without its payload is of no use.
+        header.unlink(missing_ok=True)
+        raise
+    if shown.rehearsal:
+        note(f"sevlaunch: {REHEARSAL}")
+    if output is Format.JSON:
+        print_json(
+            {
+                "name": shown.name,
+                "rehearsal": shown.rehearsal,
+                "secrets": [str(one.guid) for one in wanted],
+                "header": str(header),
+                "payload": str(payload),
+                "payload_bytes": len(packet.payload),
+            }
+        )
+        return
+    print(f"{len(wanted)} secret{'s' if len(wanted) > 1 else ''} for {shown.name}: {header}, {payload}")
+    print(f"on the host: sevlaunch inject {shown.name} --header {header} --payload {payload}")

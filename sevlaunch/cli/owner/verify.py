@@ -1,0 +1,196 @@
+"""`sevlaunch owner verify`."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sevlaunch.cli.output import Format, FormatOption, note, print_json, progress
+from sevlaunch.cli.owner import options as launch
+from sevlaunch.cli.profiles import SetOption
+from sevlaunch.errors import InsecureUse, UsageError
+
+if TYPE_CHECKING:
+    from sevlaunch.owner.evidence import Evidence
+    from sevlaunch.owner.search import Findings
+    from sevlaunch.owner.verify import Verdict
+
+# Seconds that the search for an explanation may take.
+SEARCH_LIMIT = 5.0
+
+ProfileOption = Annotated[Path | None, typer.Option("--profile", help="The profile that the launch must be of.")]
+TikOption = Annotated[Path, typer.Option("--tik", metavar="FILE", help="Transport integrity key of the session.")]
+RehearsalOption = Annotated[bool, typer.Option("--rehearsal", help="Take evidence of a rehearsal: it proves nothing.")]
+
+
+def register(owner: typer.Typer) -> None:
+    """Add the command to ``owner``."""
+    owner.command()(verify)
+
+
+def verify(
+    evidence: Annotated[Path, typer.Argument(help="What `sevlaunch evidence` printed on the host; - is stdin.")],
+    tik: TikOption,
+    tek: Annotated[
+        Path | None, typer.Option("--tek", metavar="FILE", help="The other key: to find out that they are exchanged.")
+    ] = None,
+    profile: ProfileOption = None,
+    lock: Annotated[
+        Path | None, typer.Option("--lock", metavar="FILE", help="A launch lock file in place of a profile.")
+    ] = None,
+    min_api: Annotated[
+        str, typer.Option("--min-api", metavar="MAJOR.MINOR", help="The oldest SEV firmware API to accept.")
+    ] = "0.0",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Verify on the host that runs the guest, which proves nothing.")
+    ] = False,
+    rehearsal: RehearsalOption = False,
+    overrides: SetOption = [],  # noqa: B006 - typer reads the default
+    host: launch.HostOption = None,
+    guest_type: launch.TypeOption = None,
+    firmware: launch.FirmwareOption = None,
+    firmware_hash: launch.FirmwareHashOption = None,
+    kernel: launch.KernelOption = None,
+    kernel_hash: launch.KernelHashOption = None,
+    initrd: launch.InitrdOption = None,
+    initrd_hash: launch.InitrdHashOption = None,
+    cmdline: launch.CmdlineOption = None,
+    cmdline_file: launch.CmdlineFileOption = None,
+    cmdline_hash: launch.CmdlineHashOption = None,
+    vcpus: launch.VcpusOption = None,
+    cpu: launch.CpuOption = None,
+    cpu_signature: launch.CpuSignatureOption = None,
+    vmsa: launch.VmsaOption = None,
+    guest_features: launch.FeaturesOption = None,
+    policy: launch.PolicyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Was the launch right? Exit 0: yes; 1: no, and what would have to be otherwise."""
+    from sevlaunch.owner.evidence import read_evidence
+    from sevlaunch.owner.explain import explain
+    from sevlaunch.owner.files import read_blob
+    from sevlaunch.owner.lock import read_lock
+    from sevlaunch.owner.setup import Options
+    from sevlaunch.owner.verify import Expectation, check_verifiable
+    from sevlaunch.owner.verify import verify as compare
+    from sevlaunch.sevapi.session import KEY_BYTES
+
+    options = launch.read_options(
+        guest_type=guest_type,
+        firmware=firmware,
+        firmware_hash=firmware_hash,
+        kernel=kernel,
+        kernel_hash=kernel_hash,
+        initrd=initrd,
+        initrd_hash=initrd_hash,
+        cmdline=cmdline,
+        cmdline_file=cmdline_file,
+        cmdline_hash=cmdline_hash,
+        vcpus=vcpus,
+        cpu=cpu,
+        cpu_signature=cpu_signature,
+        vmsa=vmsa,
+        guest_features=guest_features,
+        vmm=launch.VmmName.QEMU,
+        policy=policy,
+    )
+    minimum = _version(min_api)
+    shown = read_evidence(evidence)
+    integrity = read_blob(tik, "TIK", (KEY_BYTES,))
+    encryption = read_blob(tek, "TEK", (KEY_BYTES,)) if tek else b""
+    if lock:
+        if profile or overrides or host or options != Options():
+            raise UsageError(
+                "a lock file says everything about a launch", hint="leave out what describes it, or --lock"
+            )
+        setup, named, expectation = None, None, read_lock(lock).expectation(minimum)
+        check_verifiable(expectation.guest_type, shown, rehearsal=rehearsal)
+    else:
+        setup, named = launch.resolve_options(profile, overrides, host, options)
+        check_verifiable(setup.launch.guest_type, shown, rehearsal=rehearsal)
+        expectation = Expectation.of_setup(setup, minimum)
+    _check_place(shown, insecure=insecure, rehearsal=rehearsal)
+    verdict = compare(shown, expectation, integrity)
+    findings = None
+    if not verdict.matches and shown.sev.enabled:
+        end = time.monotonic() + SEARCH_LIMIT
+        with progress("looking for what differs"):
+            findings = explain(
+                shown,
+                expectation,
+                verdict,
+                integrity,
+                tek=encryption,
+                setup=setup,
+                profile=named,
+                go_on=lambda: time.monotonic() < end,
+            )
+    _show(shown, verdict, findings, output)
+    if not verdict.verified:
+        raise typer.Exit(1)
+
+
+def _version(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", text)
+    if not found:
+        raise UsageError(f"--min-api: wanted a version such as 1.40, found {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _check_place(shown: Evidence, *, insecure: bool, rehearsal: bool) -> None:
+    """:raise InsecureUse: when the guest runs on this very machine. A rehearsal proves nothing anyway."""
+    from sevlaunch.guest.folder import guests
+    from sevlaunch.host.folders import runtime_folder
+
+    if insecure or rehearsal or not shown.measurement:
+        return
+    for folder in guests(runtime_folder()):
+        if (folder.evidence() or {}).get("measurement") == shown.measurement:
+            raise InsecureUse(
+                f"{folder.name} runs on this machine: whoever controls it controls this answer, too",
+                hint="verify on a machine that you trust; to try it out here: --insecure",
+            )
+
+
+def _show(shown: Evidence, verdict: Verdict, findings: Findings | None, output: Format) -> None:
+    from sevlaunch.owner.verify import REHEARSAL
+
+    if output is Format.JSON:
+        print_json(
+            {
+                "verified": verdict.verified,
+                "name": shown.name,
+                "rehearsal": verdict.rehearsal,
+                "vmsa": verdict.vmsa or None,
+                "checks": [asdict(check) for check in verdict.checks],
+                "search": None
+                if findings is None
+                else {
+                    "changes": [asdict(change) for change in findings.changes],
+                    "text": str(findings),
+                    "tried": findings.tried,
+                    "complete": findings.complete,
+                    "subjects": list(findings.subjects),
+                },
+            }
+        )
+        return
+    if verdict.rehearsal:
+        print(REHEARSAL)
+    marks = {True: "ok", False: "DIFFERS", None: "-"}
+    for check in verdict.checks:
+        print(f"{check.name:<12} {marks[check.ok]:<8} wanted {check.expected}")
+        if check.expected != check.found:
+            print(f"{'':<21} found  {check.found}")
+    if verdict.vmsa:
+        print(f"vmsa         {verdict.vmsa}")
+    if findings is not None:
+        print(findings)
+    print(f"{shown.name}: {'verified' if verdict.verified else 'NOT verified'}")
+    if shown.sev.state == "running":
+        note("sevlaunch: note: the guest runs already: it is too late for a secret")

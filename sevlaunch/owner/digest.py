@@ -1,0 +1,194 @@
+"""The launch digest that a launch must give: LD of AMD 55766 (SEV, SEV-ES) and of AMD 56860 (SNP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sevsnpmeasure.gctx import GCTX
+
+from sevlaunch.errors import UsageError
+from sevlaunch.owner.firmware import Firmware, Sha256
+from sevlaunch.sevapi.kernel_hashes import KernelHashes
+from sevlaunch.sevapi.ovmf import Section, SectionKind
+from sevlaunch.sevapi.vmsa import vmsa_pages
+
+EncryptedType = Literal["sev", "sev-es", "sev-snp"]
+Vmm = Literal["QEMU", "ec2", "gce"]
+
+# SEV_FEATURES (AMD 24593 table B-4) that QEMU and KVM set: an SNP guest has SNPActive alone, a SEV-ES guest none.
+DEFAULT_GUEST_FEATURES = {"sev": 0, "sev-es": 0, "sev-snp": 0x1}
+
+_PAGE_OFFSET = 0xFFF
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that a launch digest depends on.
+
+    ``kernel``: the hashes of a direct boot; None: not measured. ``cpu_signature``: CPUID leaf 1, EAX, of the guest's
+    CPU model. ``init2``: KVM_SEV_INIT2 started the SEV-ES guest. ``guest_features``: SEV_FEATURES of the VMSA.
+    ``vmm``: who runs an SNP guest. What a type does not measure is ignored.
+    """
+
+    guest_type: EncryptedType
+    firmware: Firmware
+    kernel: KernelHashes | None = None
+    vcpus: int = 1
+    cpu_signature: int = 0
+    init2: bool = True
+    guest_features: int = 0
+    vmm: Vmm = "QEMU"
+
+
+def launch_digest(launch: Launch) -> bytes:
+    """The digest: 32 bytes, for SNP 48.
+
+    :raise UsageError: when the firmware lacks what the launch needs.
+    """
+    return Digests().of(launch)
+
+
+class Digests:
+    """Digests of many launches; what two of them share is hashed once."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[object, ...], _Chain] = {}
+        self._by_vcpus: dict[tuple[object, ...], _ByVcpus] = {}
+
+    def of(self, launch: Launch) -> bytes:
+        """As :func:`launch_digest`."""
+        beginning = (launch.guest_type == "sev-snp", launch.firmware, launch.kernel, launch.vmm)
+        if beginning not in self._starts:
+            self._starts[beginning] = _snp_start(launch) if launch.guest_type == "sev-snp" else _sev_start(launch)
+        start = self._starts[beginning]
+        if launch.guest_type == "sev":
+            return start.digest()
+        key = (*beginning, launch.guest_type, launch.cpu_signature, launch.init2, launch.guest_features)
+        if key not in self._by_vcpus:
+            self._by_vcpus[key] = _ByVcpus(start, launch)
+        return self._by_vcpus[key].of(launch.vcpus)
+
+
+class _Chain(Protocol):
+    """A digest that further pages extend."""
+
+    def then(self, content: bytes, /) -> _Chain: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _ByVcpus:
+    """The digests for 1, 2, 3... vCPUs: each extends the one before."""
+
+    def __init__(self, start: _Chain, launch: Launch) -> None:
+        if not launch.firmware.reset_eip:
+            raise UsageError(
+                f"the firmware does not say where the other vCPUs start, which {launch.guest_type} needs",
+                hint="use an OVMF image that supports SEV-ES",
+            )
+        self._first, self._other = vmsa_pages(
+            2,
+            ap_eip=launch.firmware.reset_eip,
+            cpu_signature=launch.cpu_signature,
+            init2=launch.init2 or launch.guest_type == "sev-snp",
+            sev_features=launch.guest_features,
+            vmm=launch.vmm,
+        )
+        self._last = start
+        self._digests = [start.digest()]
+
+    def of(self, vcpus: int) -> bytes:
+        while len(self._digests) <= vcpus:
+            self._last = self._last.then(self._first if len(self._digests) == 1 else self._other)
+            self._digests.append(self._last.digest())
+        return self._digests[vcpus]
+
+
+def _sev_start(launch: Launch) -> _Chain:
+    """What SEV and SEV-ES measure before the VMSA pages."""
+    if launch.kernel is None:
+        firmware = launch.firmware
+        # A hash alone is as good as the image, where nothing follows.
+        return firmware.measured if firmware.image or launch.guest_type != "sev" else _Known(firmware.sha256)
+    measured = launch.firmware.measured
+    _check_hashes_area(launch.firmware)
+    return measured.then(launch.kernel.table())
+
+
+def _check_hashes_area(firmware: Firmware) -> None:
+    if not firmware.hashes_gpa:
+        raise UsageError(
+            "the firmware has no place for kernel hashes: QEMU refuses to start with it",
+            hint="use an image built for measured direct boot (OVMF.amdsev.fd), or turn kernel_hashes off",
+        )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A digest that nothing extends."""
+
+    content: bytes
+
+    def then(self, content: bytes) -> Sha256:
+        raise AssertionError("nothing follows a digest that was given")
+
+    def digest(self) -> bytes:
+        return self.content
+
+
+@dataclass(frozen=True)
+class _SnpChain:
+    """An SNP launch digest, 48 bytes, that VMSA pages extend."""
+
+    content: bytes
+
+    def then(self, content: bytes) -> _SnpChain:
+        context = GCTX(seed=self.content)
+        context.update_vmsa_page(content)
+        return _SnpChain(context.ld())
+
+    def digest(self) -> bytes:
+        return self.content
+
+
+def _snp_start(launch: Launch) -> _Chain:
+    """What SNP measures before the VMSA pages: the image, then the sections of its metadata."""
+    firmware = launch.firmware
+    context = GCTX(seed=firmware.after_snp_pages)
+    if not firmware.sections:
+        raise UsageError(
+            "the firmware has no metadata for SNP", hint="use an OVMF image built for SNP (OVMF.amdsev.fd)"
+        )
+    if launch.kernel is not None:
+        _check_hashes_area(firmware)
+        if all(section.kind is not SectionKind.SNP_KERNEL_HASHES for section in firmware.sections):
+            raise UsageError(
+                "the firmware's metadata has no page for kernel hashes",
+                hint="use an image built for measured direct boot (OVMF.amdsev.fd), or turn kernel_hashes off",
+            )
+    sections = list(firmware.sections)
+    if launch.vmm == "ec2":
+        # EC2 adds the CPUID page when all others are there.
+        sections.sort(key=lambda section: section.kind is SectionKind.CPUID)
+    for section in sections:
+        _add_section(context, section, launch)
+    return _SnpChain(context.ld())
+
+
+def _add_section(context: GCTX, section: Section, launch: Launch) -> None:
+    match section.kind:
+        case SectionKind.SNP_SECRETS:
+            context.update_secrets_page(section.gpa)
+        case SectionKind.CPUID:
+            context.update_cpuid_page(section.gpa)
+        case SectionKind.SNP_SEC_MEM if launch.vmm == "gce":
+            context.update_unmeasured_pages(section.gpa, section.size)
+        case SectionKind.SNP_KERNEL_HASHES if launch.kernel is not None:
+            try:
+                page = launch.kernel.page(launch.firmware.hashes_gpa & _PAGE_OFFSET)
+            except ValueError as error:
+                raise UsageError(f"the firmware image is damaged: {error}", hint="is it another file?") from error
+            context.update_normal_pages(section.gpa, page)
+        case _:
+            context.update_zero_pages(section.gpa, section.size)

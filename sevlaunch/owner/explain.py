@@ -1,0 +1,91 @@
+"""From a verdict that says no to its explanation: what :mod:`sevlaunch.owner.search` needs, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from sevlaunch.errors import UsageError
+from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
+from sevlaunch.owner.digest import Launch
+from sevlaunch.owner.evidence import Evidence
+from sevlaunch.owner.files import hash_file, read_bounded
+from sevlaunch.owner.firmware import MAX_BYTES
+from sevlaunch.owner.search import Findings, Target, search
+from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup
+from sevlaunch.owner.verify import Expectation, Verdict
+from sevlaunch.profile.model import Profile
+from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
+
+
+def explain(
+    evidence: Evidence,
+    expectation: Expectation,
+    verdict: Verdict,
+    tik: bytes,
+    *,
+    tek: bytes = b"",
+    setup: Setup | None = None,
+    profile: Profile | None = None,
+    go_on: Callable[[], bool],
+) -> Findings:
+    """What would have to be otherwise for the measurement to match; ``verdict`` says that it does not.
+
+    :param setup: where the expectation comes from; None: from a lock file, whose digests are all that is known.
+    :param profile: where there is one: what it names, but does not have measured, is tried, too.
+    :param go_on: asked now and then; False ends the search.
+    """
+    message = Message(
+        tik=tik,
+        policy=expectation.policy,
+        api_major=evidence.sev.api_major or 0,
+        api_minor=evidence.sev.api_minor or 0,
+        build_id=evidence.sev.build_id or 0,
+        digest=expectation.digests[verdict.vmsa],
+    )
+    changes_of_launch = []
+    launch: Launch | None = None
+    others: dict[str, bytes] = {}
+    if setup is not None:
+        init2 = verdict.vmsa != VMSA_NAMES[False]
+        launch = replace(setup.launch, init2=init2)
+        changes_of_launch = list(launch_changes(setup, init2, _known(setup, profile)))
+    else:
+        others = {name: digest for name, digest in expectation.digests.items() if name != verdict.vmsa}
+    return search(
+        Target(evidence.measure, evidence.mnonce),
+        launch,
+        message,
+        changes_of_launch,
+        list(
+            message_changes(
+                message,
+                evidence.sev.policy,
+                tek=tek,
+                digests=others,
+                policy_source=setup.sources.get("policy", PROFILE) if setup else "lock",
+            )
+        ),
+        go_on=go_on,
+    )
+
+
+def _known(setup: Setup, profile: Profile | None) -> Known:
+    """What the profile names beside what is measured; files that are not there are left out."""
+    if profile is None:
+        return Known()
+    boot, firmware = profile.boot, profile.firmware
+    kernel: KernelHashes | None = None
+    cmdline = (boot.cmdline or "").encode()
+    variables: list[tuple[str, bytes]] = []
+    with suppress(UsageError):
+        if boot.kernel and setup.launch.kernel is None:
+            initrd = hash_file(Path(boot.initrd), "initrd") if boot.initrd else NO_INITRD
+            kernel = KernelHashes(hash_file(Path(boot.kernel), "kernel"), initrd, cmdline_hash(cmdline))
+    for name in (firmware.vars, firmware.nvram):
+        with suppress(UsageError):
+            if name:
+                variables.append((name, read_bounded(Path(name), "variables", MAX_BYTES)))
+    return Known(kernel, cmdline if kernel else None, tuple(variables))

@@ -1,0 +1,151 @@
+"""The launch lock file: the hashes of all that goes into a launch, and the digests that it must give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sevlaunch.errors import UsageError
+from sevlaunch.owner.digest import EncryptedType
+from sevlaunch.owner.files import read_bounded
+from sevlaunch.owner.setup import Options, resolve_setup
+from sevlaunch.owner.verify import Expectation
+from sevlaunch.plan import Plan
+from sevlaunch.profile.loader import LoadedProfile
+
+VERSION = 1
+MAX_BYTES = 1 << 20
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
+
+# What the guest is called, and where its files lie, is not part of a launch.
+_NOT_COMPARED = ("name", "firmware.path", "kernel.path", "initrd.path")
+# The name of the one digest where there are no generations of VMSA pages.
+_LAUNCH = "launch"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LockedFile(_Part):
+    """A file: where it lay, and its SHA-256 in hexadecimal."""
+
+    path: str
+    sha256: _Sha256
+
+
+class LockedText(_Part):
+    """The command line, and the SHA-256 of it with its final NUL."""
+
+    text: str
+    sha256: _Sha256
+
+
+class LockedCpu(_Part):
+    """The CPU model, and CPUID leaf 1, EAX, where the type measures it."""
+
+    model: str
+    signature: int | None = Field(ge=0, lt=1 << 32)
+
+
+class Lock(_Part):
+    """The file. ``digests``: launch digests in hexadecimal, by the generation of VMSA pages; else one named launch."""
+
+    lock: Literal[1] = Field(description="version of this format")
+    name: str
+    type: EncryptedType
+    policy: int = Field(ge=0, lt=1 << 64)
+    qemu: str = Field(description="QEMU's version")
+    vcpus: int = Field(ge=1)
+    cpu: LockedCpu
+    firmware: LockedFile
+    kernel: LockedFile | None
+    initrd: LockedFile | None
+    cmdline: LockedText | None
+    kernel_hashes: bool
+    digests: dict[Literal["launch", "es-init", "init2"], _Digest] = Field(min_length=1)
+
+    def to_json(self) -> str:
+        """The file's content."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def expectation(self, minimum_api: tuple[int, int] = (0, 0)) -> Expectation:
+        """What evidence of this launch has to show."""
+        return Expectation(
+            guest_type=self.type,
+            policy=self.policy,
+            digests={"" if name == _LAUNCH else name: bytes.fromhex(text) for name, text in self.digests.items()},
+            firmware_sha256=bytes.fromhex(self.firmware.sha256),
+            vcpus=self.vcpus if self.type == "sev-es" else None,
+            minimum_api=minimum_api,
+        )
+
+
+def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
+    """The lock of a plan; reads the files that the plan names.
+
+    :param loaded: the profile that the plan was made from.
+    :raise UsageError: when a file can't be read, or nothing is measured.
+    """
+    setup = resolve_setup(loaded, Options(), plan=plan)
+    launch, boot = setup.launch, loaded.profile.boot
+    hashes = {one.name: one.sha256 for one in setup.inputs}
+
+    def locked(name: str, path: str | None) -> LockedFile | None:
+        return LockedFile(path=path, sha256=hashes[name] or "") if path and name in hashes else None
+
+    cmdline = None
+    if setup.cmdline is not None:
+        cmdline = LockedText(text=setup.cmdline.decode(errors="replace"), sha256=hashes["cmdline"] or "")
+    return Lock(
+        lock=VERSION,
+        name=plan.name,
+        type=launch.guest_type,
+        policy=setup.policy,
+        qemu=plan.qemu_version,
+        vcpus=launch.vcpus,
+        cpu=LockedCpu(
+            model=plan.machine.cpu_model.value, signature=None if launch.guest_type == "sev" else launch.cpu_signature
+        ),
+        firmware=LockedFile(path=plan.firmware.code.value, sha256=launch.firmware.sha256.hex()),
+        kernel=locked("kernel", boot.kernel),
+        initrd=locked("initrd", boot.initrd),
+        cmdline=cmdline,
+        kernel_hashes=launch.kernel is not None,
+        digests={name or _LAUNCH: digest.hex() for name, digest in setup.digests().items()},
+    )
+
+
+def read_lock(file: Path) -> Lock:
+    """The lock in a file.
+
+    :raise UsageError: when it can't be read, or is none.
+    """
+    content = read_bounded(file, "lock", MAX_BYTES)
+    try:
+        return Lock.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"lock: {file} is no lock file of version {VERSION}: {place + ': ' if place else ''}{first['msg']}",
+            hint="make it again: sevlaunch render PROFILE --lock > FILE",
+        ) from error
+
+
+def differences(one: Lock, other: Lock) -> dict[str, tuple[Any, Any]]:
+    """What differs between two launches: the values of both by the field's path; empty when they are the same."""
+    first, second = _flat(one.model_dump()), _flat(other.model_dump())
+    paths = [path for path in {**first, **second} if path not in _NOT_COMPARED]
+    return {path: (first.get(path), second.get(path)) for path in paths if first.get(path) != second.get(path)}
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
+    return found

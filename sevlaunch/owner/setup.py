@@ -1,0 +1,304 @@
+"""What the owner expects of a launch: from the profile, a saved host, and what he says himself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sevlaunch.errors import UsageError
+from sevlaunch.host.model import Host
+from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
+from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, EncryptedType, Launch, Vmm
+from sevlaunch.owner.files import hash_file
+from sevlaunch.owner.firmware import Firmware, read_firmware
+from sevlaunch.plan import Plan
+from sevlaunch.plan.machine import EPYC_MODELS
+from sevlaunch.profile.loader import LoadedProfile
+from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
+from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, parse_policy
+from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
+
+# What the two generations of VMSA pages are called, by init2.
+VMSA_NAMES = {False: "es-init", True: "init2"}
+
+PROFILE, DEFAULT, HOST = "profile", "default", "host"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the owner says himself. None: as the profile says; hashes have 32 bytes.
+
+    ``firmware_hash``: 32 bytes, or for SNP the 48 of the launch digest after the image's own pages. ``init2``: the
+    generation of VMSA pages; None: what evidence decides, or both.
+    """
+
+    guest_type: EncryptedType | None = None
+    firmware: Path | None = None
+    firmware_hash: bytes | None = None
+    kernel: Path | None = None
+    kernel_hash: bytes | None = None
+    initrd: Path | None = None
+    initrd_hash: bytes | None = None
+    cmdline: bytes | None = None
+    cmdline_hash: bytes | None = None
+    vcpus: int | None = None
+    cpu: str | None = None
+    cpu_signature: int | None = None
+    init2: bool | None = None
+    guest_features: int | None = None
+    vmm: Vmm = "QEMU"
+    policy: str | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing that went into a digest: its value for people, SHA-256 where it is content, and who said it."""
+
+    name: str
+    value: str
+    sha256: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A launch as the owner expects it.
+
+    ``generations``: the generations of VMSA pages that are as good as each other, as ``init2``; one for all but SEV-ES.
+    ``cmdline``: the command line without its NUL, where it is known as text.
+    """
+
+    launch: Launch
+    generations: tuple[bool, ...]
+    policy: int
+    inputs: tuple[Input, ...]
+    cmdline: bytes | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def digests(self) -> dict[str, bytes]:
+        """The launch digest by the name of the VMSA generation; of the name "" for all but SEV-ES."""
+        shared = Digests()
+        if self.launch.guest_type != "sev-es":
+            return {"": shared.of(self.launch)}
+        return {VMSA_NAMES[init2]: shared.of(replace(self.launch, init2=init2)) for init2 in self.generations}
+
+
+def resolve_setup(
+    loaded: LoadedProfile | None, options: Options, *, plan: Plan | None = None, host: Host | None = None
+) -> Setup:
+    """The setup that ``options``, then the profile, say.
+
+    :param plan: the profile's plan for the host, for what the profile leaves to the host.
+    :param host: the host itself, for a profile with the CPU model of the host.
+    :raise UsageError: when something is missing or can't be read.
+    """
+    return _Resolver(loaded.profile if loaded else None, options, plan, host).resolve()
+
+
+class _Resolver:
+    """One run of :func:`resolve_setup`; notes each input as it goes."""
+
+    def __init__(self, profile: Profile | None, options: Options, plan: Plan | None, host: Host | None) -> None:
+        self._options = options
+        self._plan = plan
+        self._host = host
+        self._profile = profile
+        self._security = _security(profile, options)
+        self._inputs: list[Input] = []
+
+    def resolve(self) -> Setup:
+        guest_type = self._security.type
+        self._note("type", guest_type, None, PROFILE if self._profile else "--type")
+        policy = self._policy()
+        firmware, on_pflash = self._firmware()
+        kernel, cmdline = self._kernel()
+        vcpus = self._vcpus()
+        launch = Launch(guest_type, firmware, kernel, vcpus, vmm=self._options.vmm)
+        generations: tuple[bool, ...] = (True,)
+        if guest_type != "sev":
+            generations = self._generations(on_pflash)
+            launch = replace(
+                launch,
+                cpu_signature=self._cpu_signature(),
+                init2=generations[0],
+                guest_features=self._guest_features(),
+            )
+        return Setup(
+            launch=launch,
+            generations=generations,
+            policy=policy,
+            inputs=tuple(self._inputs),
+            cmdline=cmdline,
+            sources={one.name: one.source for one in self._inputs},
+        )
+
+    def _note(self, name: str, value: str, content: bytes | None, source: str) -> None:
+        self._inputs.append(Input(name, value, content.hex() if content else None, source))
+
+    def _policy(self) -> int:
+        text = self._options.policy
+        if text is None:
+            said = self._security.policy is not None
+            policy = self._security.effective_policy
+        else:
+            said = False
+            policy = _parse_policy(text, self._security.type)
+        self._note("policy", f"{policy:#x}", None, "--policy" if text else PROFILE if said else DEFAULT)
+        return policy
+
+    def _firmware(self) -> tuple[Firmware, bool]:
+        options = self._options
+        wanted = self._profile.firmware if self._profile else None
+        on_pflash = bool(wanted and wanted.code)
+        if options.firmware_hash:
+            self._check_hash(options.firmware_hash)
+        if options.firmware_hash and self._security.type != "sev-snp":
+            firmware = Firmware(options.firmware_hash)
+            self._note("firmware", "(known by its hash)", firmware.sha256, "--firmware-hash")
+            return firmware, on_pflash
+        if options.firmware:
+            file, source = options.firmware, "--firmware"
+        elif self._plan:
+            file, source = Path(self._plan.firmware.code.value), HOST if not (wanted and wanted.image) else PROFILE
+            on_pflash = self._plan.firmware.kind == "pflash"
+        elif wanted and (wanted.code or wanted.image):
+            file, source = Path(wanted.code or wanted.image or ""), PROFILE
+        else:
+            raise UsageError(
+                "which firmware the guest has depends on the host (firmware: auto)"
+                if self._profile
+                else "wanted a firmware",
+                hint="give --firmware FILE" + (", or the saved host: --host FILE" if self._profile else ""),
+            )
+        firmware = read_firmware(file, snp_pages=options.firmware_hash or b"")
+        self._note("firmware", str(file), firmware.sha256, source)
+        return firmware, on_pflash
+
+    def _check_hash(self, known: bytes) -> None:
+        wanted = 48 if self._security.type == "sev-snp" else 32
+        if len(known) != wanted:
+            raise UsageError(
+                f"--firmware-hash: wanted {wanted} bytes for {self._security.type}, found {len(known)}",
+                hint="SNP: the launch digest after the image's own pages; else the image's SHA-256",
+            )
+
+    def _kernel(self) -> tuple[KernelHashes | None, bytes | None]:
+        options = self._options
+        given = options.kernel or options.kernel_hash
+        measured = self._profile is not None and self._security.kernel_hashes
+        if not given and not measured:
+            if options.initrd or options.initrd_hash or options.cmdline is not None or options.cmdline_hash:
+                raise UsageError(
+                    "initrd and command line are measured with a kernel only, and no kernel is measured here",
+                    hint="give --kernel FILE, or set security.kernel_hashes",
+                )
+            return None, None
+        boot = self._profile.boot if self._profile else None
+        kernel = self._hash("kernel", options.kernel, options.kernel_hash, boot.kernel if boot else None)
+        initrd = self._hash("initrd", options.initrd, options.initrd_hash, boot.initrd if boot else None)
+        assert kernel is not None, "a profile with kernel_hashes has a kernel"
+        if options.cmdline_hash:
+            self._note("cmdline", "(known by its hash)", options.cmdline_hash, "--cmdline-hash")
+            return KernelHashes(kernel, initrd or NO_INITRD, options.cmdline_hash), None
+        text, source = options.cmdline, "--cmdline"
+        if text is None:
+            said = boot.cmdline if boot else None
+            text, source = (said or "").encode(), PROFILE if said is not None else DEFAULT
+        hashes = KernelHashes(kernel, initrd or NO_INITRD, cmdline_hash(text))
+        self._note("cmdline", repr(text.decode(errors="backslashreplace")), hashes.cmdline, source)
+        return hashes, text
+
+    def _hash(self, name: str, file: Path | None, known: bytes | None, in_profile: str | None) -> bytes | None:
+        if known:
+            self._note(name, "(known by its hash)", known, f"--{name}-hash")
+            return known
+        source = f"--{name}" if file else PROFILE
+        file = file or (Path(in_profile) if in_profile else None)
+        if file is None:
+            return None
+        content = hash_file(file, name)
+        self._note(name, str(file), content, source)
+        return content
+
+    def _vcpus(self) -> int:
+        if self._options.vcpus is not None:
+            vcpus, source = self._options.vcpus, "--vcpus"
+        elif self._profile:
+            vcpus, source = self._profile.cpu.count, PROFILE
+        else:
+            vcpus, source = 1, DEFAULT
+        # A SEV launch does not measure them.
+        if self._security.type != "sev":
+            self._note("vcpus", str(vcpus), None, source)
+        return vcpus
+
+    def _cpu_signature(self) -> int:
+        value, source = self._signature()
+        if source in (PROFILE, DEFAULT, HOST) and self._profile:
+            value = with_features(value, tuple(self._profile.cpu.features))
+        self._note("cpu signature", describe_signature(value), None, source)
+        return value
+
+    def _signature(self) -> tuple[int, str]:
+        options = self._options
+        if options.cpu_signature is not None:
+            return options.cpu_signature, "--cpu-signature"
+        if options.cpu:
+            return signature_of(options.cpu), "--cpu"
+        model = self._profile.cpu.model if self._profile else "auto"
+        source = DEFAULT if model == "auto" else PROFILE
+        if model == "auto":
+            model = EPYC_MODELS[0]
+        elif model == "host" and self._host:
+            cpu = self._host.cpu
+            return signature(cpu.family, cpu.model, cpu.stepping), HOST
+        return signature_of(model), source
+
+    def _guest_features(self) -> int:
+        said = self._options.guest_features
+        value = DEFAULT_GUEST_FEATURES[self._security.type] if said is None else said
+        self._note("guest features", f"{value:#x}", None, DEFAULT if said is None else "--guest-features")
+        return value
+
+    def _generations(self, on_pflash: bool) -> tuple[bool, ...]:
+        if self._security.type == "sev-snp":
+            return (True,)
+        legacy = getattr(self._security, "legacy_vm_type", None)
+        if self._options.init2 is not None:
+            generations, source = (self._options.init2,), "--vmsa"
+        elif isinstance(legacy, bool):
+            generations, source = (not legacy,), PROFILE
+        elif on_pflash or (self._plan and self._plan.security and not self._plan.security.init2):
+            # KVM_SEV_INIT2 has no read-only memory, which pflash needs.
+            generations, source = (False,), HOST if self._plan else DEFAULT
+        else:
+            # The host's kernel decides.
+            return (True, False)
+        self._note("vmsa", VMSA_NAMES[generations[0]], None, source)
+        return generations
+
+
+def _security(profile: Profile | None, options: Options) -> SevSecurity | SnpSecurity:
+    if profile is None:
+        if options.guest_type is None:
+            raise UsageError("wanted a profile, or the type of guest", hint="--type sev, sev-es or sev-snp")
+        return SnpSecurity(type="sev-snp") if options.guest_type == "sev-snp" else SevSecurity(type=options.guest_type)
+    if profile.security.type == "none":
+        raise UsageError(
+            f"{profile.name} has no security: nothing is measured", hint="set security.type, or give --type"
+        )
+    return profile.security
+
+
+def _parse_policy(text: str, guest_type: str) -> int:
+    try:
+        policy = parse_policy(text, SNP_POLICY if guest_type == "sev-snp" else SEV_POLICY)
+    except ValueError as error:
+        raise UsageError(f"--policy: {error}") from error
+    if guest_type != "sev-snp" and bool(policy & SEV_ES) != (guest_type == "sev-es"):
+        raise UsageError(
+            f"--policy {policy:#x} and type {guest_type} disagree on the policy bit es",
+            hint=f"use {policy ^ SEV_ES:#x}, or the other --type",
+        )
+    return policy
