@@ -43,7 +43,7 @@ def up(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Verify the launch against this plan before the guest runs; end it on any doubt."
+            "--verify", help="Verify the launch against this plan, then let it run; end it on any doubt."
         ),
     ] = False,
     tik: Annotated[Path | None, typer.Option("--tik", metavar="FILE", help="With --verify: the session's TIK.")] = None,
