@@ -42,9 +42,7 @@ def up(
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify", help="Verify the launch against this plan, then let it run; end it on any doubt."
-        ),
+        typer.Option("--verify", help="Verify the launch against this plan, then let it run; end it on any doubt."),
     ] = False,
     tik: Annotated[Path | None, typer.Option("--tik", metavar="FILE", help="With --verify: the session's TIK.")] = None,
     tek: Annotated[Path | None, typer.Option("--tek", metavar="FILE", help="With --secret: the session's TEK.")] = None,
