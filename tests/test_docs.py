@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Command
-from tests.rehearsal.owner import needs_kvm
+from tests.rehearsal.owner import amdsev_image, needs_kvm, share_platform
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -52,6 +53,36 @@ def test_an_example_of_testing(number: int, sevlaunch: Command, demo: Path) -> N
     file.write_text(test)
     output = run(sevlaunch, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", sevlaunch.base, file)
     assert re.search(r"\d (passed|skipped)", output)
+
+
+def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
+    needs_kvm()
+    text = (ROOT / "docs/attestation.md").read_text()
+    found = [
+        line.removeprefix("$ ")
+        for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(found) > 10
+    for name in ("profiles", "tests"):
+        (sevlaunch.base / name).symlink_to(ROOT / name)
+    share_platform(sevlaunch)
+    # OVMF.amdsev.fd has the area for secrets that the guide speaks of.
+    image = f"firmware.image={amdsev_image()}"
+    for command in found:
+        if command.startswith("sevlaunch up"):
+            command = f"{command} --set {image}"
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=sevlaunch.base,
+            env={**sevlaunch.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert sevlaunch.processes() == []
 
 
 def test_the_example_suite(sevlaunch: Command, demo: Path) -> None:
