@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sevlaunch.errors import HostError, Problem
+from sevlaunch.host.ovmf import firmware_image
 from sevlaunch.plan import Plan
 
 
@@ -23,6 +24,7 @@ def check_files(plan: Plan) -> None:
 
 def _problems(plan: Plan) -> Iterator[Problem]:
     yield from _readable(plan.firmware.code.value, "firmware", "install OVMF, or correct firmware in the profile")
+    yield from _firmware_image(plan)
     variables = plan.firmware.vars
     if variables and not Path(variables.value).exists():
         if plan.firmware.vars_template:
@@ -51,6 +53,20 @@ def _problems(plan: Plan) -> Iterator[Problem]:
     for companion in plan.companions:
         if not any(shutil.which(program) for program in (companion.argv[0], *companion.fallbacks)):
             yield Problem(f"program {companion.argv[0]}: missing", hint=companion.remedy)
+
+
+def _firmware_image(plan: Plan) -> Iterator[Problem]:
+    """What QEMU would find missing in the image only after it has been started, or the guest never."""
+    path = Path(plan.firmware.code.value)
+    if plan.security is None or not path.is_file() or not os.access(path, os.R_OK):
+        return
+    image = firmware_image(path, str(path))
+    lacking = image.error or image.lacks_for(plan.guest_type, kernel_hashes=plan.security.kernel_hashes)
+    if lacking:
+        yield Problem(
+            f"firmware {path}: can't start a {plan.guest_type} guest: {lacking}",
+            hint="use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)",
+        )
 
 
 def _needed_devices(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -81,6 +81,7 @@ class Firmware(_Model):
         None, description="the guest's own variable store; default: a file in sevlaunch's state folder"
     )
     image: AbsolutePath | None = Field(None, description="stateless firmware image with code and variables in one")
+    secure_boot: bool | None = Field(None, description="choose a described firmware that boots signed systems alone")
 
 
 class NoSecurity(_Model):
