@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli import doctor, guests, profiles
+from sevlaunch.cli import doctor, guests, profiles, services
 from sevlaunch.cli.output import print_error
 from sevlaunch.errors import SevlaunchError
 
@@ -44,6 +44,7 @@ def options(
 guests.register(app)
 profiles.register(app)
 doctor.register(app)
+services.register(app)
 
 
 def run() -> None:

@@ -14,6 +14,7 @@ from sevlaunch.cli.show import show_guest
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.folder import write_whole
 from sevlaunch.guest.launch import Launched, launch
+from sevlaunch.guest.service import RebootLimit, notify_service
 from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
 from sevlaunch.host.requirements import missing, missing_for_rehearsal
@@ -99,14 +100,19 @@ async def _let_go(plan: Plan, request: Request) -> dict[str, Any]:
 
 
 async def _stay(plan: Plan, request: Request) -> None:
+    reboots = RebootLimit()
     while True:
         async with launch(plan, paused=request.paused, limit=request.limit) as launched:
-            show_guest(_report(launched, request), request.output)
+            document = _report(launched, request)
+            show_guest(document, request.output)
             launched.announce()
+            notify_service(f"READY=1\nSTATUS={plan.name} is {document['state']}")
             reason = await launched.until_end()
         if reason != "guest-reset" or plan.reboot.value != "relaunch":
             note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
             return
+        reboots.count(plan.name)
+        notify_service(f"STATUS={plan.name} rebooted: starting it anew")
         note(f"sevlaunch: {plan.name} rebooted: starting it anew")
 
 

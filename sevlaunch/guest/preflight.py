@@ -10,6 +10,7 @@ from pathlib import Path
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.ovmf import firmware_image
 from sevlaunch.plan import Plan
+from sevlaunch.plan.host_access import images, peripheral_devices
 
 
 def check_files(plan: Plan) -> None:
@@ -37,19 +38,13 @@ def _problems(plan: Plan) -> Iterator[Problem]:
         # The demo's files are not downloaded but built, by a script that a newcomer may not know of.
         remedy = "run scripts/demo-guest" if "/build/demo/" in file else "correct boot in the profile"
         yield from _readable(file, "boot file", remedy)
-    for option in plan.storage.options:
-        values = {parameter.key: parameter.value for parameter in option.parameters}
-        if option.name == "-blockdev":
-            remedy = (
-                "run scripts/demo-guest"
-                if "/build/demo/" in values["file.filename"]
-                else "correct disks in the profile"
-            )
-            yield from _readable(values["file.filename"], "disk", remedy, write=values["read-only"] == "off")
-    for device, remedy in _needed_devices(plan):
-        if not os.access(device, os.R_OK | os.W_OK):
-            found = "can't be opened by this user" if Path(device).exists() else "missing"
-            yield Problem(f"device {device}: {found}", hint=remedy)
+    for image in images(plan):
+        remedy = "run scripts/demo-guest" if "/build/demo/" in image.path else "correct disks in the profile"
+        yield from _readable(image.path, "disk", remedy, write=image.write)
+    for device in peripheral_devices(plan):
+        if not os.access(device.path, os.R_OK | os.W_OK):
+            found = "can't be opened by this user" if Path(device.path).exists() else "missing"
+            yield Problem(f"device {device.path}: {found}", hint=device.remedy)
     for companion in plan.companions:
         if not any(shutil.which(program) for program in (companion.argv[0], *companion.fallbacks)):
             yield Problem(f"program {companion.argv[0]}: missing", hint=companion.remedy)
@@ -67,15 +62,6 @@ def _firmware_image(plan: Plan) -> Iterator[Problem]:
             f"firmware {path}: can't start a {plan.guest_type} guest: {lacking}",
             hint="use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)",
         )
-
-
-def _needed_devices(plan: Plan) -> Iterator[tuple[str, str]]:
-    """The devices of the host that the guest's own need, and how to get them."""
-    kinds = {option.parameters[0].value for option in (*plan.network.options, *plan.peripherals.options)}
-    if "vhost-vsock-pci" in kinds:
-        yield "/dev/vhost-vsock", "modprobe vhost_vsock, or leave vsock out"
-    if kinds & {"tap", "bridge"}:
-        yield "/dev/net/tun", "modprobe tun, or use a network of type user"
 
 
 def _readable(path: str, what: str, remedy: str, *, write: bool = False) -> Iterator[Problem]:
