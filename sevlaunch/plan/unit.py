@@ -38,7 +38,6 @@ _SYSTEM_HARDENING = (
     ("ProtectKernelLogs", "yes"),
     ("ProtectControlGroups", "yes"),
     ("ProtectHostname", "yes"),
-    ("ProtectProc", "invisible"),
     ("PrivateTmp", "yes"),
     ("RemoveIPC", "yes"),
     ("KeyringMode", "private"),
@@ -122,8 +121,11 @@ def _system(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "CacheDirectory", "sevlaunch"
     yield "Environment", "XDG_CACHE_HOME=%C"
     yield "Slice", "machine.slice"
-    # Root needs no capability for its own files and devices; LimitMEMLOCK grants the locking.
-    yield "CapabilityBoundingSet", ""
+    # Root needs no capability for its own files and devices; LimitMEMLOCK grants the locking. To start QEMU as another
+    # user, and to reach what belongs to that user, takes some.
+    yield "CapabilityBoundingSet", "CAP_SETUID CAP_SETGID CAP_KILL CAP_DAC_OVERRIDE" if plan.run_as else ""
+    # Other users' processes are hidden from a root without CAP_SYS_PTRACE.
+    yield "ProtectProc", "default" if plan.run_as else "invisible"
     yield "DevicePolicy", "closed"
     for path in device_paths(plan):
         yield "DeviceAllow", f"{quote(path)} rw"

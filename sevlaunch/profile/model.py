@@ -295,6 +295,9 @@ class Profile(_Model):
     on_reboot: Literal["relaunch", "stop"] = Field(
         "relaunch", description="what a reboot of the guest does; relaunch: the guest comes up again"
     )
+    run_as: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*[$]?$", description="user that QEMU runs as when root starts the guest"
+    )
     qemu: Qemu = Qemu()
 
     @field_validator("name")
