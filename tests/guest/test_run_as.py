@@ -17,8 +17,8 @@ from sevlaunch.host.model import Host, load_host
 from sevlaunch.plan import resolve
 from sevlaunch.plan.unit import Service, systemd_unit
 from sevlaunch.profile.loader import loads
-from tests.conftest import HOSTS, Command, wait_until
-from tests.guest.support import JSON, PLAIN, ordinary_user
+from tests.conftest import HOSTS, PROFILES, Command, wait_until
+from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, with_kvm
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start QEMU as another user")
 TCG = ("--set", "accel=tcg")
@@ -185,6 +185,18 @@ def test_an_ordinary_user_runs_the_plain_and_the_rehearsed_guest(base: Path, sys
     assert Path(f"/proc/{pid}").stat().st_uid == user.UID
     user("down", "plain")
     wait_until(lambda: not user.processes(), what="the end of QEMU")
-    if not os.access("/dev/kvm", os.F_OK):
-        pytest.skip("no /dev/kvm: a rehearsal takes KVM")
-    pytest.skip("the rehearsal as an ordinary user needs /dev/kvm opened to it: tests don't change its permissions")
+
+
+@needs_root
+def test_an_ordinary_user_in_the_right_group_rehearses(base: Path, system_qemu: str) -> None:
+    user = ordinary_user(base)
+    with_kvm(user)
+    # Huge pages, for the test's user may lock next to nothing.
+    options = ("--set", "memory={size: 128M, hugepages: 2M}", "--rehearse", "--paused")
+    with free_huge_pages(64):
+        guest = user("up", PROFILES / "sev.yaml", *options, *JSON).json
+        assert guest["rehearsal"]
+        assert guest["measurement"]
+        assert Path(f"/proc/{guest['pid']}").stat().st_uid == user.UID
+        user("down", "--all", "--now")
+        wait_until(lambda: not user.processes(), what="the end of QEMU")
