@@ -151,7 +151,7 @@ def host(
     qemu: Annotated[str, typer.Option("--qemu", help="The QEMU binary to ask.")] = "auto",
     output: FormatOption = Format.JSON,
 ) -> None:
-    """Print what this machine offers as JSON, for `render --host`."""
+    """Print what this machine offers as JSON, for `render --host` and `doctor --host`."""
     from sevlaunch.host.probe import probe_host
 
-    print(probe_host(qemu).to_json())
+    print(probe_host(qemu, thorough=True).to_json())
