@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli import doctor, guests, importing, owner, profiles
+from sevlaunch.cli import doctor, guests, importing, owner, profiles, services
 from sevlaunch.cli.output import print_error
 from sevlaunch.errors import SevlaunchError
 
@@ -46,6 +46,7 @@ profiles.register(app)
 doctor.register(app)
 importing.register(app)
 owner.register(app)
+services.register(app)
 
 
 def run() -> None:

@@ -174,7 +174,7 @@ def host(
     ] = False,
     output: FormatOption = Format.JSON,
 ) -> None:
-    """Print what this machine offers as JSON, for `render --host`; or write its certificates for guest owners."""
+    """Print what this machine offers as JSON, for `render --host` and `doctor --host`; or write its certificates."""
     if pdh is not None:
         _write_emulated_certificates(pdh, output) if rehearse else _write_certificates(qemu, pdh, output)
         return
@@ -182,7 +182,7 @@ def host(
         raise UsageError("--rehearse goes with --pdh", hint="sevlaunch host --pdh FILE --rehearse")
     from sevlaunch.host.probe import probe_host
 
-    print(probe_host(qemu).to_json())
+    print(probe_host(qemu, thorough=True).to_json())
 
 
 def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:

@@ -16,6 +16,7 @@ from sevlaunch.guest.folder import write_whole
 from sevlaunch.guest.launch import launch
 from sevlaunch.guest.many import launch_many
 from sevlaunch.guest.readiness import Condition, parse_condition, wait_until_ready
+from sevlaunch.guest.service import RebootLimit, notify_service
 from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
 from sevlaunch.host.requirements import missing, missing_for_rehearsal
@@ -196,14 +197,19 @@ async def _let_go(
 
 
 async def _stay(plan: Plan, request: Request) -> None:
+    reboots = RebootLimit()
     while True:
         async with launch(plan, paused=request.paused, limit=request.limit) as guest:
-            show_guest(_report(guest, request), request.output)
+            document = _report(guest, request)
+            show_guest(document, request.output)
             guest.announce()
+            notify_service(f"READY=1\nSTATUS={plan.name} is {document['state']}")
             reason = await guest.until_end()
         if reason != "guest-reset" or plan.reboot.value != "relaunch":
             note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
             return
+        reboots.count(plan.name)
+        notify_service(f"STATUS={plan.name} rebooted: starting it anew")
         note(f"sevlaunch: {plan.name} rebooted: starting it anew")
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
+from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant, has_grant, withdraw_grants
 
 # struct flock on x86-64: l_type, l_whence, l_start, l_len, l_pid (zero for open file description locks).
 _FLOCK = struct.Struct("hhxxxxqqixxxx")
@@ -138,6 +139,17 @@ class GuestFolder:
         except FileNotFoundError:
             return False
 
+    def share_with(self, account: Account | None) -> None:
+        """Let the account put its files into the folder, and remove only those; without one, nobody.
+
+        What it can't do is to change the files that root reads again, such as the record.
+        """
+        withdraw_grants(self.path)
+        self.path.chmod(0o1700 if account else 0o700)
+        if account:
+            grant(self.path, account, READ | WRITE | PASS)
+            grant(self.root, account, PASS)
+
     def clear(self) -> None:
         """Remove what an earlier guest of the name left: everything but the lock files."""
         # Two commands may remove the same folder at once.
@@ -146,7 +158,8 @@ class GuestFolder:
                 if file.name == CGROUP:
                     # It can't be removed while a process is in it: that is somebody else's guest by now.
                     with contextlib.suppress(OSError):
-                        file.readlink().rmdir()
+                        if file.lstat().st_uid == os.geteuid():
+                            file.readlink().rmdir()
                 if file.name not in (LOCK, LAUNCHER):
                     file.unlink(missing_ok=True)
 
@@ -196,7 +209,7 @@ def prepare_root(root: Path) -> None:
         ) from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise HostError(f"{root} is no folder of this user", hint="remove it, or set XDG_RUNTIME_DIR")
-    if stat.S_IMODE(status.st_mode) != 0o700:
+    if stat.S_IMODE(status.st_mode) != 0o700 and not has_grant(root):
         root.chmod(0o700)
 
 

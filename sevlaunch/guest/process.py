@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest.folder import process_start_time, space_hint
+from sevlaunch.host.accounts import Account
 
 KILL_LIMIT = 10.0
 # How long a QEMU that hung up its QMP connection may take to be gone.
@@ -112,6 +113,7 @@ def spawn(
     lock_bytes: int = 0,
     environment: Mapping[str, str] | None = None,
     cgroup: Path | None = None,
+    account: Account | None = None,
 ) -> Process:
     """Start ``argv`` in a session of its own, with its output in ``log``.
 
@@ -119,6 +121,7 @@ def spawn(
     :param lock_bytes: memory that it may lock, RLIMIT_MEMLOCK in bytes; 0 leaves the limit as it is.
     :param environment: variables beside those of this process.
     :param cgroup: the cgroup v2 that it is to be in from its first instruction on.
+    :param account: the user that it runs as instead of this one.
     :raise HostError: when the log can't be created.
     :raise QemuError: when it can't be started.
     """
@@ -138,7 +141,7 @@ def spawn(
             umask=0o077,
             cwd="/",
             env={**os.environ, **environment} if environment else None,
-            preexec_fn=_prepare(lock_bytes, cgroup) if lock_bytes or cgroup else None,
+            preexec_fn=_prepare(lock_bytes, cgroup, account) if lock_bytes or cgroup or account else None,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise QemuError(f"can't start {argv[0]}: {error}", hint="see `sevlaunch host`") from error
@@ -147,12 +150,15 @@ def spawn(
     return Process(child.pid, os.pidfd_open(child.pid), child)
 
 
-def _prepare(lock_bytes: int, cgroup: Path | None) -> Callable[[], None]:
+def _prepare(lock_bytes: int, cgroup: Path | None, account: Account | None) -> Callable[[], None]:
     def prepare() -> None:
         if cgroup:
             (cgroup / "cgroup.procs").write_text(str(os.getpid()))
         if lock_bytes:
             _raise_lock_limit(lock_bytes)
+        # Last: the account may do neither.
+        if account:
+            account.become()
 
     return prepare
 

@@ -20,6 +20,7 @@ from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn, tail
+from sevlaunch.host.accounts import PASS, READ, WRITE, Account, find_account, grant
 from sevlaunch.plan import Plan, argv, monitor_on
 from sevlaunch.plan.formats import choices
 from sevlaunch.plan.option import rule
@@ -45,6 +46,7 @@ class Spawner(Protocol):
         lock_bytes: int,
         environment: Mapping[str, str] | None,
         cgroup: Path | None,
+        account: Account | None,
     ) -> Process:
         """Start ``argv`` with its output in ``log`` and the file descriptors of ``inherit``; see the default."""
 
@@ -74,6 +76,7 @@ class Start:
         self._launcher = launcher
         self._lock = lock
         self._embedding = embedding
+        self._account = find_account(plan.run_as.value) if plan.run_as else None
         self._detached = False
         self._companions: list[Process] = []
         self._process: Process | None = None
@@ -95,7 +98,7 @@ class Start:
         for companion in self.plan.companions:
             program = find_program(companion.argv[0], companion.fallbacks, companion.remedy)
             log = self.folder.file(f"{companion.name}.log")
-            process = spawn([program, *companion.argv[1:]], log=log)
+            process = spawn([program, *companion.argv[1:]], log=log, account=self._account)
             self._companions.append(process)
             await _socket_appears(companion.socket, process, log)
         ours, theirs = socket.socketpair()
@@ -134,6 +137,7 @@ class Start:
             lock_bytes=memory.lock_bytes,
             environment=memory.environment,
             cgroup=make_cgroup(self.folder, memory.limit) if memory.limit and memory.limit.parent else None,
+            account=self._account,
         )
 
     async def _rehearse(self, command: list[str], inherit: list[int]) -> None:
@@ -225,14 +229,21 @@ class Start:
         )
 
     def _prepare_files(self) -> None:
+        self.folder.share_with(self._account)
         plan = json.dumps({"argv": argv(self.plan), "choices": choices(self.plan)}, indent=1, ensure_ascii=False)
         self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
         if self.plan.security:
             for file in self.plan.security.files:
                 folders.write_whole(Path(file.path), file.text.encode())
+                if self._account:
+                    grant(Path(file.path), self._account, READ)
         variables = self.plan.firmware.vars
         if variables and self.plan.firmware.vars_template and not Path(variables.value).exists():
             _copy_nvram(Path(self.plan.firmware.vars_template), Path(variables.value))
+        if variables and self._account and Path(variables.value).is_relative_to(self.plan.state_folder):
+            grant(Path(variables.value), self._account, READ | WRITE)
+            for folder in (self.plan.state_folder, self.plan.state_folder.parent):
+                grant(folder, self._account, PASS)
 
     def _make_record(self) -> Record:
         plan = self.plan

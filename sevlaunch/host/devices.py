@@ -6,16 +6,11 @@ import grp
 import os
 import pwd
 import stat
-import struct
 from pathlib import Path
 
+from sevlaunch.host.accounts import ACL_GROUP, ACL_USER, acl_entries
 from sevlaunch.host.model import Device
 from sevlaunch.host.source import Source
-
-# linux/posix_acl_xattr.h: the header is a version, each entry tag, permissions, id.
-_ACL_HEADER = struct.Struct("<I")
-_ACL_ENTRY = struct.Struct("<HHI")
-_ACL_USER, _ACL_GROUP = 2, 8
 
 
 def device_facts(source: Source, path: str) -> Device:
@@ -70,11 +65,10 @@ def _acl(file: Path) -> list[str]:
 def parse_acl(content: bytes) -> list[str]:
     """The named users and groups of an access control list as the kernel hands it out, as getfacl(1) writes them."""
     entries = []
-    body = content[_ACL_HEADER.size :]
-    for tag, permissions, number in _ACL_ENTRY.iter_unpack(body[: len(body) // _ACL_ENTRY.size * _ACL_ENTRY.size]):
+    for tag, permissions, number in acl_entries(content):
         letters = "".join(letter if permissions & bit else "-" for letter, bit in (("r", 4), ("w", 2), ("x", 1)))
-        if tag == _ACL_USER:
+        if tag == ACL_USER:
             entries.append(f"user:{user_name(number)}:{letters}")
-        elif tag == _ACL_GROUP:
+        elif tag == ACL_GROUP:
             entries.append(f"group:{group_name(number)}:{letters}")
     return entries

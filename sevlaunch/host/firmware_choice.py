@@ -24,6 +24,7 @@ class Wanted:
     machine: str
     read_only_memory: bool
     stateless: bool
+    secure_boot: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def choose(descriptors: Sequence[FirmwareDescriptor], wanted: Wanted) -> Choice:
     reasons = {descriptor.file: _unfit(descriptor, wanted) for descriptor in descriptors}
     fitting = [descriptor for descriptor in descriptors if not reasons[descriptor.file]]
     fitting.sort(key=lambda descriptor: is_stateless(descriptor) != wanted.stateless)
+    for later in fitting[1:]:
+        reasons[later.file] = f"fits, and comes after {fitting[0].file}"
     return Choice(tuple(fitting), {file: reason for file, reason in reasons.items() if reason})
 
 
@@ -61,7 +64,12 @@ def _unfit(descriptor: FirmwareDescriptor, wanted: Wanted) -> str:
     if lacking:
         return f"lacks {' and '.join(lacking)}"
     if "requires-smm" in descriptor.features:
-        return "needs SMM (secure boot), which was not asked for"
+        if wanted.guest_type in ("sev-es", "sev-snp"):
+            return f"needs SMM, which {wanted.guest_type} can't have"
+        if not wanted.secure_boot:
+            return "needs SMM (secure boot), which was not asked for"
+    if wanted.secure_boot and not {"secure-boot", "enrolled-keys"} <= set(descriptor.features):
+        return "has no secure boot with enrolled keys, which firmware.secure_boot asks for"
     if "intel-tdx" in descriptor.features:
         return "is for Intel TDX"
     if descriptor.executable_format != "raw":

@@ -40,6 +40,7 @@ def memory_facts(source: Source) -> MemoryFacts:
         memlock_soft=soft,
         memlock_hard=hard,
         stack=_stack(source),
+        can_set_limits=bool(_effective_capabilities(source) >> _CAP_SYS_RESOURCE & 1),
         can_raise_memlock=bool(_effective_capabilities(source) & (1 << _CAP_IPC_LOCK | 1 << _CAP_SYS_RESOURCE)),
     )
 

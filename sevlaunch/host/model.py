@@ -189,6 +189,7 @@ class MemoryFacts(_Facts):
     memlock_soft: int | None = Field(None, description="RLIMIT_MEMLOCK in bytes; null: unlimited")
     memlock_hard: int | None = None
     stack: int = Field(8 << 20, description="bytes of a thread's stack, from RLIMIT_STACK")
+    can_set_limits: bool = Field(False, description="CAP_SYS_RESOURCE: limits can be raised for another user, too")
     can_raise_memlock: bool = Field(False, description="CAP_SYS_RESOURCE or CAP_IPC_LOCK")
 
 

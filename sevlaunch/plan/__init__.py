@@ -50,6 +50,7 @@ class Plan:
     network: NetworkPlan
     peripherals: PeripheralsPlan
     reboot: Choice[Reboot]
+    run_as: Choice[str] | None
     uuid: Choice[str] | None
     monitor_object: bool
     rehearsal: bool
@@ -100,6 +101,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     network = resolve_network(context)
     peripherals = resolve_peripherals(context)
     reboot = _reboot(context)
+    run_as = _run_as(context)
     _check_socket_paths(context)
     context.raise_problems()
     assert firmware is not None, "resolve_firmware notes a problem where it finds none"
@@ -121,6 +123,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         network=network,
         peripherals=peripherals,
         reboot=reboot,
+        run_as=run_as,
         uuid=Choice(profile.uuid, context.why("uuid")) if profile.uuid else None,
         # QEMU 11.1 deprecates -mon for objects, which older ones don't have.
         monitor_object="monitor-qmp" in host.qemu.object_types,
@@ -232,6 +235,22 @@ def _reboot(context: Context) -> Choice[Reboot]:
     if context.profile.security.type in ("sev-es", "sev-snp"):
         return Choice("relaunch", rule("an SEV-ES or SNP guest can't be reset: QEMU ends and is started anew"))
     return Choice("reset", context.why("on_reboot", default="QEMU resets the guest in place"))
+
+
+def _run_as(context: Context) -> Choice[str] | None:
+    user = context.other_user
+    if user is None:
+        return None
+    if context.host.user != "root":
+        context.lack(
+            f"run_as asks for the user {user}, and {context.host.user} can't become another one",
+            hint=f"start it as root or as {user}, or leave run_as out",
+        )
+    if context.rehearse:
+        context.refuse(
+            "a rehearsal runs QEMU as the user who starts it", "run_as", hint="leave run_as out: --set run_as=null"
+        )
+    return Choice(user, context.why("run_as"))
 
 
 def _check_socket_paths(context: Context) -> None:

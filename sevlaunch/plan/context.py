@@ -35,6 +35,12 @@ class Context:
         return self.profile.security.type != "none"
 
     @property
+    def other_user(self) -> str | None:
+        """The user that QEMU runs as, where that is not the one who starts it."""
+        wanted = self.profile.run_as
+        return wanted if wanted != self.host.user else None
+
+    @property
     def folder(self) -> Path:
         """The guest's runtime folder."""
         return Path(self.host.folders.runtime) / self.profile.name

@@ -63,6 +63,8 @@ def firmware_machine_parameters(plan: FirmwarePlan) -> Iterator[Parameter]:
         yield Parameter("pflash0", "pflash0", plan.code.reason)
         if plan.vars:
             yield Parameter("pflash1", "pflash1", plan.vars.reason)
+    if plan.secure_flash.value:
+        yield Parameter("smm", "on", plan.secure_flash.reason)
 
 
 def firmware_options(plan: FirmwarePlan) -> Iterator[Option]:
@@ -133,6 +135,11 @@ def _pflash(
         variables = Choice(own, rule(f"the guest's own copy, kept between runs, of {template} ({template_reason})"))
     else:
         variables = None
+    if variables and _wants_attestation(context):
+        context.warn(
+            f"the NVRAM {variables.value} is not measured, and the host can write to it: what the owner verifies does "
+            "not cover the firmware's variables; a stateless image (firmware.image, OVMF.amdsev.fd) has none"
+        )
     return FirmwarePlan(
         "pflash",
         code,
@@ -141,6 +148,12 @@ def _pflash(
         Choice(True, fact("the firmware's descriptor says requires-smm")) if secure else _NOT_SECURE,
         passed_over,
     )
+
+
+def _wants_attestation(context: Context) -> bool:
+    """Whether somebody is going to verify the launch: with a session of the owner's, or a measured direct boot."""
+    security = context.profile.security
+    return bool(getattr(security, "session", None) or getattr(security, "kernel_hashes", False))
 
 
 def _legacy_vm_type_possible(context: Context) -> bool:
@@ -183,6 +196,7 @@ def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...
             machine=context.qemu.machines.get(context.profile.machine, context.profile.machine),
             read_only_memory=_legacy_vm_type_possible(context),
             stateless=security.type in ("sev-es", "sev-snp") or getattr(security, "kernel_hashes", False),
+            secure_boot=bool(context.profile.firmware.secure_boot),
         ),
     )
     passed_over = tuple(f"{file}: {reason}" for file, reason in choice.passed_over.items())

@@ -36,6 +36,10 @@ def shell(plan: Plan) -> str:
     """
     folder = shlex.quote(str(plan.folder))
     steps = [f"# {plan.name}: starts paused; then: sevlaunch resume {shlex.quote(plan.name)}"]
+    if plan.run_as:
+        steps.append(
+            f"# as root: run_as ({plan.run_as.value}), and access to the folder for it, are for `sevlaunch up`"
+        )
     steps.append(f"install -d -m 0700 {folder}")
     if plan.security:
         for file in plan.security.files:
@@ -60,6 +64,8 @@ def explain(plan: Plan) -> str:
     notes = [f"warning: {warning}" for warning in plan.warnings]
     notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
     notes += explain_memory(plan.memory)
+    if plan.run_as:
+        notes.append(f"runs as the user {plan.run_as.value} ({plan.run_as.reason})")
     return "\n".join(blocks + notes)
 
 

@@ -123,9 +123,11 @@ def _lock_limit(context: Context, accel: str, lock: bool) -> Footprint | None:
 
 def _check_lock_limit(context: Context, need: Footprint) -> None:
     limits = context.host.memory
-    if limits.memlock_hard is None or need.total <= limits.memlock_hard or limits.can_raise_memlock:
+    # CAP_IPC_LOCK, which makes the limit meaningless, does not outlast the change to another user.
+    may_raise = limits.can_set_limits if context.other_user else limits.can_raise_memlock
+    if limits.memlock_hard is None or need.total <= limits.memlock_hard or may_raise:
         return
-    user, size = context.host.user, need.total
+    user, size = context.other_user or context.host.user, need.total
     if context.profile.security.type == "none":
         huge = "or use memory: {hugepages: 2M}, which needs no locking"
     elif context.profile.memory.hugepages:

@@ -81,6 +81,7 @@ class Firmware(_Model):
         None, description="the guest's own variable store; default: a file in sevlaunch's state folder"
     )
     image: AbsolutePath | None = Field(None, description="stateless firmware image with code and variables in one")
+    secure_boot: bool | None = Field(None, description="choose a described firmware that boots signed systems alone")
 
 
 class NoSecurity(_Model):
@@ -294,6 +295,9 @@ class Profile(_Model):
     shares: list[Share] = []
     on_reboot: Literal["relaunch", "stop"] = Field(
         "relaunch", description="what a reboot of the guest does; relaunch: the guest comes up again"
+    )
+    run_as: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*[$]?$", description="user that QEMU runs as when root starts the guest"
     )
     qemu: Qemu = Qemu()
 

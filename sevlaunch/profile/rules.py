@@ -156,6 +156,20 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
         yield Violation(
             ("firmware",), "vars and nvram need code, the other half of the pflash pair", (("firmware", "code"),)
         )
+    if firmware.secure_boot and (firmware.image or firmware.code):
+        named = "image" if firmware.image else "code"
+        yield Violation(
+            ("firmware", "secure_boot"),
+            f"secure_boot chooses among the described firmwares, and {named} names one: leave one of them out",
+            (("firmware", named),),
+        )
+    if firmware.secure_boot and profile.security.type in ("sev-es", "sev-snp"):
+        yield Violation(
+            ("firmware", "secure_boot"),
+            f"secure boot needs SMM, which a {profile.security.type} guest can't have: measure its direct boot instead "
+            "(security.kernel_hashes)",
+            (("security", "type"),),
+        )
     for key in ("initrd", "cmdline"):
         if getattr(boot, key) is not None and boot.kernel is None:
             yield Violation(("boot", key), f"{key} needs boot.kernel", (("boot", "kernel"),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 
 from sevlaunch.guest.folder import lock_is_held
+from sevlaunch.host.probe import probe_host
 from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait_until
 
 PLAIN = PROFILES / "plain.yaml"
 FAKE_QEMU = Path(__file__).parent / "fake_qemu.py"
 JSON = ("--format", "json")
+HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 
 def tries(usual: int, soak: int) -> pytest.MarkDecorator:
@@ -181,6 +184,7 @@ class OrdinaryUser(Command):
         self.environment.update(HOME=str(base), PYTHONPATH=f"{ROOT}:{packages}", PYTHONDONTWRITEBYTECODE="1")
         self.environment.pop("XDG_CACHE_HOME", None)
         self.memlock: int | None = None
+        self.kvm: Path | None = None
         for path in (base, *base.rglob("*")):
             os.chown(path, self.UID, self.UID)
 
@@ -188,7 +192,26 @@ class OrdinaryUser(Command):
         """The command line: root sets the limit, which the user could not raise, and becomes the user."""
         become = ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups"]
         limit = ["prlimit", f"--memlock={self.memlock}:{self.memlock}"] if self.memlock else []
+        if self.kvm:
+            # In a mount namespace of its own, so that the machine's /dev/kvm stays as it is.
+            script = 'mount --bind "$0" /dev/kvm && exec "$@"'
+            limit = ["unshare", "--mount", "sh", "-c", script, str(self.kvm), *limit]
         return [*limit, *become, self.python, "-m", "sevlaunch", *map(str, arguments)]
+
+
+def with_kvm(user: OrdinaryUser) -> None:
+    """Lets the user open /dev/kvm, as a member of the group kvm may; skips by name where that can't be had."""
+    if not Path("/dev/kvm").exists():
+        pytest.skip("no /dev/kvm: a rehearsal takes KVM")
+    user.kvm = user.base / "kvm"
+    try:
+        os.mknod(user.kvm, 0o666 | stat.S_IFCHR, Path("/dev/kvm").stat().st_rdev)
+        user.kvm.chmod(0o666)
+    except OSError as error:
+        pytest.skip(f"no device file can be made here: {error.strerror}")
+    done = user("--version", check=None)
+    if done.code:
+        pytest.skip(f"no mount namespace can be had here: {done.stderr.strip()}")
 
 
 def ordinary_user(base: Path) -> OrdinaryUser:
@@ -204,3 +227,19 @@ def ordinary_user(base: Path) -> OrdinaryUser:
     if done.code:
         pytest.skip(f"an ordinary user can't run sevlaunch with {python}: {done.stderr.strip()[-200:]}")
     return command
+
+
+@contextmanager
+def free_huge_pages(count: int) -> Iterator[None]:
+    """That many free huge pages of 2 MiB."""
+    if not os.access(HUGE_PAGES, os.W_OK):
+        pytest.skip("huge pages can't be set up here: that takes root and a kernel with them")
+    before = int(HUGE_PAGES.read_text())
+    free = probe_host().memory.hugepages_free["2M"]
+    HUGE_PAGES.write_text(str(before - free + count))
+    try:
+        if probe_host().memory.hugepages_free["2M"] != count:
+            pytest.skip(f"the kernel found no {count} huge pages")
+        yield
+    finally:
+        HUGE_PAGES.write_text(str(before))

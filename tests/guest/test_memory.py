@@ -21,11 +21,10 @@ from sevlaunch.plan.memory import MemoryLimit
 from sevlaunch.plan.option import Choice, rule
 from sevlaunch.profile.loader import load
 from tests.conftest import Command, wait_for_console, wait_until
-from tests.guest.support import JSON, PLAIN, ordinary_user, some_qemu
+from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, some_qemu
 
 MEBIBYTE = 1 << 20
 LOCKED = ("--set", "memory.lock=true", "--set", "accel=tcg")
-HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 OLD_CGROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -104,22 +103,6 @@ def test_what_is_locked_is_what_was_counted(video: str, vcpus: int, qemu_binary:
     assert locked <= counted
     assert counted - locked < 80 * MEBIBYTE
     assert status(pid, "VmPeak") <= counted
-
-
-@contextmanager
-def free_huge_pages(count: int) -> Iterator[None]:
-    """That many free huge pages of 2 MiB."""
-    if not os.access(HUGE_PAGES, os.W_OK):
-        pytest.skip("huge pages can't be set up here: that takes root and a kernel with them")
-    before = int(HUGE_PAGES.read_text())
-    free = probe_host().memory.hugepages_free["2M"]
-    HUGE_PAGES.write_text(str(before - free + count))
-    try:
-        if probe_host().memory.hugepages_free["2M"] != count:
-            pytest.skip(f"the kernel found no {count} huge pages")
-        yield
-    finally:
-        HUGE_PAGES.write_text(str(before))
 
 
 def test_with_enough_huge_pages_it_runs_without_locking(sevlaunch: Command) -> None:

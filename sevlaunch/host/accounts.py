@@ -1,0 +1,125 @@
+"""The account that QEMU runs as when root starts it for another user, and access to files for that account alone."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sevlaunch.errors import HostError
+
+_ACL = "system.posix_acl_access"
+# linux/posix_acl_xattr.h: the header is a version, each entry tag, permissions, id; entries stand in the order of tags.
+_HEADER = struct.Struct("<I")
+_ENTRY = struct.Struct("<HHI")
+_VERSION = 2
+ACL_USER, ACL_GROUP = 2, 8
+_USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 1, 4, 0x10, 0x20
+_NO_ID = 0xFFFFFFFF
+
+# Permissions: PASS lets through a folder to what is known to be in it.
+READ, WRITE, PASS = 4, 2, 1
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user with all its groups."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def become(self) -> None:
+        """Turn this process into one of the account, for good. For a child between fork and exec."""
+        os.setgroups(self.groups)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+
+
+def find_account(name: str) -> Account:
+    """The account of the user ``name``.
+
+    :raise HostError: when there is none.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError as error:
+        raise HostError(
+            f"run_as: no user {name!r} is known here", hint="useradd --system it, or correct run_as"
+        ) from error
+    return Account(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
+
+
+@contextmanager
+def acting_as(account: Account | None) -> Iterator[None]:
+    """Look at files with the account's eyes: effective user and groups are its own until the end of the block."""
+    if account is None:
+        yield
+        return
+    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    try:
+        os.setgroups(account.groups)
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def grant(path: Path, account: Account, permissions: int) -> None:
+    """Give the account ``permissions`` on a file of ours, beside those that were given any before: acl(5).
+
+    :raise HostError: when the file system has no access control lists.
+    """
+    users = {**_granted(path), account.uid: permissions}
+    mask = 0
+    for given in users.values():
+        mask |= given
+    entries = (
+        (_USER_OBJ, path.stat().st_mode >> 6 & 7, _NO_ID),
+        *((ACL_USER, given, uid) for uid, given in sorted(users.items())),
+        (_GROUP_OBJ, 0, _NO_ID),
+        (_MASK, mask, _NO_ID),
+        (_OTHER, 0, _NO_ID),
+    )
+    try:
+        os.setxattr(path, _ACL, _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries))
+    except OSError as error:
+        raise HostError(
+            f"can't give {account.name} access to {path}: {error.strerror}",
+            hint="run_as needs a file system with access control lists, such as tmpfs, ext4, xfs, btrfs",
+        ) from error
+
+
+def has_grant(path: Path) -> bool:
+    """Whether somebody was given access to the file by :func:`grant`."""
+    return bool(_granted(path))
+
+
+def withdraw_grants(path: Path) -> None:
+    """Take all access back but the owner's."""
+    if has_grant(path):
+        os.removexattr(path, _ACL)
+        path.chmod(path.stat().st_mode & 0o1700)
+
+
+def acl_entries(content: bytes) -> list[tuple[int, int, int]]:
+    """The (tag, permissions, id) of an access control list as the kernel hands it out."""
+    body = content[_HEADER.size :]
+    return list(_ENTRY.iter_unpack(body[: len(body) // _ENTRY.size * _ENTRY.size]))
+
+
+def _granted(path: Path) -> dict[int, int]:
+    try:
+        content = os.getxattr(path, _ACL)
+    except OSError:
+        # There is none, or the file system has none at all.
+        return {}
+    return {number: permissions for tag, permissions, number in acl_entries(content) if tag == ACL_USER}

@@ -1,0 +1,123 @@
+"""The resource agent for Pacemaker: Debian's ocf-tester judges it with a real guest, one node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Command
+from tests.guest.support import PLAIN, kill_all, listed, qemu_processes
+
+AGENT = ROOT / "scripts/ocf/sevlaunch"
+FUNCTIONS = Path("/usr/lib/ocf/lib/heartbeat/ocf-shellfuncs")
+
+# Numbers of the OCF resource agent API.
+SUCCESS, GENERIC, CONFIGURED, INSTALLED, NOT_RUNNING = 0, 1, 6, 5, 7
+
+
+@pytest.fixture
+def agent(sevlaunch: Command) -> Command:
+    """The command, with the agent's parameters in its environment."""
+    if not FUNCTIONS.exists():
+        pytest.skip("resource-agents is not installed: apt install resource-agents")
+    program = sevlaunch.base / "sevlaunch"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m sevlaunch "$@"\n')
+    program.chmod(0o755)
+    profile = sevlaunch.base / "web.yaml"
+    profile.write_text(f"extends: {PLAIN}\nmemory: 64M\nnetworks: []\naccel: tcg\n")
+    sevlaunch.environment.update(
+        OCF_ROOT="/usr/lib/ocf",
+        OCF_RESKEY_profile=str(profile),
+        OCF_RESKEY_command=str(program),
+        OCF_RESKEY_shutdown_timeout="1",
+        HA_RSCTMP=str(sevlaunch.base),
+    )
+    return sevlaunch
+
+
+def act(command: Command, action: str) -> int:
+    """The agent's exit code."""
+    done = subprocess.run(
+        [str(AGENT), action], env=command.environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.returncode
+
+
+def test_ocf_tester_finds_nothing_wrong(agent: Command, system_qemu: str) -> None:
+    tester = shutil.which("ocf-tester", path=f"{os.environ['PATH']}:/usr/sbin")
+    if tester is None:
+        pytest.skip("ocf-tester is not installed: apt install resource-agents")
+    if shutil.which("xmllint") is None:
+        pytest.skip("ocf-tester needs xmllint: apt install libxml2-utils")
+    # It runs the meta-data as nobody, too: the agent has to be where everybody may read it.
+    copy = agent.base / "agent"
+    shutil.copy(AGENT, copy)
+    agent.base.chmod(0o755)
+    parameters = [
+        f"{name}={agent.environment[f'OCF_RESKEY_{name}']}" for name in ("profile", "command", "shutdown_timeout")
+    ]
+    options = [word for parameter in parameters for word in ("-o", parameter)]
+    done = subprocess.run(
+        [tester, "-n", "web", *options, str(copy)],
+        env=agent.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed all tests" in done.stdout
+    assert agent.left_behind() == []
+
+
+def test_a_dead_guest_is_not_running_and_comes_up_again(agent: Command, system_qemu: str) -> None:
+    assert act(agent, "monitor") == NOT_RUNNING
+    assert act(agent, "start") == SUCCESS
+    assert listed(agent) == {"web": "running"}
+    assert act(agent, "monitor") == SUCCESS
+    kill_all(qemu_processes(agent))
+    assert act(agent, "monitor") == NOT_RUNNING
+    assert act(agent, "start") == SUCCESS
+    assert act(agent, "monitor") == SUCCESS
+    assert act(agent, "stop") == SUCCESS
+    assert act(agent, "stop") == SUCCESS
+    assert act(agent, "monitor") == NOT_RUNNING
+    assert agent.left_behind() == []
+
+
+def test_what_can_not_run_here_is_told_from_what_runs_nowhere(agent: Command, system_qemu: str) -> None:
+    profile = Path(agent.environment["OCF_RESKEY_profile"])
+    text = profile.read_text()
+    profile.write_text(text + "disks: [{path: missing.raw}]\n")
+    assert act(agent, "start") == INSTALLED
+    profile.write_text(text + "memroy: 1G\n")
+    assert act(agent, "start") == CONFIGURED
+    assert act(agent, "validate-all") == CONFIGURED
+    profile.unlink()
+    assert act(agent, "validate-all") == INSTALLED
+    agent.environment["OCF_RESKEY_profile"] = ""
+    assert act(agent, "validate-all") == CONFIGURED
+
+
+def test_a_hanging_guest_is_an_error_and_is_stopped(agent: Command, system_qemu: str) -> None:
+    assert act(agent, "start") == SUCCESS
+    [pid] = qemu_processes(agent)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert act(agent, "monitor") == GENERIC
+        assert act(agent, "stop") == SUCCESS
+    finally:
+        agent("down", "--all", "--now", check=None)
+    assert agent.left_behind() == []
+
+
+def test_the_agent_is_clean_shell() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    subprocess.run(["shellcheck", str(AGENT)], check=True)

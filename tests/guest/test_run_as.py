@@ -1,0 +1,202 @@
+"""Who QEMU runs as, and what of its files others can read. Needs root, and /usr/bin/qemu for an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sevlaunch.errors import HostError, ProfileError
+from sevlaunch.guest.folder import GuestFolder, prepare_root
+from sevlaunch.host.accounts import PASS, READ, WRITE, acting_as, find_account, grant, has_grant, withdraw_grants
+from sevlaunch.host.model import Host, load_host
+from sevlaunch.plan import resolve
+from sevlaunch.plan.unit import Service, systemd_unit
+from sevlaunch.profile.loader import loads
+from tests.conftest import HOSTS, PROFILES, Command, wait_until
+from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, with_kvm
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start QEMU as another user")
+TCG = ("--set", "accel=tcg")
+
+
+@pytest.fixture
+def user() -> str:
+    """An ordinary user that is not 'nobody' where there is one."""
+    for name in ("daemon", "bin", "nobody"):
+        try:
+            return pwd.getpwnam(name).pw_name
+        except KeyError:
+            continue
+    pytest.skip("no ordinary user is known here")
+
+
+@pytest.fixture
+def reachable(sevlaunch: Command) -> Command:
+    """The command, with folders that others can pass through, as /run is."""
+    for folder in (sevlaunch.base, sevlaunch.runtime.parent):
+        folder.chmod(0o755)
+    return sevlaunch
+
+
+def readable_by(uid: int, folder: Path) -> list[str]:
+    """What of a folder another user can read or list."""
+    done = subprocess.run(
+        ["find", str(folder), "-readable"], user=uid, group=uid, extra_groups=[], capture_output=True, text=True
+    )
+    return done.stdout.split()
+
+
+@needs_root
+def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable: Command, system_qemu: str) -> None:
+    account = find_account(user)
+    pid = reachable("up", PLAIN, *TCG, "--set", f"run_as={user}", *JSON).json["pid"]
+    status = Path(f"/proc/{pid}/status").read_text()
+    uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
+    assert uids == [str(account.uid)] * 4
+    assert f"Gid:\t{account.gid}\t{account.gid}" in status
+    assert "CapEff:\t0000000000000000" in status
+    folder = reachable.runtime / "plain"
+    assert {path.name for path in folder.iterdir()} >= {"qmp.sock", "console.sock", "guest.json", "lock"}
+    # Another one than the user itself; root's files are not readable by the user either.
+    other = 12345
+    assert account.uid != other
+    assert readable_by(other, reachable.runtime) == []
+    assert str(folder / "guest.json") not in readable_by(account.uid, folder)
+    for path in folder.iterdir():
+        assert not stat.S_IMODE(path.lstat().st_mode) & 0o077 or path.is_symlink(), path
+    # It is commanded as any other guest.
+    assert reachable("status", "plain", *JSON).json["state"] == "running"
+    assert reachable("down", "plain", "--now", *JSON).json[0]["how"] == "quit"
+    assert reachable.left_behind() == []
+
+
+@needs_root
+def test_the_user_can_not_change_what_root_reads_again(user: str, base: Path) -> None:
+    base.chmod(0o755)
+    root = base / "run"
+    prepare_root(root)
+    folder = GuestFolder(root, "g")
+    folder.path.mkdir(mode=0o700)
+    folder.write("guest.json", b"{}")
+    account = find_account(user)
+    folder.share_with(account)
+    script = f"touch {folder.path}/own && rm {folder.path}/own; rm -f {folder.path}/guest.json; ls {root}"
+    done = subprocess.run(
+        ["sh", "-c", script], user=account.uid, group=account.gid, extra_groups=[], capture_output=True, text=True
+    )
+    assert "guest.json" in done.stderr
+    assert done.stdout == ""
+    assert done.returncode != 0
+    assert [path.name for path in folder.path.iterdir()] == ["guest.json"]
+    # The next guest of the name does not inherit the access.
+    folder.share_with(None)
+    assert not has_grant(folder.path)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+
+@needs_root
+def test_grants_add_up_and_are_withdrawn(base: Path) -> None:
+    file = base / "f"
+    file.write_text("x")
+    file.chmod(0o600)
+    base.chmod(0o755)
+    first, second = find_account("daemon"), find_account("nobody")
+    grant(file, first, READ)
+    grant(file, second, READ | WRITE)
+    for account, mode in ((first, os.R_OK), (second, os.R_OK | os.W_OK)):
+        with acting_as(account):
+            assert os.access(file, mode, effective_ids=True)
+    with acting_as(first):
+        assert not os.access(file, os.W_OK, effective_ids=True)
+    assert os.geteuid() == 0
+    withdraw_grants(file)
+    with acting_as(first):
+        assert not os.access(file, os.R_OK, effective_ids=True)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert PASS == 1
+
+
+@needs_root
+def test_a_file_out_of_the_users_reach_is_told_before_qemu_starts(
+    user: str, reachable: Command, system_qemu: str
+) -> None:
+    disk = reachable.base / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    disk.chmod(0o600)
+    options = (*TCG, "--set", f"run_as={user}", "--set", f"disks=[{{path: {disk}}}]")
+    assert f"disk {disk}: can't be read and written by this user" in reachable("up", PLAIN, *options, check=4).stderr
+    grant(disk, find_account(user), READ | WRITE)
+    reachable("up", PLAIN, *options, "--paused")
+    reachable("down", "plain", "--now")
+
+
+@needs_root
+def test_a_user_that_is_not_known_is_refused(reachable: Command, system_qemu: str) -> None:
+    refused = reachable("up", PLAIN, *TCG, "--set", "run_as=nobody-of-that-name", check=4).stderr
+    assert "no user 'nobody-of-that-name' is known here" in refused
+    assert reachable.left_behind() == []
+
+
+def recorded(**changes: object) -> Host:
+    """The recorded Milan, with other facts."""
+    return load_host(HOSTS / "milan-qemu-10.0.json").model_copy(update=changes)
+
+
+def test_an_ordinary_user_can_not_become_another_one() -> None:
+    loaded = loads("name: g\nrun_as: qemu\n")
+    with pytest.raises(HostError, match="run_as asks for the user qemu, and alice can't become another one"):
+        resolve(loaded, recorded(user="alice"))
+    assert resolve(loaded, recorded(user="qemu")).run_as is None
+    plan = resolve(loaded, recorded())
+    assert plan.run_as
+    assert plan.run_as.value == "qemu"
+
+
+def test_a_rehearsal_runs_as_the_user_who_starts_it() -> None:
+    with pytest.raises(ProfileError, match="a rehearsal runs QEMU as the user who starts it"):
+        resolve(loads("name: g\nsecurity: sev\nrun_as: qemu\n"), recorded(), rehearse=True)
+
+
+def test_the_capability_to_lock_memory_does_not_outlast_the_change_of_user() -> None:
+    host = recorded()
+    assert host.memory.can_raise_memlock
+    with pytest.raises(HostError, match="over this user's limit of 8 MiB"):
+        resolve(loads("name: g\nsecurity: sev\nrun_as: qemu\n"), host)
+    memory = host.memory.model_copy(update={"can_set_limits": True})
+    resolve(loads("name: g\nsecurity: sev\nrun_as: qemu\n"), recorded(memory=memory))
+
+
+def test_the_unit_keeps_the_capabilities_for_the_change_of_user() -> None:
+    service = Service(("sevlaunch",), ("/p.yaml",), False)
+    other = systemd_unit(resolve(loads("name: g\nrun_as: qemu\n"), recorded()), service)
+    assert "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_DAC_OVERRIDE\n" in other
+    assert "CapabilityBoundingSet=\n" in systemd_unit(resolve(loads("name: g\n"), recorded()), service)
+
+
+@needs_root
+def test_an_ordinary_user_runs_the_plain_and_the_rehearsed_guest(base: Path, system_qemu: str) -> None:
+    user = ordinary_user(base)
+    pid = user("up", PLAIN, *TCG, *JSON).json["pid"]
+    assert Path(f"/proc/{pid}").stat().st_uid == user.UID
+    user("down", "plain")
+    wait_until(lambda: not user.processes(), what="the end of QEMU")
+
+
+@needs_root
+def test_an_ordinary_user_in_the_right_group_rehearses(base: Path, system_qemu: str) -> None:
+    user = ordinary_user(base)
+    with_kvm(user)
+    # Huge pages, for the test's user may lock next to nothing.
+    options = ("--set", "memory={size: 128M, hugepages: 2M}", "--rehearse", "--paused")
+    with free_huge_pages(64):
+        guest = user("up", PROFILES / "sev.yaml", *options, *JSON).json
+        assert guest["rehearsal"]
+        assert guest["measurement"]
+        assert Path(f"/proc/{guest['pid']}").stat().st_uid == user.UID
+        user("down", "--all", "--now")
+        wait_until(lambda: not user.processes(), what="the end of QEMU")
