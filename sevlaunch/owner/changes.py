@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sevlaunch.owner.cpu import describe_signature, known_signatures, signature_of
@@ -83,16 +83,18 @@ class Known:
     variables: tuple[tuple[str, bytes], ...] = ()
 
 
-def launch_changes(setup: Setup, init2: bool, known: Known) -> Iterator[LaunchChange]:
+def launch_changes(setup: Setup, generations: Sequence[bool], known: Known) -> Iterator[LaunchChange]:
     """The changes of a launch; those of the kernel's presence come before those of its command line.
 
-    :param init2: the generation of VMSA pages that was expected.
+    :param generations: the generations of VMSA pages that were expected, as ``init2``.
     """
     said = _Said(setup)
     launch = setup.launch
     if launch.guest_type == "sev-es":
         yield from _vcpus(said, launch)
-        yield said.change("the VMSA generation", VMSA_NAMES[not init2], VMSA_NAMES[init2], "vmsa", {"init2": not init2})
+        for init2 in sorted(set(VMSA_NAMES) - set(generations)):
+            expected = VMSA_NAMES[not init2]
+            yield said.change("the VMSA generation", VMSA_NAMES[init2], expected, "vmsa", {"init2": init2})
         yield from _signatures(said, launch)
         yield from _features(said, launch)
     yield from _types(said, launch)

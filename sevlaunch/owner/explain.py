@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
+from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.files import hash_file, read_bounded
 from sevlaunch.owner.firmware import MAX_BYTES
 from sevlaunch.owner.search import Findings, Target, search
 from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup
-from sevlaunch.owner.verify import Expectation, Verdict
+from sevlaunch.owner.verify import Expectation, Verdict, candidates
 from sevlaunch.profile.model import Profile
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
@@ -45,18 +45,19 @@ def explain(
         build_id=evidence.sev.build_id or 0,
         digest=expectation.digests[verdict.vmsa],
     )
-    changes_of_launch = []
-    launch: Launch | None = None
+    changes_of_launch: list[LaunchChange] = []
+    launches: list[Launch] = []
     others: dict[str, bytes] = {}
     if setup is not None:
-        init2 = verdict.vmsa != VMSA_NAMES[False]
-        launch = replace(setup.launch, init2=init2)
-        changes_of_launch = list(launch_changes(setup, init2, _known(setup, profile)))
+        names = candidates(evidence, expectation)
+        generations = [init2 for init2 in setup.generations if VMSA_NAMES[init2] in names] or [setup.launch.init2]
+        launches = [replace(setup.launch, init2=init2) for init2 in generations]
+        changes_of_launch = list(launch_changes(setup, generations, _known(setup, profile)))
     else:
         others = {name: digest for name, digest in expectation.digests.items() if name != verdict.vmsa}
     return search(
         Target(evidence.measure, evidence.mnonce),
-        launch,
+        launches,
         message,
         changes_of_launch,
         list(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import combinations, product
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.changes import Change, LaunchChange, Message, MessageChange
 from sevlaunch.owner.digest import Digests, Launch
-from sevlaunch.sevapi.measurement import measure
+from sevlaunch.sevapi.measurement import KeyedMeasure
 
 # The budget is asked after as many tries.
 _STRIDE = 1024
@@ -39,13 +40,13 @@ class Findings:
         return (
             f"no change of one or two of these explains it ({self.tried} tried"
             + ("" if self.complete else ", then the time was up")
-            + f"): {', '.join(self.subjects)}"
+            + f"): {', '.join(self.subjects)}; is the TIK that of this launch's session?"
         )
 
 
 def search(
     target: Target,
-    launch: Launch | None,
+    launches: Sequence[Launch],
     message: Message,
     launch_changes: Sequence[LaunchChange],
     message_changes: Sequence[MessageChange],
@@ -54,64 +55,66 @@ def search(
 ) -> Findings:
     """The first change, or pair of changes, that gives the measurement; the likely ones are tried first.
 
-    :param launch: what the digest is computed from; None: only ``message.digest`` is known.
+    :param launches: launches that are as good as each other; none: only ``message.digest`` is known.
     :param message: what is measured, as it is expected.
     :param go_on: asked now and then; False ends the search.
     """
     named = [change.change for change in launch_changes] + [change.change for change in message_changes]
     subjects = tuple(dict.fromkeys(change.subject for change in named))
+    keyed: dict[bytes, KeyedMeasure] = {}
     tried = 0
-    for changes, guess in _guesses(launch, message, launch_changes, message_changes):
-        if tried % _STRIDE == 0 and not go_on():
-            return Findings((), tried, False, subjects)
-        tried += 1
-        computed = measure(
-            guess.tik,
-            api_major=guess.api_major,
-            api_minor=guess.api_minor,
-            build_id=guess.build_id,
-            policy=guess.policy,
-            digest=guess.digest,
-            mnonce=target.mnonce,
-        )
-        if hmac.compare_digest(computed, target.measure):
-            return Findings(changes, tried, True, subjects)
+    for changes, guess, digests in _guesses(launches, message, launch_changes, message_changes):
+        if guess.tik not in keyed:
+            keyed[guess.tik] = KeyedMeasure(guess.tik)
+        compute = keyed[guess.tik]
+        for further, digest in digests:
+            if tried % _STRIDE == 0 and not go_on():
+                return Findings((), tried, False, subjects)
+            tried += 1
+            computed = compute.of(guess.api_major, guess.api_minor, guess.build_id, guess.policy, digest, target.mnonce)
+            if hmac.compare_digest(computed, target.measure):
+                return Findings((*further, *changes), tried, True, subjects)
     return Findings((), tried, True, subjects)
 
 
+_Digests = Iterable[tuple[tuple[Change, ...], bytes]]
+
+
 def _guesses(
-    launch: Launch | None,
+    launches: Sequence[Launch],
     message: Message,
     launch_changes: Sequence[LaunchChange],
     message_changes: Sequence[MessageChange],
-) -> Iterator[tuple[tuple[Change, ...], Message]]:
-    """One change of the launch, one of the message; then two of the launch, one of each, two of the message."""
+) -> Iterator[tuple[tuple[Change, ...], Message, _Digests]]:
+    """Messages, each with the digests to try in it: one change of the launch, one of the message, then pairs."""
     shared = Digests()
-    launches: list[tuple[Change, bytes]] = []
-    if launch is not None:
-        for change in launch_changes:
-            digest = _digest(shared, change.apply(launch))
-            if digest is not None:
-                launches.append((change.change, digest))
-                yield (change.change,), replace(message, digest=digest)
-    messages = [(change.change, change.apply(message)) for change in message_changes]
-    yield from (((change,), changed) for change, changed in messages)
-    if launch is not None:
-        for first, second in combinations(launch_changes, 2):
-            if first.subject != second.subject:
-                digest = _digest(shared, second.apply(first.apply(launch)))
-                if digest is not None:
-                    yield (first.change, second.change), replace(message, digest=digest)
-    for (first_change, changed), (second_change, digest) in product(messages, launches):
-        yield (second_change, first_change), replace(changed, digest=digest)
-    for first_of, second_of in combinations(message_changes, 2):
-        if first_of.subject != second_of.subject:
-            yield (first_of.change, second_of.change), second_of.apply(first_of.apply(message))
+    unchanged: _Digests = [((), shared.of(launch)) for launch in launches] or [((), message.digest)]
+    once = list(_changed(shared, launches, launch_changes))
+    yield (), message, once
+    messages = [(change, change.apply(message)) for change in message_changes]
+    for change, changed in messages:
+        yield (change.change,), changed, unchanged
+    yield (), message, _changed_twice(shared, launches, launch_changes)
+    for change, changed in messages:
+        yield (change.change,), changed, once
+    for index, (change, changed) in enumerate(messages):
+        for second in message_changes[index + 1 :]:
+            if change.subject != second.subject:
+                yield (change.change, second.change), second.apply(changed), unchanged
 
 
-def _digest(shared: Digests, launch: Launch) -> bytes | None:
-    try:
-        return shared.of(launch)
-    except UsageError:
-        # A launch that can't be, such as kernel hashes with a firmware that has no place for them.
-        return None
+def _changed(shared: Digests, launches: Sequence[Launch], changes: Sequence[LaunchChange]) -> _Digests:
+    for launch, change in product(launches, changes):
+        yield from _digest(shared, change.apply(launch), change.change)
+
+
+def _changed_twice(shared: Digests, launches: Sequence[Launch], changes: Sequence[LaunchChange]) -> _Digests:
+    for launch, (first, second) in product(launches, combinations(changes, 2)):
+        if first.subject != second.subject:
+            yield from _digest(shared, second.apply(first.apply(launch)), first.change, second.change)
+
+
+def _digest(shared: Digests, launch: Launch, *changes: Change) -> _Digests:
+    # A launch that can't be, such as kernel hashes with a firmware that has no place for them, has no digest.
+    with suppress(UsageError):
+        yield changes, shared.of(launch)

@@ -103,7 +103,7 @@ def verify(evidence: Evidence, expectation: Expectation, tik: bytes) -> Verdict:
     :param tik: the transport integrity key, 16 bytes.
     :raise UnsupportedError: when it does not match because the launch had no owner's session.
     """
-    digests = _candidates(evidence, expectation)
+    digests = candidates(evidence, expectation)
     computed = {name: _measure(evidence, expectation.policy, digest, tik) for name, digest in digests.items()}
     # Every candidate is compared, whichever matches: the time tells nothing.
     matching = [name for name, value in computed.items() if hmac.compare_digest(value, evidence.measure)]
@@ -123,7 +123,7 @@ def verify(evidence: Evidence, expectation: Expectation, tik: bytes) -> Verdict:
     )
 
 
-def _candidates(evidence: Evidence, expectation: Expectation) -> Mapping[str, bytes]:
+def candidates(evidence: Evidence, expectation: Expectation) -> Mapping[str, bytes]:
     """The digests that are possible with the QEMU of the evidence; all, should it leave none."""
     if evidence.init2 is None:
         return expectation.digests
