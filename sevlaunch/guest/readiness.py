@@ -6,10 +6,13 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sevlaunch.errors import GuestTimeout, UsageError
-from sevlaunch.guest.live import Guest
+
+if TYPE_CHECKING:
+    # `up` imports this before QEMU starts, and the rest while it does.
+    from sevlaunch.guest.live import Guest
 
 READY_LIMIT = 120.0
 # Between two attempts to connect: nobody tells when a port opens.
