@@ -152,9 +152,9 @@ answer_agent() {
         [ $((tries -= 1)) -gt 0 ] || return
         sleep 0.1
     done
-    # The port can be opened once only.
-    while read -r _; do
-        echo '{"return": {}}'
+    # The port can be opened once only, is at its end while nobody listens, and loses what it holds when it is closed.
+    while :; do
+        if read -r _; then echo '{"return": {}}'; else sleep 0.1; fi
     done <> "$device" >&0
 }
 

@@ -62,8 +62,8 @@ def test_several_profiles_and_a_signal_in_the_midst(sevlaunch: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--count", "2", "--foreground"], "--foreground and --evidence are for one guest"),
-        (["--count", "2", "--evidence", "/tmp/x"], "--foreground and --evidence are for one guest"),
+        (["--count", "2", "--foreground"], "--foreground, --evidence, --lock and --verify are for one guest"),
+        (["--count", "2", "--evidence", "/tmp/x"], "--foreground, --evidence, --lock and --verify are for one guest"),
         (["--wait", "console:x", "--paused"], "leave --paused out"),
         (["--wait", "consol:x"], "wanted console:TEXT, port:HOST:PORT, vsock:PORT or qga, found 'consol:x'"),
         (["--wait", "port:localhost:0"], "wanted console:TEXT"),

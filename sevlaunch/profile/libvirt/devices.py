@@ -22,6 +22,7 @@ def import_devices(conversion: Conversion) -> None:
     _balloon(conversion, conversion.devices.child("memballoon"))
     _video(conversion, list(conversion.devices.all("video")))
     _consoles(conversion)
+    _channels(conversion)
     _vsock(conversion, conversion.devices.child("vsock"))
     for filesystem in conversion.devices.all("filesystem"):
         _share(conversion, filesystem)
@@ -126,16 +127,25 @@ def _consoles(conversion: Conversion) -> None:
     for one in (*serials, *virtio):
         if one not in chosen:
             ledger.unsupported(one, "one console")
+
+
+def _channels(conversion: Conversion) -> None:
+    ledger = conversion.ledger
     for channel in conversion.devices.all("channel"):
-        ledger.unsupported(channel, _channel_reason(channel.child("target").get("name") or ""))
-
-
-def _channel_reason(name: str) -> str:
-    if name.startswith("com.redhat.spice"):
-        return "no SPICE"
-    if name.startswith("org.qemu.guest_agent"):
-        return "no channel for the guest agent: an agent would run commands of the untrusted host"
-    return "no virtio-serial channels; qemu.extra_args takes -chardev and -device virtserialport"
+        name = channel.child("target").get("name") or ""
+        if name.startswith("com.redhat.spice"):
+            ledger.unsupported(channel, "no SPICE")
+        elif name != "org.qemu.guest_agent.0":
+            ledger.unsupported(
+                channel, "no virtio-serial channels; qemu.extra_args takes -chardev and -device virtserialport"
+            )
+        elif conversion.encrypted:
+            ledger.unsupported(
+                channel, "an agent would run commands of the untrusted host; guest_agent: true where you want that"
+            )
+        else:
+            ledger.carry(("guest_agent",), True, channel.child("target").part("name"))
+            ledger.drop(channel, "the channel is a socket in the guest's folder")
 
 
 def _vsock(conversion: Conversion, vsock: Element) -> None:

@@ -13,6 +13,7 @@ from tests.profile.libvirt.support import SEV, SUSE, became, corpus, domain, imp
 
 DISK = "<disk type='file'><driver type='raw'{0}/><source file='/d'/><target dev='vda' bus='virtio'/></disk>"
 NIC = "<interface type='user'><model type='virtio'/>{0}</interface>"
+AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 LEFT = ("dropped", "not supported", "refused")
 
 
@@ -74,6 +75,11 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         ),
         ("<cpu><maxphysaddr mode='emulate' bits='43'/></cpu>", ["phys-bits=43"]),
         ("<clock offset='utc'><timer name='kvmclock' present='no'/></clock>", ["kvmclock=off"]),
+    ],
+    "guest_agent": [
+        (f"<devices>{AGENT}</devices>", True),
+        (f"<devices>{AGENT}</devices>" + SEV, False),
+        (f"<devices>{AGENT.replace('agent.0', 'agent.1')}</devices>", False),
     ],
     "on_reboot": [("<on_reboot>destroy</on_reboot>", "stop"), ("<on_reboot>restart</on_reboot>", "relaunch")],
     "uuid": [
