@@ -119,7 +119,7 @@ def _sev_start(launch: Launch) -> _Chain:
 def _check_hashes_area(firmware: Firmware) -> None:
     if not firmware.hashes_gpa:
         raise UsageError(
-            "the firmware has no place for kernel hashes: QEMU refuses to start with it",
+            f"{firmware.name} has no place for kernel hashes: QEMU refuses to start with it",
             hint="use an image built for measured direct boot (OVMF.amdsev.fd), or turn kernel_hashes off",
         )
 
@@ -158,13 +158,13 @@ def _snp_start(launch: Launch) -> _Chain:
     context = GCTX(seed=firmware.after_snp_pages)
     if not firmware.sections:
         raise UsageError(
-            "the firmware has no metadata for SNP", hint="use an OVMF image built for SNP (OVMF.amdsev.fd)"
+            f"{firmware.name} has no metadata for SNP", hint="use an OVMF image built for SNP (OVMF.amdsev.fd)"
         )
     if launch.kernel is not None:
         _check_hashes_area(firmware)
         if all(section.kind is not SectionKind.SNP_KERNEL_HASHES for section in firmware.sections):
             raise UsageError(
-                "the firmware's metadata has no page for kernel hashes",
+                f"the metadata of {firmware.name} has no page for kernel hashes",
                 hint="use an image built for measured direct boot (OVMF.amdsev.fd), or turn kernel_hashes off",
             )
     sections = list(firmware.sections)

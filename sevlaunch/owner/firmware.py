@@ -42,25 +42,27 @@ class Firmware:
     """An image, or what is known of it.
 
     ``sha256``: 32 bytes. ``image``: empty where only hashes are known. ``snp_pages``: the launch digest of an SNP guest
-    after the image's own pages, 48 bytes, where the owner gives it in place of the content of ``image``.
+    after the image's own pages, 48 bytes, where the owner gives it in place of the content of ``image``. ``name``: what
+    messages call it.
     """
 
     sha256: bytes
     image: bytes = b""
     snp_pages: bytes = b""
+    name: str = "the firmware"
 
     @classmethod
-    def of_image(cls, image: bytes, *, snp_pages: bytes = b"") -> Firmware:
+    def of_image(cls, image: bytes, *, snp_pages: bytes = b"", name: str = "the firmware") -> Firmware:
         """The firmware in ``image``.
 
         :raise UsageError: when its table is damaged.
         """
-        firmware = cls(hashlib.sha256(image).digest(), image, snp_pages)
+        firmware = cls(hashlib.sha256(image).digest(), image, snp_pages, name)
         try:
             _ = firmware.reset_eip, firmware.hashes_gpa, firmware.secret_area, firmware.sections
         except ValueError as error:
             raise UsageError(
-                f"the firmware image is damaged: {error}", hint="is it cut short, or another file?"
+                f"{name}: the image is damaged: {error}", hint="is it cut short, or another file?"
             ) from error
         return firmware
 
@@ -87,7 +89,7 @@ class Firmware:
             return self.snp_pages
         if not self.image or len(self.image) % _PAGE:
             raise UsageError(
-                f"wanted a firmware image of whole pages of {_PAGE} bytes, found {len(self.image)} bytes",
+                f"{self.name}: wanted an image of whole pages of {_PAGE} bytes, found {len(self.image)} bytes",
                 hint="give the firmware itself: --firmware FILE",
             )
         context = GCTX()
@@ -121,4 +123,5 @@ def read_firmware(file: Path, *, snp_pages: bytes = b"") -> Firmware:
 
     :raise UsageError: when it can't be read, is empty, too large or damaged.
     """
-    return Firmware.of_image(read_bounded(file, "firmware", MAX_BYTES), snp_pages=snp_pages)
+    content = read_bounded(file, "firmware", MAX_BYTES)
+    return Firmware.of_image(content, snp_pages=snp_pages, name=f"the firmware {file}")

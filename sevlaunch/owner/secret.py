@@ -110,11 +110,12 @@ def _check_area(firmware: Firmware, size: int) -> None:
     area = firmware.secret_area
     if area is None:
         raise UsageError(
-            "the firmware has no area for launch secrets", hint="use an image that has one (OVMF.amdsev.fd)"
+            f"{firmware.name} has no area for launch secrets", hint="use an image that has one (OVMF.amdsev.fd)"
         )
     if size > area[1]:
         raise UsageError(
-            f"the secrets need {size} bytes, the firmware's area at {area[0]:#x} has {area[1]}", hint="leave some out"
+            f"the secrets need {size} bytes, the area of {firmware.name} at {area[0]:#x} has {area[1]}",
+            hint="leave some out",
         )
 
 

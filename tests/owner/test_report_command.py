@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import Command
 from tests.owner.pki import Processor, der, pem, processor, vector
-from tests.owner.test_session import FORMS, spoiled
+from tests.owner.spoiled import SPOILED, spoiled
+from tests.owner.test_session import FORMS
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_json_that_is_none_is_unreadable(content: str, tmp_path: Path, sevlaunch
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("kind", ["empty", "cut short", "random", "4 GiB"])
+@pytest.mark.parametrize("kind", SPOILED)
 def test_files_that_are_no_report_are_unreadable(
     kind: str, ours: Processor, tmp_path: Path, sevlaunch: Command
 ) -> None:
@@ -166,7 +167,7 @@ def test_files_that_are_no_report_are_unreadable(
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("kind", ["empty", "cut short", "random", "4 GiB"])
+@pytest.mark.parametrize("kind", SPOILED)
 def test_files_that_are_no_certificates_are_named(
     kind: str, ours: Processor, tmp_path: Path, sevlaunch: Command
 ) -> None:

@@ -72,7 +72,7 @@ def test_two_packets_never_share_an_initialisation_vector() -> None:
 def test_the_firmwares_area_is_a_limit() -> None:
     firmware = Firmware.of_image(ovmf(secret_area=(0x810000, 64)))
     make_packet([FIRST], KEYS, MEASURE, firmware=firmware)
-    with pytest.raises(UsageError, match="need 96 bytes, the firmware's area at 0x810000 has 64"):
+    with pytest.raises(UsageError, match="need 96 bytes, the area of the firmware at 0x810000 has 64"):
         make_packet([FIRST, SECOND], KEYS, MEASURE, firmware=firmware)
     with pytest.raises(UsageError, match="no area for launch secrets"):
         make_packet([FIRST], KEYS, MEASURE, firmware=Firmware.of_image(ovmf(secret_area=(0, 0))))

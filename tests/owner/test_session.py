@@ -19,6 +19,7 @@ from sevlaunch.sevapi.session import TransportKeys, agree, unwrap
 from sevlaunch.sevapi.status import FirmwareError
 from tests.conftest import Command
 from tests.owner.pki import flipped, sev_chain, vector
+from tests.owner.spoiled import SPOILED, spoiled
 
 
 @settings(max_examples=25, deadline=None)
@@ -182,18 +183,7 @@ def test_nothing_is_overwritten(there: str, tmp_path: Path, sevlaunch: Command) 
     assert (made(tmp_path), (tmp_path / f"vm_{there}").read_text()) == ([f"vm_{there}"], "old")
 
 
-def spoiled(kind: str, content: bytes, file: Path) -> Path:
-    """A file that is not what it should be: empty, cut short, of random bytes, or of 4 GiB."""
-    if kind == "4 GiB":
-        with file.open("wb") as stream:
-            stream.write(content)
-            stream.truncate(4 << 30)
-    else:
-        file.write_bytes({"empty": b"", "cut short": content[:-1], "random": bytes(range(256)) * 9}[kind])
-    return file
-
-
-@pytest.mark.parametrize("kind", ["empty", "cut short", "random", "4 GiB"])
+@pytest.mark.parametrize("kind", SPOILED)
 @pytest.mark.parametrize("option", ["--pdh", "--chain", "--ca", "--root"])
 def test_files_that_are_none_are_wrong_usage(kind: str, option: str, tmp_path: Path, sevlaunch: Command) -> None:
     ours = sev_chain()

@@ -35,7 +35,7 @@ def secret(
 ) -> None:
     """Wrap secrets for one launch, that `sevlaunch inject` hands in. Verify the launch first."""
     from sevlaunch.owner.evidence import read_evidence
-    from sevlaunch.owner.files import read_blob, write_secret
+    from sevlaunch.owner.files import NewFile, read_blob, write_new
     from sevlaunch.owner.firmware import read_firmware
     from sevlaunch.owner.secret import check_injectable, make_packet, read_secret
     from sevlaunch.owner.verify import REHEARSAL, check_verifiable
@@ -48,13 +48,12 @@ def secret(
     wanted = [read_secret(text) for text in secrets]
     image = read_firmware(firmware) if firmware else None
     packet = make_packet(wanted, keys, shown.measure, firmware=image)
-    write_secret(header, base64.b64encode(packet.header))
-    try:
-        write_secret(payload, base64.b64encode(packet.payload))
-    except BaseException:
-        # A header without its payload is of no use.
-        header.unlink(missing_ok=True)
-        raise
+    write_new(
+        [
+            NewFile(header, base64.b64encode(packet.header), secret=True),
+            NewFile(payload, base64.b64encode(packet.payload), secret=True),
+        ]
+    )
     if shown.rehearsal:
         note(f"sevlaunch: {REHEARSAL}")
     if output is Format.JSON:
