@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
-from sevlaunch.cli.signals import catch_signals, ignore_signals
+from sevlaunch.cli.signals import catch_signals, ignore_signals, signal_came
 from sevlaunch.errors import EXIT_INTERRUPTED
 
 
@@ -17,8 +18,16 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        ignore_signals()
-        print("sevlaunch: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        _end_interrupted()
+    except Exception:
+        if not signal_came():
+            raise
+        _end_interrupted()
     finally:
         ignore_signals()
+
+
+def _end_interrupted() -> NoReturn:
+    ignore_signals()
+    print("sevlaunch: interrupted", file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)

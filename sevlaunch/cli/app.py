@@ -12,6 +12,7 @@ import typer
 from sevlaunch import __version__
 from sevlaunch.cli import doctor, guests, importing, owner, profiles, services
 from sevlaunch.cli.output import print_error
+from sevlaunch.cli.signals import Interrupted, signal_came
 from sevlaunch.errors import SevlaunchError
 
 app = typer.Typer(
@@ -57,12 +58,13 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="sevlaunch")
-    except SevlaunchError as error:
-        _debug(error)
-        print_error(error)
-        sys.exit(error.exit_code)
     except Exception as error:
         _debug(error)
+        if signal_came():
+            raise Interrupted from error
+        if isinstance(error, SevlaunchError):
+            print_error(error)
+            sys.exit(error.exit_code)
         print(
             f"sevlaunch: internal error: {type(error).__name__}: {error}\n"
             "hint: this is a mistake in sevlaunch; `sevlaunch --debug ...` shows where",

@@ -44,7 +44,10 @@ def is_wanted(number: signal.Signals) -> bool:
 
 
 def signal_came() -> bool:
-    """Whether one came whose exception may have been lost: Python drops what is raised in a callback from C."""
+    """Whether one came, whose exception may be lost or be the cause of another.
+
+    Python drops what is raised in a callback from C, and wraps what is raised while a class is made.
+    """
     return _came
 
 

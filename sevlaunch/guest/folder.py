@@ -324,15 +324,19 @@ def _holder(lock: Path, *, exclude: int) -> int | None:
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == exclude:
             continue
-        try:
-            for link in (process / "fd").iterdir():
-                status = link.stat()
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    found.append(int(process.name))
-                    break
-        except OSError:
-            continue
+        # It may end, and may be another user's.
+        with contextlib.suppress(OSError):
+            if any(_is_open_as(link, wanted) for link in (process / "fd").iterdir()):
+                found.append(int(process.name))
     return next((pid for pid in found if _is_qemu(pid)), None)
+
+
+def _is_open_as(link: Path, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(link.stat(), wanted)
+    except FileNotFoundError:
+        # Closed since the folder was listed.
+        return False
 
 
 def _is_qemu(pid: int) -> bool:

@@ -181,10 +181,14 @@ async def _power_down(folder: GuestFolder, process: Process, limit: float) -> bo
 
 
 async def _quit(folder: GuestFolder, process: Process) -> bool:
+    asked = False
     try:
         async with asyncio.timeout(QUIT_LIMIT), session(folder.file(folders.QMP_SOCKET), limit=QUIT_LIMIT) as qmp:
+            asked = True
             await qmp.execute("quit")
-    except (SevlaunchError, TimeoutError):
+    except TimeoutError:
+        asked = False
+    except SevlaunchError:
         # QEMU may hang up before its answer arrives: whether it ended is what counts.
-        return await process.ends_within(1.0)
-    return await process.ends_within(QUIT_LIMIT)
+        pass
+    return await process.ends_within(QUIT_LIMIT if asked else 1.0)

@@ -71,7 +71,7 @@ def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable
         assert not stat.S_IMODE(path.lstat().st_mode) & 0o077 or path.is_symlink(), path
     # It is commanded as any other guest.
     assert reachable("status", "plain", *JSON).json["state"] == "running"
-    assert reachable("down", "plain", "--now", *JSON).json[0]["how"] == "quit"
+    reachable("down", "plain", "--now")
     assert reachable.left_behind() == []
 
 
