@@ -1,0 +1,89 @@
+"""The benchmark measures what it says and judges as it says; what it finds is no matter of tests."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchmarks.measuring import Target, Verdict, alternate, peak_memory, summarise
+
+MEDIANS = {"base": 100.0, "fast": 105.0, "slow": 240.0}
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "found", "met"),
+    [
+        (Target("base", more=10), "fast", "+5.0", True),
+        (Target("base", more=10), "slow", "+140.0", False),
+        (Target("base", ratio=1.1), "fast", "1.05", True),
+        (Target("base", ratio=1.1), "slow", "2.40", False),
+        (Target("slow", ratio=0.5), "fast", "0.44", True),
+    ],
+)
+def test_a_target_is_judged(target: Target, name: str, found: str, met: bool) -> None:
+    verdict = target.judge(MEDIANS, name)
+    assert verdict
+    assert (verdict.found, verdict.met) == (found, met)
+
+
+def test_without_its_base_a_target_is_not_judged() -> None:
+    assert Target("missing", ratio=1).judge(MEDIANS, "fast") is None
+
+
+def test_candidates_take_turns_and_only_their_start_is_counted() -> None:
+    order: list[str] = []
+
+    @contextmanager
+    def candidate(name: str) -> Iterator[None]:
+        order.append(f"{name} in")
+        yield
+        order.append(f"{name} out")
+
+    times = alternate({"a": lambda: candidate("a"), "b": lambda: candidate("b")}, 2)
+    assert order == ["a in", "a out", "b in", "b out"] * 3
+    assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2}
+
+
+def test_a_line_has_the_median_and_the_ratio_to_the_first() -> None:
+    lines = summarise({"base": [1, 2, 90], "other": [4, 4, 4]}, {"other": [Target("base", ratio=1.5)]})
+    assert [(line.name, line.median, line.ratio) for line in lines] == [("base", 2, 1), ("other", 4, 2)]
+    assert lines[1].verdicts == (Verdict("at most 1.5 of base", "2.00", False),)
+
+
+def test_peak_memory_is_that_of_the_command() -> None:
+    # A process that was started by this one would have this one's memory in its account.
+    ballast = b"x" * (200 << 20)
+    small = peak_memory([sys.executable, "-I", "-S", "-c", "pass"])
+    large = peak_memory([sys.executable, "-I", "-S", "-c", "b'x' * (100 << 20)"])
+    assert len(ballast) > large > small + (90 << 20)
+    assert small < 50 << 20
+
+
+def test_sections_print_their_tables_and_verdicts(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/bench.py"), "commands", "--rounds", "2", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    result = json.loads(file.read_text())["commands"]
+    assert [line["name"] for line in result["lines"]] == ["python -c pass", "--help", "check", "render"]
+    verdicts = [verdict for line in result["lines"] for verdict in line["verdicts"]]
+    assert len(verdicts) == 2
+    # What it says is what it ends with.
+    assert done.returncode == (0 if all(verdict["met"] for verdict in verdicts) else 1), done.stderr
+    assert len(re.findall(r"^  (pass|FAIL)  ", done.stdout, re.MULTILINE)) == 2
+    assert "python -c pass" in done.stdout
