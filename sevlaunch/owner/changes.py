@@ -10,7 +10,7 @@ from sevlaunch.owner.cpu import describe_signature, known_signatures, signature_
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.setup import DEFAULT, VMSA_NAMES, Setup
-from sevlaunch.plan.machine import EPYC_MODELS
+from sevlaunch.profile.cpu_models import EPYC_MODELS
 from sevlaunch.profile.policy import SEV_POLICY, describe_policy
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 

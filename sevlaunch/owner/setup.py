@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sevlaunch.errors import UsageError
-from sevlaunch.host.model import Host
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
 from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, EncryptedType, Launch, Vmm
 from sevlaunch.owner.files import hash_file
 from sevlaunch.owner.firmware import Firmware, read_firmware
-from sevlaunch.plan import Plan
-from sevlaunch.plan.machine import EPYC_MODELS
-from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
-from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, parse_policy
+from sevlaunch.profile.cpu_models import EPYC_MODELS
+from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, default_policy, parse_policy
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
+
+# An owner without a profile, and so without the models of it, does not wait for them.
+if TYPE_CHECKING:
+    from sevlaunch.host.model import Host
+    from sevlaunch.plan import Plan
+    from sevlaunch.profile.loader import LoadedProfile
+    from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 
 # What the two generations of VMSA pages are called, by init2.
 VMSA_NAMES = {False: "es-init", True: "init2"}
@@ -104,11 +108,12 @@ class _Resolver:
         self._plan = plan
         self._host = host
         self._profile = profile
-        self._security = _security(profile, options)
+        self._security = _security(profile)
+        self._type = _guest_type(self._security, options)
         self._inputs: list[Input] = []
 
     def resolve(self) -> Setup:
-        guest_type = self._security.type
+        guest_type = self._type
         self._note("type", guest_type, None, PROFILE if self._profile else "--type")
         policy = self._policy()
         firmware, on_pflash = self._firmware()
@@ -138,13 +143,13 @@ class _Resolver:
 
     def _policy(self) -> int:
         text = self._options.policy
-        if text is None:
-            said = self._security.policy is not None
-            policy = self._security.effective_policy
+        if text is not None:
+            policy, source = _parse_policy(text, self._type), "--policy"
+        elif self._security and self._security.policy is not None:
+            policy, source = self._security.policy, PROFILE
         else:
-            said = False
-            policy = _parse_policy(text, self._security.type)
-        self._note("policy", f"{policy:#x}", None, "--policy" if text else PROFILE if said else DEFAULT)
+            policy, source = default_policy(self._type), DEFAULT
+        self._note("policy", f"{policy:#x}", None, source)
         return policy
 
     def _firmware(self) -> tuple[Firmware, bool]:
@@ -153,7 +158,7 @@ class _Resolver:
         on_pflash = bool(wanted and wanted.code)
         if options.firmware_hash:
             self._check_hash(options.firmware_hash)
-        if options.firmware_hash and self._security.type != "sev-snp":
+        if options.firmware_hash and self._type != "sev-snp":
             firmware = Firmware(options.firmware_hash)
             self._note("firmware", "(known by its hash)", firmware.sha256, "--firmware-hash")
             return firmware, on_pflash
@@ -176,17 +181,17 @@ class _Resolver:
         return firmware, on_pflash
 
     def _check_hash(self, known: bytes) -> None:
-        wanted = 48 if self._security.type == "sev-snp" else 32
+        wanted = 48 if self._type == "sev-snp" else 32
         if len(known) != wanted:
             raise UsageError(
-                f"--firmware-hash: wanted {wanted} bytes for {self._security.type}, found {len(known)}",
+                f"--firmware-hash: wanted {wanted} bytes for {self._type}, found {len(known)}",
                 hint="SNP: the launch digest after the image's own pages; else the image's SHA-256",
             )
 
     def _kernel(self) -> tuple[KernelHashes | None, bytes | None]:
         options = self._options
         given = options.kernel or options.kernel_hash
-        measured = self._profile is not None and self._security.kernel_hashes
+        measured = self._security is not None and self._security.kernel_hashes
         if not given and not measured:
             if options.initrd or options.initrd_hash or options.cmdline is not None or options.cmdline_hash:
                 raise UsageError(
@@ -229,7 +234,7 @@ class _Resolver:
         else:
             vcpus, source = 1, DEFAULT
         # A SEV launch does not measure them.
-        if self._security.type != "sev":
+        if self._type != "sev":
             self._note("vcpus", str(vcpus), None, source)
         return vcpus
 
@@ -257,12 +262,12 @@ class _Resolver:
 
     def _guest_features(self) -> int:
         said = self._options.guest_features
-        value = DEFAULT_GUEST_FEATURES[self._security.type] if said is None else said
+        value = DEFAULT_GUEST_FEATURES[self._type] if said is None else said
         self._note("guest features", f"{value:#x}", None, DEFAULT if said is None else "--guest-features")
         return value
 
     def _generations(self, on_pflash: bool) -> tuple[bool, ...]:
-        if self._security.type == "sev-snp":
+        if self._type == "sev-snp":
             return (True,)
         legacy = getattr(self._security, "legacy_vm_type", None)
         if self._options.init2 is not None:
@@ -279,16 +284,21 @@ class _Resolver:
         return generations
 
 
-def _security(profile: Profile | None, options: Options) -> SevSecurity | SnpSecurity:
+def _security(profile: Profile | None) -> SevSecurity | SnpSecurity | None:
     if profile is None:
-        if options.guest_type is None:
-            raise UsageError("wanted a profile, or the type of guest", hint="--type sev, sev-es or sev-snp")
-        return SnpSecurity(type="sev-snp") if options.guest_type == "sev-snp" else SevSecurity(type=options.guest_type)
+        return None
     if profile.security.type == "none":
         raise UsageError(
             f"{profile.name} has no security: nothing is measured", hint="set security.type, or give --type"
         )
     return profile.security
+
+
+def _guest_type(security: SevSecurity | SnpSecurity | None, options: Options) -> EncryptedType:
+    found = security.type if security else options.guest_type
+    if found is None:
+        raise UsageError("wanted a profile, or the type of guest", hint="--type sev, sev-es or sev-snp")
+    return found
 
 
 def _parse_policy(text: str, guest_type: str) -> int:

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
-
-# The first EPYC generation runs on every SEV host. All of these have the CPU signature that SEV-ES and SNP measure, so
-# the launch digest does not depend on which one a QEMU knows.
-EPYC_MODELS = ("EPYC-v4", "EPYC-v3", "EPYC-v2", "EPYC-v1", "EPYC")
+from sevlaunch.profile.cpu_models import EPYC_MODELS
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,12 @@ from sevlaunch.profile.fields import (
     SnpPolicyValue,
     auto_or_number,
 )
-from sevlaunch.profile.policy import SEV_DOMAIN, SEV_ES, SEV_NO_DEBUG, SEV_NO_KEY_SHARING, SEV_SEV, SNP_RESERVED_ONE
+from sevlaunch.profile.policy import default_policy
 
 Auto = Literal["auto"]
 GuestType = Literal["none", "sev", "sev-es", "sev-snp"]
 Cbitpos = Annotated[int | Auto, auto_or_number(32, 63)]
 ReducedPhysBits = Annotated[int | Auto, auto_or_number(1, 63)]
-
-DEFAULT_SEV_POLICY = SEV_NO_DEBUG | SEV_NO_KEY_SHARING | SEV_DOMAIN | SEV_SEV
-# QEMU's own default: SMT allowed, and the bit that must be one.
-DEFAULT_SNP_POLICY = SNP_RESERVED_ONE | 1 << 16
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}")
 
@@ -116,9 +112,7 @@ class SevSecurity(_SevCommon):
     @property
     def effective_policy(self) -> int:
         """The policy, or the default for the type."""
-        if self.policy is not None:
-            return self.policy
-        return DEFAULT_SEV_POLICY | (SEV_ES if self.type == "sev-es" else 0)
+        return default_policy(self.type) if self.policy is None else self.policy
 
 
 class SnpSecurity(_SevCommon):
@@ -136,7 +130,7 @@ class SnpSecurity(_SevCommon):
     @property
     def effective_policy(self) -> int:
         """The policy, or the default."""
-        return DEFAULT_SNP_POLICY if self.policy is None else self.policy
+        return default_policy(self.type) if self.policy is None else self.policy
 
 
 Security = Annotated[NoSecurity | SevSecurity | SnpSecurity, Field(discriminator="type")]

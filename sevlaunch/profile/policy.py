@@ -103,6 +103,15 @@ SNP_POLICY = PolicyFormat(
     always=SNP_RESERVED_ONE,
 )
 
+_DEFAULT_SEV = SEV_NO_DEBUG | SEV_NO_KEY_SHARING | SEV_DOMAIN | SEV_SEV
+# SNP: QEMU's own default, SMT allowed, and the bit that must be one.
+_DEFAULTS = {"sev": _DEFAULT_SEV, "sev-es": _DEFAULT_SEV | SEV_ES, "sev-snp": SNP_RESERVED_ONE | 1 << 16}
+
+
+def default_policy(guest_type: str) -> int:
+    """The policy of an encrypted guest that asks for none."""
+    return _DEFAULTS[guest_type]
+
 
 def parse_policy(value: object, policy_format: PolicyFormat) -> int:
     """The number that ``value`` stands for: a number, text such as ``0x33``, or names of bits.

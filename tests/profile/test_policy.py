@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sevlaunch.profile.loader import loads
-from sevlaunch.profile.model import DEFAULT_SEV_POLICY, DEFAULT_SNP_POLICY, SevSecurity, SnpSecurity
+from sevlaunch.profile.model import SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, describe_policy, parse_policy
 
 FORMATS = [SEV_POLICY, SNP_POLICY]
@@ -150,8 +150,6 @@ def test_what_is_no_policy_is_refused(value: object, policy_format: PolicyFormat
 
 
 def test_without_a_policy_the_default_of_the_type_counts() -> None:
-    assert DEFAULT_SEV_POLICY == 0x33
-    assert DEFAULT_SNP_POLICY == 0x30000
     for guest_type, policy in (("sev", 0x33), ("sev-es", 0x37), ("sev-snp", 0x30000)):
         security = loads(f"security: {guest_type}\n").profile.security
         assert isinstance(security, SevSecurity | SnpSecurity)
