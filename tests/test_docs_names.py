@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from sevlaunch.cli.app import app
+from sevlaunch.cli.app import command_line
 from sevlaunch.profile.schema import profile_schema
 from tests.conftest import ROOT
 
@@ -69,7 +69,7 @@ def test_a_profile_key_exists(key: str) -> None:
 @pytest.mark.parametrize("text", COMMANDS)
 def test_a_command_and_its_options_exist(text: str) -> None:
     words = text.split("|")[0].split()
-    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
+    command = typer.main.get_command(command_line([])).commands[words[0]]  # type: ignore[attr-defined]
     options = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words[1:] if word.startswith("-") and word != "-"} <= options
 

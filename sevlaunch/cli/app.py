@@ -5,23 +5,26 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli import doctor, guests, importing, owner, profiles, services
 from sevlaunch.cli.output import print_error
 from sevlaunch.cli.signals import Interrupted, signal_came
 from sevlaunch.errors import SevlaunchError
 
-app = typer.Typer(
-    name="sevlaunch",
-    help="Start AMD SEV, SEV-ES and SEV-SNP guests by running QEMU directly.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+# The modules of the commands. Only the one that is asked for is imported: nobody waits for the others.
+MODULES = {
+    "guests": ("up", "down", "ps", "status", "evidence", "logs", "console", "qmp", "inject", "resume"),
+    "profiles": ("check", "render", "schema", "init", "policy", "host"),
+    "doctor": ("doctor",),
+    "importing": ("import",),
+    "owner": ("owner",),
+    "services": ("unit",),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -30,7 +33,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
@@ -42,12 +44,20 @@ def options(
         os.environ["SEVLAUNCH_DEBUG"] = "1"
 
 
-guests.register(app)
-profiles.register(app)
-doctor.register(app)
-importing.register(app)
-owner.register(app)
-services.register(app)
+def command_line(words: Sequence[str]) -> typer.Typer:
+    """The command that ``words``, the arguments, ask for; where they name none, as for help, all commands."""
+    app = typer.Typer(
+        name="sevlaunch",
+        help="Start AMD SEV, SEV-ES and SEV-SNP guests by running QEMU directly.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(options)
+    name = next((word for word in words if not word.startswith("-")), None)
+    for module in [module for module, names in MODULES.items() if name in names] or MODULES:
+        import_module(f"sevlaunch.cli.{module}").register(app)
+    return app
 
 
 def run() -> None:
@@ -57,7 +67,7 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="sevlaunch")
+        command_line(sys.argv[1:])(prog_name="sevlaunch")
     except Exception as error:
         _debug(error)
         if signal_came():

@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 
 from sevlaunch import __version__
+from sevlaunch.cli.app import MODULES, command_line
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
 
 # As DESIGN.md lists them; those of later issues are not here yet.
@@ -164,3 +166,13 @@ def test_a_file_name_that_is_no_utf_8_is_shown_and_no_internal_error(sevlaunch: 
     )
     assert done.returncode == 1, done.stderr
     assert b"unknown key 'nonsense'" in done.stdout
+
+
+def test_each_command_is_found_in_the_module_that_has_it() -> None:
+    for module, names in MODULES.items():
+        for name in names:
+            found = typer.main.get_command(command_line(["--debug", name, "x"]))
+            assert tuple(found.commands) == names, module  # type: ignore[attr-defined]
+    every = [name for names in MODULES.values() for name in names]
+    for words in ([], ["--help"], ["no-such-command"]):
+        assert sorted(typer.main.get_command(command_line(words)).commands) == sorted(every)  # type: ignore[attr-defined]
