@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measuring import Candidate, Result, Setting, Target, alternate, run_quietly, sevlaunch, summarise
+from benchmarks.imports import import_times
+from benchmarks.measuring import (
+    Candidate,
+    Result,
+    Setting,
+    Target,
+    alternate,
+    missed,
+    run_quietly,
+    sevlaunch,
+    summarise,
+)
 
 PROFILE = Path(__file__).resolve().parents[2] / "profiles/sles15-sev.yaml"
 HOST = Path(__file__).resolve().parents[2] / "tests/hosts/milan-qemu-10.0.json"
@@ -24,11 +35,13 @@ def command(words: Sequence[str | Path]) -> Iterator[None]:
 
 def commands(setting: Setting) -> Result:
     """`--help`, `check` and `render` beside a Python that does nothing."""
-    candidates: dict[str, Candidate] = {
-        PYTHON: partial(command, [sys.executable, "-c", "pass"]),
-        "--help": partial(command, sevlaunch("--help")),
-        "check": partial(command, sevlaunch("check", PROFILE)),
-        "render": partial(command, sevlaunch("render", PROFILE, "--host", HOST)),
+    arguments = {
+        "--help": ["--help"],
+        "check": ["check", str(PROFILE)],
+        "render": ["render", str(PROFILE), "--host", str(HOST)],
     }
+    candidates: dict[str, Candidate] = {PYTHON: partial(command, [sys.executable, "-c", "pass"])}
+    candidates |= {name: partial(command, sevlaunch(*words)) for name, words in arguments.items()}
     targets = {"--help": [Target(PYTHON, more=100)], "render": [Target(PYTHON, more=150)]}
-    return Result(summarise(alternate(candidates, setting.rounds), targets))
+    lines = summarise(alternate(candidates, setting.rounds), targets)
+    return Result(lines, notes=tuple(import_times(arguments[name]) for name in missed(lines)))

@@ -82,10 +82,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """What a section found: its lines, and verdicts that are not about time."""
+    """What a section found: its lines, verdicts that are not about time, and where the time goes."""
 
     lines: tuple[Line, ...]
     further: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -134,6 +135,8 @@ def print_result(title: str, result: Result) -> None:
             _print_verdict(f"{line.name}: {verdict.target}", verdict)
     for verdict in result.further:
         _print_verdict(verdict.target, verdict)
+    for note in result.notes:
+        print(f"  note  {note}")
     print()
 
 
@@ -158,6 +161,11 @@ def run_quietly(command: Sequence[str | Path]) -> None:
     )
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr}")
+
+
+def missed(lines: Sequence[Line]) -> list[str]:
+    """The names of the lines that miss a target."""
+    return [line.name for line in lines if any(not verdict.met for verdict in line.verdicts)]
 
 
 def sevlaunch(*arguments: str | Path) -> list[str]:
