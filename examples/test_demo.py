@@ -12,5 +12,5 @@ def test_the_guest_boots_and_computes(sev_guest: GuestFactory) -> None:
     guest = sev_guest(DEMO, "cpus=2")
     guest.console.expect("demo: ready", limit=180)
     guest.console.send("echo 6 times 7 is $((6 * 7))\n")
-    assert guest.console.expect(re.compile(rb"is (\d+)"))[1] == b"42"
+    assert guest.console.expect(re.compile(rb"is (\d+)\s"))[1] == b"42"
     assert guest.powerdown()

@@ -129,7 +129,7 @@ async def test_a_linux_answers_on_its_console(host: Host, demo: Path) -> None:
         await guest.console.expect("demo: ready", limit=180)
         await guest.console.read()
         await guest.console.send("echo 6 times 7 is $((6 * 7))\n")
-        found = await guest.console.expect(re.compile(rb"is (\d+)"), limit=60)
+        found = await guest.console.expect(re.compile(rb"is (\d+)\s"), limit=60)
         assert found[1] == b"42"
         assert await guest.powerdown(limit=60)
     assert left(host) == []

@@ -65,7 +65,7 @@ def test_demo(sev_guest):
     guest = sev_guest({str(demo)!r})
     guest.console.expect("demo: ready", limit=180)
     guest.console.send("echo 6 times 7 is $((6 * 7))\\n")
-    assert guest.console.expect(re.compile(rb"is (\\d+)"))[1] == b"42"
+    assert guest.console.expect(re.compile(rb"is (\\d+)\\s"))[1] == b"42"
     assert guest.powerdown()
 """
     )
