@@ -50,7 +50,7 @@ class Console:
     async def expect(self, pattern: str | re.Pattern[bytes], *, limit: float = EXPECT_LIMIT) -> re.Match[bytes]:
         """Wait until the guest prints ``pattern``: text, or a compiled pattern over bytes.
 
-        It is tried on what has come so far: ``is (\\d+)`` finds the first digit of a number, ``is (\\d+)\\s`` all of it.
+        It is tried on what has come so far: ``is (\\d+)`` finds a first digit, ``is (\\d+)\\s`` the whole number.
 
         :raise GuestTimeout: when it does not come within ``limit`` seconds; the error shows the end of the output.
         :raise SevlaunchError: when the guest ends before.
