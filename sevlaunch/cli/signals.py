@@ -22,10 +22,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 _came = False
+_under_way = False
 
 
 def catch_signals() -> None:
-    """From here on each of the signals raises :class:`Interrupted`."""
+    """From here on the first of the signals raises :class:`Interrupted`; a second would fall into the end itself."""
     sys.unraisablehook = _report_unraisable
     for number in ENDING:
         if is_wanted(number):
@@ -52,11 +53,17 @@ def signal_came() -> bool:
 
 
 def _report_unraisable(lost: UnraisableHookArgs) -> None:
-    if not issubclass(lost.exc_type, Interrupted):
+    global _under_way
+    if issubclass(lost.exc_type, Interrupted):
+        # It ends nothing: the next signal may.
+        _under_way = False
+    else:
         sys.__unraisablehook__(lost)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _came
+    global _came, _under_way
     _came = True
-    raise Interrupted
+    if not _under_way:
+        _under_way = True
+        raise Interrupted
