@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sevlaunch.cli.output import table
 
@@ -154,11 +155,10 @@ def peak_memory(command: Sequence[str | Path]) -> int:
     return int(done.stdout.splitlines()[-1]) * 1024
 
 
-def run_quietly(command: Sequence[str | Path]) -> None:
-    """Run a command that must succeed; its output is read and dropped."""
-    done = subprocess.run(
-        [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+def run_quietly(command: Sequence[str | Path], **options: Any) -> None:
+    """Run a command that must succeed; its output is read and dropped. ``options``: as for subprocess.run()."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr}")
 

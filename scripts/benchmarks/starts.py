@@ -37,7 +37,8 @@ from sevlaunch.profile.loader import load
 PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 BARE = "bare QEMU"
 VIRSH = "virsh create --paused"
-VIRSH_SESSION = ("virsh", "-c", "qemu:///session")
+# Root has no session of libvirt: nobody asks in its place.
+NOBODY = 65534
 
 # An ordinary guest of libvirt, from which sevlaunch's profile is imported.
 DOMAIN = """<domain type='qemu'>
@@ -123,12 +124,38 @@ def brought_up(profile: Path) -> Iterator[None]:
     run_quietly(sevlaunch("down", profile.stem, "--now"))
 
 
-@contextmanager
-def created(domain: Path) -> Iterator[None]:
-    """The same through libvirt."""
-    run_quietly([*VIRSH_SESSION, "create", "--paused", domain])
-    yield
-    run_quietly([*VIRSH_SESSION, "destroy", domain.stem])
+class Libvirt:
+    """A libvirtd of our own, which ends some time after its last connection."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._domain = folder / "bench.xml"
+        names = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+        self._environment = {**os.environ, **{name: str(folder / name) for name in names}}
+        for name in names:
+            (folder / name).mkdir()
+
+    def warm_up(self, domain: str) -> None:
+        """Start it, and let it ask QEMU what it asks once."""
+        self._domain.write_text(domain)
+        if os.geteuid() == 0:
+            for path in (self._folder, *self._folder.iterdir()):
+                os.chown(path, NOBODY, NOBODY)
+        with self.created():
+            pass
+
+    @contextmanager
+    def created(self) -> Iterator[None]:
+        """The same guest through libvirt."""
+        self._virsh("create", "--paused", self._domain)
+        yield
+        self._virsh("destroy", "bench")
+
+    def _virsh(self, *arguments: str | Path) -> None:
+        own = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = ["virsh", "-c", "qemu:///session", *arguments]
+        run_quietly(command, env=self._environment, cwd=self._folder, **own)
 
 
 def start(setting: Setting) -> Result:
@@ -153,11 +180,10 @@ def start(setting: Setting) -> Result:
             "up --paused": [Target(BARE, more=130), Target(VIRSH, ratio=0.5)],
         }
         if shutil.which("virsh") and shutil.which("libvirtd"):
-            # A libvirtd of our own, which ends some time after its last connection; this starts it.
-            for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
-                os.environ[variable] = str(folder / variable)
-            run_quietly([*VIRSH_SESSION, "list"])
-            candidates[VIRSH] = partial(created, domain)
+            folder.chmod(0o755)
+            libvirt = Libvirt(folder / "libvirt")
+            libvirt.warm_up(_domain(host, folder / "libvirt"))
+            candidates[VIRSH] = libvirt.created
         else:
             print("without libvirt (--libvirt installs it)", file=sys.stderr)
         return Result(summarise(alternate(candidates, setting.rounds), targets), _resident(profile))
