@@ -32,5 +32,5 @@ def memory(setting: Setting) -> Result:
         overrides = [f"memory={{size: {SIZE}, lock: true, prealloc: {prealloc}}}", "accel=tcg", "networks=[]"]
         overrides.append(f"firmware={{image: {setting.firmware}}}")
         candidates[name] = partial(bare, resolve(load(PLAIN, overrides=overrides), host))
-    times = alternate(candidates, max(3, setting.rounds // 4))
+    times = alternate(candidates, setting.rounds)
     return Result(summarise(times, {FILLED: [Target(ALONE, ratio=0.6)]}))
