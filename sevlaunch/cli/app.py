@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,8 @@ MODULES = {
     "owner": ("owner",),
     "services": ("unit",),
 }
+# With it in the environment, typer completes a command line that is not in the arguments.
+_COMPLETION = "_SEVLAUNCH_COMPLETE"
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,7 +60,21 @@ def command_line(words: Sequence[str]) -> typer.Typer:
     name = next((word for word in words if not word.startswith("-")), None)
     for module in [module for module, names in MODULES.items() if name in names] or MODULES:
         import_module(f"sevlaunch.cli.{module}").register(app)
+    if list(words) in ([], ["--help"]) and _COMPLETION not in os.environ:
+        # The list of the commands shows no options, and to read those of all takes longer than all else.
+        groups = [group.typer_instance for group in app.registered_groups]
+        for command in chain(*(group.registered_commands for group in [app, *groups] if group)):
+            command.callback = _summary(command.callback)
     return app
+
+
+def _summary(command: Callable[..., Any] | None) -> Callable[[], None]:
+    def summary() -> None:
+        """Replaced by the command's own."""
+
+    if command is not None:
+        summary.__name__, summary.__doc__ = command.__name__, command.__doc__
+    return summary
 
 
 def run() -> None:

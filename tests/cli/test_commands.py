@@ -176,3 +176,12 @@ def test_each_command_is_found_in_the_module_that_has_it() -> None:
     every = [name for names in MODULES.values() for name in names]
     for words in ([], ["--help"], ["no-such-command"]):
         assert sorted(typer.main.get_command(command_line(words)).commands) == sorted(every)  # type: ignore[attr-defined]
+
+
+def test_the_quick_help_is_the_whole_help(sevlaunch: Command) -> None:
+    # With --debug nothing is left out.
+    whole = sevlaunch("--debug", "--help").stdout
+    assert sevlaunch("--help").stdout == whole
+    # Without arguments typer shows help, too, as wrong usage.
+    assert sevlaunch(check=None).stdout + sevlaunch(check=None).stderr == whole
+    assert "  up  " in whole
