@@ -160,7 +160,8 @@ class Libvirt:
 
 def start(setting: Setting) -> Result:
     """A paused guest without KVM: bare, by the library, by the command, by libvirt."""
-    host = probe_host(setting.qemu)
+    # The system's QEMU: libvirt's user does not get at one in a home folder.
+    host = probe_host()
     with tempfile.TemporaryDirectory(prefix="sevlaunch-bench-") as name:
         folder = Path(name)
         domain, profile = folder / "bench.xml", folder / "bench.yaml"
