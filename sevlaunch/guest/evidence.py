@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +171,18 @@ def check_encryption(evidence: Evidence, expected_policy: int | None) -> None:
 
 
 def sha256_of(path: str) -> str | None:
-    """SHA-256 of a file in hexadecimal, read in pieces; None when it can't be read any more."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file in hexadecimal; None when it can't be read any more. A file that is as it was is read once."""
     try:
-        with Path(path).open("rb") as stream:
-            while piece := stream.read(1 << 20):
-                digest.update(piece)
+        status = Path(path).stat()
+        return _sha256(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     except OSError:
         return None
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: str, *_state: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
     return digest.hexdigest()

@@ -230,7 +230,7 @@ class Start:
 
     def _prepare_files(self) -> None:
         self.folder.share_with(self._account)
-        plan = json.dumps({"argv": argv(self.plan), "choices": choices(self.plan)}, indent=1, ensure_ascii=False)
+        plan = json.dumps({"argv": argv(self.plan), "choices": choices(self.plan)}, ensure_ascii=False)
         self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
         if self.plan.security:
             for file in self.plan.security.files:
