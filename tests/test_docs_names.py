@@ -69,7 +69,7 @@ def test_a_profile_key_exists(key: str) -> None:
 @pytest.mark.parametrize("text", COMMANDS)
 def test_a_command_and_its_options_exist(text: str) -> None:
     words = text.split("|")[0].split()
-    command = typer.main.get_command(command_line([])).commands[words[0]]  # type: ignore[attr-defined]
+    command = typer.main.get_command(command_line(words[:1])).commands[words[0]]  # type: ignore[attr-defined]
     options = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words[1:] if word.startswith("-") and word != "-"} <= options
 
