@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.imports import import_times
 from benchmarks.measuring import (
+    ROOT,
     Candidate,
     Result,
     Setting,
@@ -21,8 +22,8 @@ from benchmarks.measuring import (
     summarise,
 )
 
-PROFILE = Path(__file__).resolve().parents[2] / "profiles/sles15-sev.yaml"
-HOST = Path(__file__).resolve().parents[2] / "tests/hosts/milan-qemu-10.0.json"
+PROFILE = ROOT / "profiles/sles15-sev.yaml"
+HOST = ROOT / "tests/hosts/milan-qemu-10.0.json"
 PYTHON = "python -c pass"
 
 

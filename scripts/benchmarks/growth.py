@@ -9,13 +9,12 @@ from pathlib import Path
 
 from benchmarks.commands import command
 from benchmarks.many import launched_many, plans
-from benchmarks.measuring import Candidate, Line, Result, Setting, Verdict, alternate, sevlaunch, summarise
+from benchmarks.measuring import PLAIN, Candidate, Line, Result, Setting, Verdict, alternate, sevlaunch, summarise
 from benchmarks.starts import launched
 from sevlaunch.host.probe import probe_host
 from sevlaunch.plan import resolve
 from sevlaunch.profile.loader import load
 
-PLAIN = Path(__file__).resolve().parents[2] / "profiles/plain.yaml"
 GUESTS = (1, 2, 5, 10, 20, 50)
 MEBIBYTES = (256, 512, 1024, 2048, 4096, 8192)
 VCPUS = (1, 8, 32, 128)

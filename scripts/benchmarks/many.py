@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
-from benchmarks.measuring import Candidate, Line, Result, Setting, Target, alternate, summarise
+from benchmarks.measuring import PLAIN, Candidate, Line, Result, Setting, Target, alternate, summarise
 from benchmarks.starts import BareQemu
 from sevlaunch.guest.many import launch_many
 from sevlaunch.host.probe import probe_host
 from sevlaunch.plan import Plan, resolve
 from sevlaunch.profile.loader import load
 
-PLAIN = Path(__file__).resolve().parents[2] / "profiles/plain.yaml"
 NUMBERS = (1, 10, 50)
 
 

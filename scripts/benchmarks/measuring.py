@@ -18,6 +18,8 @@ from sevlaunch.cli.output import table
 # What is measured is the entering of the context; leaving it cleans up.
 Candidate = Callable[[], AbstractContextManager[None]]
 
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = ROOT / "profiles/plain.yaml"
 MEBIBYTE = 1 << 20
 # Prints the peak of the memory of a command: that of this process's children, which a large one would falsify.
 _PEAK = (

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 
-from benchmarks.measuring import MEBIBYTE, Candidate, Result, Setting, Target, alternate, summarise
+from benchmarks.measuring import MEBIBYTE, PLAIN, Candidate, Result, Setting, Target, alternate, summarise
 from benchmarks.starts import bare
 from sevlaunch.host.probe import probe_host
 from sevlaunch.plan import resolve
 from sevlaunch.profile.loader import load
 
-PLAIN = Path(__file__).resolve().parents[2] / "profiles/plain.yaml"
 SIZE = 8 << 30
 ALONE, FILLED = "8 GiB locked", "8 GiB locked, prealloc: auto"
 
@@ -20,12 +18,9 @@ ALONE, FILLED = "8 GiB locked", "8 GiB locked, prealloc: auto"
 def memory(setting: Setting) -> Result:
     """Both are sevlaunch's own command lines; only memory.prealloc differs."""
     host = probe_host(setting.qemu)
-    free = (host.memory.available or 0) >> 20
-    if free < (SIZE >> 20) + 2048:
-        print(
-            f"memory is left out: it needs {(SIZE // MEBIBYTE) + 2048} MiB of free memory, found {free}",
-            file=sys.stderr,
-        )
+    free, needed = (host.memory.available or 0) // MEBIBYTE, SIZE // MEBIBYTE + 2048
+    if free < needed:
+        print(f"memory is left out: it needs {needed} MiB of free memory, found {free}", file=sys.stderr)
         return Result(())
     candidates: dict[str, Candidate] = {}
     for name, prealloc in ((ALONE, "false"), (FILLED, "auto")):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from benchmarks.measuring import (
     MEBIBYTE,
+    PLAIN,
+    ROOT,
     Candidate,
     Result,
     Setting,
@@ -34,7 +36,7 @@ from sevlaunch.plan import Plan, argv, monitor_on, resolve
 from sevlaunch.plan.option import rule
 from sevlaunch.profile.loader import load
 
-PROFILES = Path(__file__).resolve().parents[2] / "profiles"
+PROFILES = ROOT / "profiles"
 BARE = "bare QEMU"
 VIRSH = "virsh create --paused"
 # Root has no session of libvirt: nobody asks in its place.
@@ -191,7 +193,7 @@ def start(setting: Setting) -> Result:
 
 
 def _domain(host: Host, folder: Path) -> str:
-    found = resolve(load(PROFILES / "plain.yaml", overrides=("accel=tcg",)), host)
+    found = resolve(load(PLAIN, overrides=("accel=tcg",)), host)
     return DOMAIN.format(
         emulator=found.binary.value,
         code=found.firmware.code.value,

@@ -85,17 +85,11 @@ def _lines(report: Report, host: Host) -> Iterator[str]:
     yield f"{host.hostname}: Linux {host.kernel}, user {host.user}"
     for finding in report.findings:
         yield from _tree(finding, 0)
-    unseen = [finding.title for top in report.findings for finding in top.walk() if finding.result == "unknown"]
-    by_root = [
-        finding.title
-        for top in report.findings
-        for finding in top.walk()
-        if finding.root and finding.result == "unknown"
-    ]
-    if by_root:
-        yield f"root sees more of: {', '.join(by_root)}"
-    elif unseen:
-        yield f"could not be looked at: {', '.join(unseen)}"
+    unseen = [finding for top in report.findings for finding in top.walk() if finding.result == "unknown"]
+    by_root = [finding for finding in unseen if finding.root]
+    if unseen:
+        told = "root sees more of" if by_root else "could not be looked at"
+        yield f"{told}: {', '.join(finding.title for finding in by_root or unseen)}"
     if report.purpose is not None:
         yield f"{'fit' if report.is_fit else 'NOT fit'} for {report.purpose}"
         return

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sevlaunch.errors import EvidenceError, UsageError
 from sevlaunch.owner.files import read_bounded
+from sevlaunch.owner.values import first_mistake
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, MNONCE_BYTES
 
 MAX_BYTES = 1 << 20
@@ -143,9 +144,7 @@ def parse_evidence(content: bytes, where: str) -> Evidence:
     try:
         return Evidence.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise EvidenceError(
-            f"{where} is no evidence of a launch: {place + ': ' if place else ''}{first['msg']}",
+            f"{where} is no evidence of a launch: {first_mistake(error)}",
             hint="ask the host for it again: sevlaunch evidence NAME > FILE",
         ) from error

@@ -196,14 +196,6 @@ def write_new(files: Sequence[NewFile]) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_secret(file: Path, content: bytes) -> None:
-    """A new file that only its owner reads (0600).
-
-    :raise UsageError: when it exists already, or can't be written.
-    """
-    write_new([NewFile(file, content, secret=True)])
-
-
 def _write_beside(file: NewFile) -> Path:
     path = file.path.parent / f".{file.path.name}.{secrets.token_hex(4)}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if file.secret else 0o666)

@@ -11,6 +11,7 @@ from sevlaunch.errors import UsageError
 from sevlaunch.owner.digest import EncryptedType
 from sevlaunch.owner.files import read_bounded
 from sevlaunch.owner.setup import Options, resolve_setup
+from sevlaunch.owner.values import first_mistake
 from sevlaunch.owner.verify import Expectation
 from sevlaunch.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
@@ -129,10 +130,8 @@ def read_lock(file: Path) -> Lock:
     try:
         return Lock.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"lock: {file} is no lock file of version {VERSION}: {place + ': ' if place else ''}{first['msg']}",
+            f"lock: {file} is no lock file of version {VERSION}: {first_mistake(error)}",
             hint="make it again: sevlaunch render PROFILE --lock > FILE",
         ) from error
 
