@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from msgspec import Meta, Struct, field
 
-from sevlaunch.errors import HostError, Problem
+from sevlaunch.errors import HostError
+from sevlaunch.shapes import decode
 
 SCHEMA = 1
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
 
 
-class EncryptionLeaf(_Facts):
+class EncryptionLeaf(_Facts, frozen=True, kw_only=True):
     """CPUID 0x8000001F as read. AMD 24594 (APM volume 3), appendix E.4.17."""
 
     eax: int
@@ -75,7 +77,7 @@ class EncryptionLeaf(_Facts):
         return max(0, self.edx - 1)
 
 
-class CpuFacts(_Facts):
+class CpuFacts(_Facts, frozen=True, kw_only=True):
     """The processor."""
 
     vendor: str = ""
@@ -83,37 +85,42 @@ class CpuFacts(_Facts):
     family: int = 0
     model: int = 0
     stepping: int = 0
-    count: int = Field(1, description="CPUs that this user's processes may run on")
-    read_by: str = Field("", description="how CPUID was read, or why it could not be")
-    instruction_cbitpos: int = Field(
-        0,
-        description="EBX[5:0] of CPUID 0x8000001F, whether the CPU has the leaf or not: QEMU compares cbitpos with it",
-    )
-    encryption: EncryptionLeaf | None = Field(None, description="CPUID 0x8000001F; null: this CPU does not have it")
-    hypervisor: bool = Field(False, description="CPUID 1 ECX[31]: this machine is a virtual one itself")
-    kernel_flags: list[str] | None = Field(
-        None, description="what the kernel lets be used of FLAGS in host/probe.py, from /proc/cpuinfo; null: not read"
-    )
+    count: Annotated[int, Meta(description="CPUs that this user's processes may run on")] = 1
+    read_by: Annotated[str, Meta(description="how CPUID was read, or why it could not be")] = ""
+    instruction_cbitpos: Annotated[
+        int,
+        Meta(description="EBX[5:0] of CPUID 0x8000001F, with or without the leaf: QEMU compares cbitpos with it"),
+    ] = 0
+    encryption: Annotated[
+        EncryptionLeaf | None, Meta(description="CPUID 0x8000001F; null: this CPU does not have it")
+    ] = None
+    hypervisor: Annotated[bool, Meta(description="CPUID 1 ECX[31]: this machine is a virtual one itself")] = False
+    kernel_flags: Annotated[
+        list[str] | None,
+        Meta(description="what the kernel lets be used of FLAGS in host/probe.py, from /proc/cpuinfo; null: not read"),
+    ] = None
 
 
-class Device(_Facts):
+class Device(_Facts, frozen=True, kw_only=True):
     """A device file, and whether this user can open it for reading and writing."""
 
     path: str
     exists: bool = False
-    mode: str = Field("", description="octal permissions")
+    mode: Annotated[str, Meta(description="octal permissions")] = ""
     owner: str = ""
     group: str = ""
-    acl: list[str] = Field(default=[], description="users and groups of its access control list, such as user:7:rw-")
+    acl: Annotated[list[str], Meta(description="users and groups of its access control list, such as user:7:rw-")] = []
     openable: bool = False
-    error: str = Field("", description="why it can't be opened")
+    error: Annotated[str, Meta(description="why it can't be opened")] = ""
 
 
-class KvmFacts(_Facts):
+class KvmFacts(_Facts, frozen=True, kw_only=True):
     """KVM in the kernel."""
 
-    module: str = Field("", description="the module that drives the hardware: kvm_amd, kvm_intel, another, or none")
-    parameters: dict[str, str] = Field(default={}, description="/sys/module/kvm*/parameters, as kvm_amd.sev")
+    module: Annotated[
+        str, Meta(description="the module that drives the hardware: kvm_amd, kvm_intel, another, or none")
+    ] = ""
+    parameters: Annotated[dict[str, str], Meta(description="/sys/module/kvm*/parameters, as kvm_amd.sev")] = {}
     device: Device = Device(path="/dev/kvm")
     sev_device: Device = Device(path="/dev/sev")
 
@@ -127,17 +134,17 @@ class KvmFacts(_Facts):
         return self.module in ("kvm_amd", "kvm_intel")
 
 
-class QemuFacts(_Facts):
+class QemuFacts(_Facts, frozen=True, kw_only=True):
     """A QEMU binary and what it says of itself."""
 
     binary: str
-    version: str = Field(description="such as 7.2.22")
+    version: Annotated[str, Meta(description="such as 7.2.22")]
     package: str = ""
-    machines: dict[str, str] = Field(description="machine type or alias -> machine type")
+    machines: Annotated[dict[str, str], Meta(description="machine type or alias -> machine type")]
     cpu_models: list[str]
-    objects: dict[str, list[str]] = Field(description="confidential guest objects -> their properties")
-    object_types: list[str] = Field(description="types that -object can make")
-    devices: list[str] = Field(description="devices that sevlaunch can use")
+    objects: Annotated[dict[str, list[str]], Meta(description="confidential guest objects -> their properties")]
+    object_types: Annotated[list[str], Meta(description="types that -object can make")]
+    devices: Annotated[list[str], Meta(description="devices that sevlaunch can use")]
     netdevs: list[str] = []
 
     @property
@@ -147,92 +154,101 @@ class QemuFacts(_Facts):
         return int(major), int(minor)
 
 
-class FirmwareDescriptor(_Facts):
+class FirmwareDescriptor(_Facts, frozen=True, kw_only=True):
     """A firmware descriptor, QEMU's docs/interop/firmware.json."""
 
     file: str
     description: str = ""
-    device: str = Field(description="flash or memory")
-    mode: str = Field("split", description="of flash: split, combined or stateless")
+    device: Annotated[str, Meta(description="flash or memory")]
+    mode: Annotated[str, Meta(description="of flash: split, combined or stateless")] = "split"
     executable: str
     executable_format: str = "raw"
     nvram_template: str | None = None
     interface_types: list[str] = []
-    machines: list[str] = Field(default=[], description="patterns of machine types for x86_64")
+    machines: Annotated[list[str], Meta(description="patterns of machine types for x86_64")] = []
     features: list[str] = []
 
 
-class CgroupFacts(_Facts):
+class CgroupFacts(_Facts, frozen=True, kw_only=True):
     """The cgroup of this process, as far as it limits memory."""
 
-    version: int = Field(0, description="2, 1 (memory is in the old hierarchy), or 0: no memory controller")
-    path: str = Field("", description="folder of the cgroup that this process is in")
-    limit: int | None = Field(None, description="smallest memory.max from here to the root, bytes; null: none")
-    limited_by: str = Field("", description="the file that says so")
-    parent: str = Field("", description="cgroup v2 folder where this user may make one with a memory limit, or empty")
-    parent_problem: str = Field("", description="why there is none")
-    systemd: Literal["", "system", "user"] = Field("", description="the systemd that makes scopes for this user")
+    version: Annotated[int, Meta(description="2, 1 (memory is in the old hierarchy), or 0: no memory controller")] = 0
+    path: Annotated[str, Meta(description="folder of the cgroup that this process is in")] = ""
+    limit: Annotated[int | None, Meta(description="smallest memory.max from here to the root, bytes; null: none")] = (
+        None
+    )
+    limited_by: Annotated[str, Meta(description="the file that says so")] = ""
+    parent: Annotated[
+        str, Meta(description="cgroup v2 folder where this user may make one with a memory limit, or empty")
+    ] = ""
+    parent_problem: Annotated[str, Meta(description="why there is none")] = ""
+    systemd: Annotated[
+        Literal["", "system", "user"], Meta(description="the systemd that makes scopes for this user")
+    ] = ""
 
 
-class MemoryFacts(_Facts):
+class MemoryFacts(_Facts, frozen=True, kw_only=True):
     """Memory and the limits on locking it."""
 
-    total: int = Field(0, description="bytes")
-    available: int = Field(0, description="bytes")
-    swap: int = Field(0, description="bytes of swap space")
-    hugepages_free: dict[str, int] = Field(default={}, description="page size such as 2M -> free pages")
-    hugepages_total: dict[str, int] = Field(default={}, description="page size such as 2M -> pages, free or used")
-    nodes: dict[str, dict[str, int]] = Field(
-        default={}, description="NUMA node number -> free pages by size such as 2M, and free bytes as free"
-    )
+    total: Annotated[int, Meta(description="bytes")] = 0
+    available: Annotated[int, Meta(description="bytes")] = 0
+    swap: Annotated[int, Meta(description="bytes of swap space")] = 0
+    hugepages_free: Annotated[dict[str, int], Meta(description="page size such as 2M -> free pages")] = {}
+    hugepages_total: Annotated[dict[str, int], Meta(description="page size such as 2M -> pages, free or used")] = {}
+    nodes: Annotated[
+        dict[str, dict[str, int]],
+        Meta(description="NUMA node number -> free pages by size such as 2M, and free bytes as free"),
+    ] = {}
     cgroup: CgroupFacts = CgroupFacts()
-    memlock_soft: int | None = Field(None, description="RLIMIT_MEMLOCK in bytes; null: unlimited")
+    memlock_soft: Annotated[int | None, Meta(description="RLIMIT_MEMLOCK in bytes; null: unlimited")] = None
     memlock_hard: int | None = None
-    stack: int = Field(8 << 20, description="bytes of a thread's stack, from RLIMIT_STACK")
-    can_set_limits: bool = Field(False, description="CAP_SYS_RESOURCE: limits can be raised for another user, too")
-    can_raise_memlock: bool = Field(False, description="CAP_SYS_RESOURCE or CAP_IPC_LOCK")
+    stack: Annotated[int, Meta(description="bytes of a thread's stack, from RLIMIT_STACK")] = 8 << 20
+    can_set_limits: Annotated[
+        bool, Meta(description="CAP_SYS_RESOURCE: limits can be raised for another user, too")
+    ] = False
+    can_raise_memlock: Annotated[bool, Meta(description="CAP_SYS_RESOURCE or CAP_IPC_LOCK")] = False
 
 
-class SevStatus(_Facts):
+class SevStatus(_Facts, frozen=True, kw_only=True):
     """The answer to SEV_PLATFORM_STATUS: linux/psp-sev.h, struct sev_user_data_status."""
 
     api_major: int
     api_minor: int
     build: int
-    state: int = Field(description="0 uninit, 1 init, 2 working")
-    es: bool = Field(description="initialised for SEV-ES")
-    guests: int = Field(description="guests that the secure processor knows")
+    state: Annotated[int, Meta(description="0 uninit, 1 init, 2 working")]
+    es: Annotated[bool, Meta(description="initialised for SEV-ES")]
+    guests: Annotated[int, Meta(description="guests that the secure processor knows")]
 
 
-class SnpStatus(_Facts):
+class SnpStatus(_Facts, frozen=True, kw_only=True):
     """The answer to SNP_PLATFORM_STATUS: linux/psp-sev.h, struct sev_user_data_snp_status."""
 
     api_major: int
     api_minor: int
     build: int
-    state: int = Field(description="0 uninit, 1 init")
+    state: Annotated[int, Meta(description="0 uninit, 1 init")]
     rmp_initialized: bool
     guests: int
-    current_tcb: int = Field(description="TCB_VERSION of the firmware that runs")
-    reported_tcb: int = Field(description="TCB_VERSION in attestation reports")
+    current_tcb: Annotated[int, Meta(description="TCB_VERSION of the firmware that runs")]
+    reported_tcb: Annotated[int, Meta(description="TCB_VERSION in attestation reports")]
 
 
-class AsidPool(_Facts):
+class AsidPool(_Facts, frozen=True, kw_only=True):
     """The ASIDs of one kind, from the misc cgroup."""
 
     capacity: int
     used: int
 
 
-class FirmwareImage(_Facts):
+class FirmwareImage(_Facts, frozen=True, kw_only=True):
     """What an OVMF image has for encrypted guests."""
 
     path: str
-    error: str = Field("", description="why it could not be read, or is damaged")
-    es_reset_vector: int | None = Field(None, description="where the other vCPUs of a SEV-ES guest start")
-    hashes_table: bool = Field(False, description="a place for the hashes of a measured direct boot")
-    secret_area: bool = Field(False, description="a place for the guest owner's secret")
-    snp_metadata: bool = Field(False, description="the list of pages that a SNP launch prepares")
+    error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
+    es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
+    hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False
+    secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
+    snp_metadata: Annotated[bool, Meta(description="the list of pages that a SNP launch prepares")] = False
 
     def lacks_for(self, guest_type: str, *, kernel_hashes: bool = False) -> str:
         """What the image lacks for a guest of this type, or nothing."""
@@ -245,49 +261,51 @@ class FirmwareImage(_Facts):
         return f"it has no {' and no '.join(lacking)}" if lacking else ""
 
 
-class Setting(_Facts):
+class Setting(_Facts, frozen=True, kw_only=True):
     """A kernel parameter or module option that has to do with SEV."""
 
     where: str
     text: str
 
 
-class PlatformFacts(_Facts):
+class PlatformFacts(_Facts, frozen=True, kw_only=True):
     """What only `sevlaunch doctor` looks at, around KVM and the secure processor."""
 
     sev: SevStatus | None = None
-    sev_problem: str = Field("", description="why the secure processor did not tell its status")
+    sev_problem: Annotated[str, Meta(description="why the secure processor did not tell its status")] = ""
     snp: SnpStatus | None = None
     snp_problem: str = ""
-    kvm_api: int | None = Field(None, description="KVM_GET_API_VERSION; null: not asked")
-    kvm_vm_types: int | None = Field(None, description="KVM_CAP_VM_TYPES, a bit for each type of VM; null: not told")
-    asids: dict[str, AsidPool] = Field(default={}, description="sev and sev_es, from the misc cgroup where it is on")
-    iommu_table: str = Field("", description="IVRS (AMD) or DMAR (Intel), if the BIOS has such a table")
+    kvm_api: Annotated[int | None, Meta(description="KVM_GET_API_VERSION; null: not asked")] = None
+    kvm_vm_types: Annotated[
+        int | None, Meta(description="KVM_CAP_VM_TYPES, a bit for each type of VM; null: not told")
+    ] = None
+    asids: Annotated[dict[str, AsidPool], Meta(description="sev and sev_es, from the misc cgroup where it is on")] = {}
+    iommu_table: Annotated[str, Meta(description="IVRS (AMD) or DMAR (Intel), if the BIOS has such a table")] = ""
     iommu_groups: int = 0
-    kernel_log: list[str] | None = Field(
-        None, description="lines about SEV, SNP, the ccp and the IOMMU; null: not read"
-    )
+    kernel_log: Annotated[
+        list[str] | None, Meta(description="lines about SEV, SNP, the ccp and the IOMMU; null: not read")
+    ] = None
     kernel_log_problem: str = ""
-    settings: list[Setting] = Field(default=[], description="from the kernel's command line and /etc/modprobe.d")
-    syscfg: int | None = Field(None, description="MSR 0xC0010010; null: not read")
+    settings: Annotated[list[Setting], Meta(description="from the kernel's command line and /etc/modprobe.d")] = []
+    syscfg: Annotated[int | None, Meta(description="MSR 0xC0010010; null: not read")] = None
     syscfg_problem: str = ""
-    container: str = Field("", description="the kind of container that this is, or empty")
-    seccomp_actions: list[str] = Field(default=[], description="/proc/sys/kernel/seccomp/actions_avail")
-    devices: list[Device] = Field(default=[], description="/dev/net/tun, /dev/vhost-net, /dev/vhost-vsock")
-    images: list[FirmwareImage] = Field(default=[], description="the images that firmware descriptors name")
+    container: Annotated[str, Meta(description="the kind of container that this is, or empty")] = ""
+    seccomp_actions: Annotated[list[str], Meta(description="/proc/sys/kernel/seccomp/actions_avail")] = []
+    devices: Annotated[list[Device], Meta(description="/dev/net/tun, /dev/vhost-net, /dev/vhost-vsock")] = []
+    images: Annotated[list[FirmwareImage], Meta(description="the images that firmware descriptors name")] = []
 
 
-class Folders(_Facts):
+class Folders(_Facts, frozen=True, kw_only=True):
     """Where this user's guests have their files."""
 
-    runtime: str = Field(description="running guests: sockets, locks, logs")
-    state: str = Field(description="what outlives a guest: its NVRAM")
+    runtime: Annotated[str, Meta(description="running guests: sockets, locks, logs")]
+    state: Annotated[str, Meta(description="what outlives a guest: its NVRAM")]
 
 
-class Host(_Facts):
+class Host(_Facts, frozen=True, kw_only=True):
     """Everything about a machine that a plan depends on."""
 
-    schema_version: int = Field(SCHEMA, alias="schema", description="version of this format")
+    schema_version: Annotated[int, Meta(description="version of this format")] = field(name="schema", default=SCHEMA)
     hostname: str = ""
     kernel: str = ""
     architecture: str = "x86_64"
@@ -295,11 +313,11 @@ class Host(_Facts):
     cpu: CpuFacts = CpuFacts()
     kvm: KvmFacts = KvmFacts()
     qemu: QemuFacts | None = None
-    qemu_problem: str = Field("", description="why there are no facts about QEMU")
+    qemu_problem: Annotated[str, Meta(description="why there are no facts about QEMU")] = ""
     firmware: list[FirmwareDescriptor] = []
-    firmware_problems: list[str] = Field(default=[], description="descriptors that could not be read")
+    firmware_problems: Annotated[list[str], Meta(description="descriptors that could not be read")] = []
     memory: MemoryFacts = MemoryFacts()
-    platform: PlatformFacts | None = Field(None, description="null: not looked at")
+    platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
     folders: Folders
 
     @classmethod
@@ -317,7 +335,7 @@ class Host(_Facts):
 
     def to_json(self) -> str:
         """The host as JSON, for :func:`load_host`."""
-        return self.model_dump_json(indent=2, by_alias=True)
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
 
 
 def load_host(path: Path) -> Host:
@@ -326,19 +344,13 @@ def load_host(path: Path) -> Host:
     :raise HostError: when it can't be read, is no saved host, or of another version of the format.
     """
     try:
-        host = Host.model_validate_json(path.read_bytes())
+        host = decode(path.read_bytes(), Host)
     except OSError as error:
         raise HostError(
             f"can't read the host file {path}: {error.strerror}", hint=f"save one with: sevlaunch host > {path.name}"
         ) from error
-    except ValidationError as error:
-        problems = [
-            Problem(details["msg"], path=".".join(str(part) for part in details["loc"]))
-            for details in error.errors(include_url=False)
-        ]
-        raise HostError(
-            f"{path} is no host saved by `sevlaunch host`", problems=problems[:10], hint="save it again"
-        ) from error
+    except ValueError as error:
+        raise HostError(f"{path} is no host saved by `sevlaunch host`: {error}", hint="save it again") from error
     if host.schema_version != SCHEMA:
         raise HostError(
             f"{path} has version {host.schema_version} of the format, this sevlaunch reads {SCHEMA}",

@@ -52,7 +52,6 @@ def probe_host(
 
         platform_facts = look_around(source, descriptors)
     return Host(
-        schema=1,
         hostname=machine.node,
         kernel=source.text("/proc/sys/kernel/osrelease") or machine.release,
         architecture=machine.machine,

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import msgspec
 
 from sevlaunch.errors import HostError
 from sevlaunch.host.model import QemuFacts
+from sevlaunch.shapes import decode
 
 BINARY_NAMES = ("qemu-system-x86_64", "qemu-kvm", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
 CONFIDENTIAL_OBJECTS = ("sev-guest", "sev-snp-guest")
@@ -75,14 +76,14 @@ def qemu_facts(binary: str) -> QemuFacts:
     """
     cache = _cache_file(binary)
     # A cache that can't be read, or has another shape, is as good as none.
-    with contextlib.suppress(OSError, ValidationError):
-        return QemuFacts.model_validate_json(cache.read_bytes())
+    with contextlib.suppress(OSError, ValueError):
+        return decode(cache.read_bytes(), QemuFacts)
     facts = _ask(binary)
     # Without a cache the next command asks again, nothing else.
     with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as stream:
-            stream.write(facts.model_dump_json())
+            stream.write(msgspec.json.encode(facts).decode())
         Path(stream.name).replace(cache)
     return facts
 

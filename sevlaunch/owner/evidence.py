@@ -7,31 +7,31 @@ import binascii
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from msgspec import Meta, Struct
 
 from sevlaunch.errors import EvidenceError, UsageError
 from sevlaunch.owner.files import read_bounded
-from sevlaunch.owner.values import first_mistake
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, MNONCE_BYTES
+from sevlaunch.shapes import decode, matching
 
 MAX_BYTES = 1 << 20
 
-_Text = Annotated[str, Field(max_length=4096)]
-_Byte = Annotated[int, Field(ge=0, le=255)]
+_Text = Annotated[str, Meta(max_length=4096)]
+_Byte = Annotated[int, Meta(ge=0, le=255)]
 
 # The QEMU that brought KVM_SEV_INIT2; machine types before it keep to the older way (hw/i386/pc.c, pc_compat_9_0).
 _SINCE_INIT2 = (9, 1)
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+class _Facts(Struct, frozen=True, kw_only=True):
+    pass
 
 
-class Qemu(_Facts):
+class Qemu(_Facts, frozen=True, kw_only=True):
     """The QEMU of the launch."""
 
     binary: _Text
-    version: str = Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,4})?$")
+    version: Annotated[str, matching(r"[0-9]{1,3}\.[0-9]{1,3}(\.[0-9]{1,4})?")]
 
     @property
     def release(self) -> tuple[int, int]:
@@ -40,49 +40,50 @@ class Qemu(_Facts):
         return int(major), int(minor)
 
 
-class FirmwareFile(_Facts):
+class FirmwareFile(_Facts, frozen=True, kw_only=True):
     """The firmware that the host says it used."""
 
     path: _Text | None
-    sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Annotated[str, matching(r"[0-9a-f]{64}")] | None
 
 
-class Sev(_Facts):
+class Sev(_Facts, frozen=True, kw_only=True):
     """QEMU's answer to query-sev."""
 
     type: Literal["none", "sev", "sev-es", "sev-snp"]
     enabled: bool
-    state: Annotated[str, Field(max_length=64)] | None
-    policy: Annotated[int, Field(ge=0, lt=1 << 64)] | None
+    state: Annotated[str, Meta(max_length=64)] | None
+    policy: Annotated[int, Meta(ge=0)] | None
     api_major: _Byte | None
     api_minor: _Byte | None
     build_id: _Byte | None
 
+    def __post_init__(self) -> None:
+        if self.policy is not None and self.policy >= 1 << 64:
+            raise ValueError("policy: wanted 64 bits")
 
-class Evidence(_Facts):
+
+class Evidence(_Facts, frozen=True, kw_only=True):
     """The document of `sevlaunch evidence`. ``command``: QEMU's command line."""
 
-    name: Annotated[str, Field(max_length=256)]
-    state: Annotated[str, Field(max_length=64)]
-    command: list[Annotated[str, Field(max_length=1 << 17)]] = Field(max_length=4096)
+    name: Annotated[str, Meta(max_length=256)]
+    state: Annotated[str, Meta(max_length=64)]
+    command: Annotated[list[Annotated[str, Meta(max_length=1 << 17)]], Meta(max_length=4096)]
     rehearsal: bool
     qemu: Qemu | None
     firmware: FirmwareFile | None
-    vcpus: Annotated[int, Field(ge=0, le=4096)] | None
+    vcpus: Annotated[int, Meta(ge=0, le=4096)] | None
     sev: Sev
-    measurement: Annotated[str, Field(max_length=64)] | None
+    measurement: Annotated[str, Meta(max_length=64)] | None
 
-    @field_validator("measurement")
-    @classmethod
-    def _is_a_blob(cls, text: str | None) -> str | None:
-        if text is not None:
+    def __post_init__(self) -> None:
+        if self.measurement is not None:
             try:
-                size = len(base64.b64decode(text, validate=True))
-            except binascii.Error as error:
-                raise ValueError("wanted base64") from error
+                size = len(base64.b64decode(self.measurement, validate=True))
+            except (binascii.Error, ValueError) as error:
+                raise ValueError("measurement: wanted base64") from error
             if size != MEASURE_BYTES + MNONCE_BYTES:
-                raise ValueError(f"wanted {MEASURE_BYTES + MNONCE_BYTES} bytes in base64, found {size}")
-        return text
+                raise ValueError(f"measurement: wanted {MEASURE_BYTES + MNONCE_BYTES} bytes in base64, found {size}")
 
     @property
     def blob(self) -> bytes:
@@ -142,9 +143,9 @@ def parse_evidence(content: bytes, where: str) -> Evidence:
     :raise EvidenceError: when it is none.
     """
     try:
-        return Evidence.model_validate_json(content)
-    except ValidationError as error:
+        return decode(content, Evidence)
+    except ValueError as error:
         raise EvidenceError(
-            f"{where} is no evidence of a launch: {first_mistake(error)}",
+            f"{where} is no evidence of a launch: {error}",
             hint="ask the host for it again: sevlaunch evidence NAME > FILE",
         ) from error

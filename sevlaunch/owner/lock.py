@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from msgspec import Meta, Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.digest import EncryptedType
 from sevlaunch.owner.files import read_bounded
 from sevlaunch.owner.setup import Options, resolve_setup
-from sevlaunch.owner.values import first_mistake
 from sevlaunch.owner.verify import Expectation
 from sevlaunch.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
+from sevlaunch.shapes import decode, matching
 
-VERSION = 1
+VERSION: Final = 1
 MAX_BYTES = 1 << 20
 
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{96})$")]
+_Sha256 = Annotated[str, matching(r"[0-9a-f]{64}")]
+_Digest = Annotated[str, matching(r"[0-9a-f]{64}|[0-9a-f]{96}")]
 
 # What the guest is called, and where its files lie, is not part of a launch.
 _NOT_COMPARED = ("name", "firmware.path", "kernel.path", "initrd.path")
@@ -28,51 +29,55 @@ _NOT_COMPARED = ("name", "firmware.path", "kernel.path", "initrd.path")
 _LAUNCH = "launch"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
 
 
-class LockedFile(_Part):
+class LockedFile(_Part, frozen=True, kw_only=True):
     """A file: where it lay, and its SHA-256 in hexadecimal."""
 
     path: str
     sha256: _Sha256
 
 
-class LockedText(_Part):
+class LockedText(_Part, frozen=True, kw_only=True):
     """The command line, and the SHA-256 of it with its final NUL."""
 
     text: str
     sha256: _Sha256
 
 
-class LockedCpu(_Part):
+class LockedCpu(_Part, frozen=True, kw_only=True):
     """The CPU model, and CPUID leaf 1, EAX, where the type measures it."""
 
     model: str
-    signature: int | None = Field(ge=0, lt=1 << 32)
+    signature: Annotated[int, Meta(ge=0, lt=1 << 32)] | None
 
 
-class Lock(_Part):
+class Lock(_Part, frozen=True, kw_only=True):
     """The file. ``digests``: launch digests in hexadecimal, by the generation of VMSA pages; else one named launch."""
 
-    lock: Literal[1] = Field(description="version of this format")
+    lock: Annotated[Literal[1], Meta(description="version of this format")]
     name: str
     type: EncryptedType
-    policy: int = Field(ge=0, lt=1 << 64)
-    qemu: str = Field(description="QEMU's version")
-    vcpus: int = Field(ge=1)
+    policy: Annotated[int, Meta(ge=0)]
+    qemu: Annotated[str, Meta(description="QEMU's version")]
+    vcpus: Annotated[int, Meta(ge=1)]
     cpu: LockedCpu
     firmware: LockedFile
     kernel: LockedFile | None
     initrd: LockedFile | None
     cmdline: LockedText | None
     kernel_hashes: bool
-    digests: dict[Literal["launch", "es-init", "init2"], _Digest] = Field(min_length=1)
+    digests: Annotated[dict[Annotated[str, matching(r"launch|es-init|init2")], _Digest], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if self.policy >= 1 << 64:
+            raise ValueError("policy: wanted 64 bits")
 
     def to_json(self) -> str:
         """The file's content."""
-        return self.model_dump_json(indent=2) + "\n"
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode() + "\n"
 
     def expectation(self, minimum_api: tuple[int, int] = (0, 0)) -> Expectation:
         """What evidence of this launch has to show."""
@@ -128,17 +133,17 @@ def read_lock(file: Path) -> Lock:
     """
     content = read_bounded(file, "lock", MAX_BYTES)
     try:
-        return Lock.model_validate_json(content)
-    except ValidationError as error:
+        return decode(content, Lock)
+    except ValueError as error:
         raise UsageError(
-            f"lock: {file} is no lock file of version {VERSION}: {first_mistake(error)}",
+            f"lock: {file} is no lock file of version {VERSION}: {error}",
             hint="make it again: sevlaunch render PROFILE --lock > FILE",
         ) from error
 
 
 def differences(one: Lock, other: Lock) -> dict[str, tuple[Any, Any]]:
     """What differs between two launches: the values of both by the field's path; empty when they are the same."""
-    first, second = _flat(one.model_dump()), _flat(other.model_dump())
+    first, second = _flat(msgspec.to_builtins(one)), _flat(msgspec.to_builtins(other))
     paths = [path for path in {**first, **second} if path not in _NOT_COMPARED]
     return {path: (first.get(path), second.get(path)) for path in paths if first.get(path) != second.get(path)}
 

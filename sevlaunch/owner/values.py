@@ -1,14 +1,10 @@
-"""Values that an owner gives on the command line, and what is wrong with those in a file."""
+"""Values that an owner gives on the command line."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from sevlaunch.errors import UsageError
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 _HEXADECIMAL = re.compile(r"(?:0x)?([0-9a-fA-F]*)")
 
@@ -22,10 +18,3 @@ def bytes_of_hex(text: str, what: str, size: int) -> bytes:
     if match is None or len(match[1]) != 2 * size:
         raise UsageError(f"{what}: wanted {size} bytes as {2 * size} hexadecimal digits, found {text!r}")
     return bytes.fromhex(match[1])
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Where the first mistake of a document stands, and what it is; never the value itself."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]

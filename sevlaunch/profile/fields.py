@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from msgspec import Meta
 
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
 from sevlaunch.units import parse_size
@@ -28,14 +28,21 @@ BLOB_BYTES = {
 }
 
 
-def _refuse(message: str) -> PydanticCustomError:
-    # The message goes through a template of its own, so that braces in it stay as they are.
-    return PydanticCustomError("profile", "{message}", {"message": message})
+class Reader(NamedTuple):
+    """On a field's type: how its value is made of what stands in the profile. ``read`` raises ValueError."""
+
+    read: Callable[[object], Any]
+
+
+class Instead(NamedTuple):
+    """On a field's type: what stands in for a value that is missing or wrong, while the rest is looked at."""
+
+    value: Any
 
 
 def _absolute_path(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise _refuse(f"wanted a path, found {value!r}")
+        raise ValueError(f"wanted a path, found {value!r}")
     path = Path(value)
     if path.is_absolute():
         return str(path)
@@ -49,39 +56,25 @@ def _absolute_path(value: object) -> str:
 
 
 def _size(value: object) -> int:
-    try:
-        size = parse_size(value)
-    except ValueError as error:
-        raise _refuse(str(error)) from error
+    size = parse_size(value)
     if size <= 0:
-        raise _refuse(f"wanted a size above 0, found {value!r}")
+        raise ValueError(f"wanted a size above 0, found {value!r}")
     return size
 
 
-def _policy(policy_format: PolicyFormat) -> BeforeValidator:
-    def parse(value: object) -> int:
-        try:
-            return parse_policy(value, policy_format)
-        except ValueError as error:
-            raise _refuse(str(error)) from error
-
-    return BeforeValidator(parse)
-
-
-def _policy_schema(policy_format: PolicyFormat) -> WithJsonSchema:
+def _policy(policy_format: PolicyFormat) -> tuple[Reader, Meta]:
     names = [*policy_format.bits]
-    return WithJsonSchema(
-        {
-            "description": f"{policy_format.title} guest policy: a number, or names of bits",
-            "anyOf": [
-                {"type": "integer", "minimum": 0},
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "items": {"anyOf": [{"enum": names}, {"pattern": rf"^{policy_format.version}-\d+\.\d+$"}]},
-                },
-            ],
-        }
+    schema = {
+        "type": ["integer", "string", "array"],
+        "minimum": 0,
+        "items": {"anyOf": [{"enum": names}, {"pattern": rf"^{policy_format.version}-\d+\.\d+$"}]},
+    }
+    return (
+        Reader(lambda value: parse_policy(value, policy_format)),
+        Meta(
+            description=f"{policy_format.title} guest policy: a number, or names of bits",
+            extra_json_schema=schema,
+        ),
     )
 
 
@@ -94,10 +87,10 @@ def read_blob(value: object, size: int, what: str) -> bytes:
 
     The two can't be mistaken for each other: only text that decodes to exactly ``size`` bytes counts as base64.
 
-    :raise PydanticCustomError: with what was wanted and what was found.
+    :raise ValueError: with what was wanted and what was found.
     """
     if not isinstance(value, str) or not value:
-        raise _refuse(f"wanted {what}, {size} bytes as base64 or the path of a file, found {value!r}")
+        raise ValueError(f"wanted {what}, {size} bytes as base64 or the path of a file, found {value!r}")
     inline = decode_base64(value.encode())
     if inline is not None and len(inline) == size:
         return inline
@@ -107,9 +100,9 @@ def read_blob(value: object, size: int, what: str) -> bytes:
             content = stream.read(_MOST_BLOB_TEXT)
     except (OSError, ValueError) as error:
         if inline is not None and (len(value) > 64 or value.endswith("=")):
-            raise _refuse(f"wanted {what} of {size} bytes, found base64 of {len(inline)} bytes") from error
+            raise ValueError(f"wanted {what} of {size} bytes, found base64 of {len(inline)} bytes") from error
         reason = error.strerror if isinstance(error, OSError) else error
-        raise _refuse(f"wanted {what}: can't read the file {path}: {reason}") from error
+        raise ValueError(f"wanted {what}: can't read the file {path}: {reason}") from error
     if len(content) == size:
         return content
     decoded = decode_base64(content)
@@ -117,7 +110,7 @@ def read_blob(value: object, size: int, what: str) -> bytes:
         return decoded
     more = "or more " if len(content) == _MOST_BLOB_TEXT else ""
     found = f"base64 of {len(decoded)} bytes" if decoded else f"{len(content)} bytes {more}".rstrip()
-    raise _refuse(f"wanted {what} of {size} bytes, raw or as base64, found {found} in {path}")
+    raise ValueError(f"wanted {what} of {size} bytes, raw or as base64, found {found} in {path}")
 
 
 def decode_base64(text: bytes) -> bytes | None:
@@ -128,12 +121,11 @@ def decode_base64(text: bytes) -> bytes | None:
         return None
 
 
-def _blob(key: str, what: str) -> Any:
+def _blob(key: str, what: str) -> tuple[Reader, Meta]:
     size = BLOB_BYTES[key]
     return (
-        BeforeValidator(lambda value: value if isinstance(value, bytes) else read_blob(value, size, what)),
-        PlainSerializer(lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json-unless-none"),
-        WithJsonSchema({"type": "string", "description": f"{what}: {size} bytes as base64, or the path of a file"}),
+        Reader(lambda value: read_blob(value, size, what)),
+        Meta(description=f"{what}: {size} bytes as base64, or the path of a file"),
     )
 
 
@@ -145,12 +137,12 @@ _FORWARD = re.compile(rf"(tcp|udp):(?:([0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}):)?{_
 def _forward(value: object) -> str:
     match = _FORWARD.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise _refuse(f"wanted tcp|udp:[IPV4:]HOSTPORT:GUESTPORT such as tcp:127.0.0.1:2222:22, found {value!r}")
+        raise ValueError(f"wanted tcp|udp:[IPV4:]HOSTPORT:GUESTPORT such as tcp:127.0.0.1:2222:22, found {value!r}")
     if match[2] and any(int(part) > 255 for part in match[2].split(".")):
-        raise _refuse(f"wanted an IPv4 address, found {match[2]!r}")
+        raise ValueError(f"wanted an IPv4 address, found {match[2]!r}")
     for port in (match[3], match[4]):
         if not 0 < int(port) < 65536:
-            raise _refuse(f"wanted ports from 1 to 65535, found {port}")
+            raise ValueError(f"wanted ports from 1 to 65535, found {port}")
     return match[0]
 
 
@@ -167,38 +159,71 @@ def _auto_or_number(value: object) -> object:
         return value
     if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", value):
         return int(value, 0) if "x" in value.lower() else int(value)
-    raise _refuse(f"wanted 'auto' or a number, found {value!r}")
+    raise ValueError(f"wanted 'auto' or a number, found {value!r}")
 
 
-def auto_or_number(minimum: int, maximum: int) -> BeforeValidator:
-    """A validator for ``auto`` or a whole number in the given range."""
+def auto_or_number(minimum: int, maximum: int) -> tuple[Reader, Meta]:
+    """For a field that is ``auto`` or a whole number in the given range."""
 
-    def check(value: object) -> object:
+    def read(value: object) -> object:
         number = _auto_or_number(value)
         if isinstance(number, int) and not minimum <= number <= maximum:
-            raise _refuse(f"wanted a number from {minimum} to {maximum}, found {number}")
+            raise ValueError(f"wanted a number from {minimum} to {maximum}, found {number}")
         return number
 
-    return BeforeValidator(check)
+    return Reader(read), Meta(extra_json_schema={"minimum": minimum, "maximum": maximum})
 
 
-_SIZE_SCHEMA = WithJsonSchema(
-    {
-        "anyOf": [
-            {"type": "integer", "minimum": 1},
-            {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]([iI]?[bB])?|[bB])?\s*$"},
-        ]
-    }
-)
-_PATH_SCHEMA = WithJsonSchema({"type": "string", "minLength": 1, "description": "a path; relative to the profile"})
+def _name(value: object) -> str:
+    # The name is a folder's name, and is printed in tables.
+    if (
+        not isinstance(value, str)
+        or not value
+        or value[0] in ".-"
+        or "/" in value
+        or not value.isprintable()
+        or len(value.encode()) > 64
+    ):
+        raise ValueError(
+            f"wanted 1 to 64 bytes of printable text without '/', not starting with '.' or '-', found {value!r}"
+        )
+    return str(value)
 
-Size = Annotated[int, BeforeValidator(_size), _SIZE_SCHEMA]
-AbsolutePath = Annotated[str, BeforeValidator(_absolute_path), _PATH_SCHEMA]
-Forward = Annotated[
-    str, BeforeValidator(_forward), WithJsonSchema({"type": "string", "pattern": f"^{_FORWARD.pattern}$"})
+
+def _disk_serial(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"wanted text, found {value!r}")
+    # VIRTIO_BLK_ID_BYTES; QEMU cuts the rest off silently.
+    if len(value.encode()) > 20:
+        raise ValueError(f"wanted at most 20 bytes, found {len(value.encode())}")
+    return str(value)
+
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}")
+
+
+def _mac(value: object) -> str:
+    if not isinstance(value, str) or not _MAC.fullmatch(value) or int(value[:2], 16) & 1:
+        raise ValueError(f"wanted a unicast MAC address such as 52:54:00:12:34:56, found {value!r}")
+    return value.lower()
+
+
+_SIZE_SCHEMA = {
+    "type": ["integer", "string"],
+    "minimum": 1,
+    "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]([iI]?[bB])?|[bB])?\s*$",
+}
+
+Size = Annotated[int, Reader(_size), Meta(extra_json_schema=_SIZE_SCHEMA)]
+AbsolutePath = Annotated[
+    str, Reader(_absolute_path), Instead("/"), Meta(min_length=1, description="a path; relative to the profile")
 ]
-SevPolicyValue = Annotated[int, _policy(SEV_POLICY), _policy_schema(SEV_POLICY)]
-SnpPolicyValue = Annotated[int, _policy(SNP_POLICY), _policy_schema(SNP_POLICY)]
+Forward = Annotated[str, Reader(_forward), Instead("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
+Name = Annotated[str, Reader(_name), Instead("guest")]
+DiskSerial = Annotated[str, Reader(_disk_serial), Meta(min_length=1)]
+Mac = Annotated[str, Reader(_mac)]
+SevPolicyValue = Annotated[int, *_policy(SEV_POLICY)]
+SnpPolicyValue = Annotated[int, *_policy(SNP_POLICY)]
 
 DhCert = Annotated[bytes, *_blob("dh_cert", "the owner's Diffie-Hellman certificate")]
 Session = Annotated[bytes, *_blob("session", "the owner's session")]

@@ -12,16 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.profile import source
-from sevlaunch.profile.messages import translate
 from sevlaunch.profile.model import Firmware, Profile
+from sevlaunch.profile.reading import Path_, Reading, switch
 from sevlaunch.profile.rules import check_rules
 from sevlaunch.profile.source import Mark, Node
-
-Path_ = tuple[str | int, ...]
 
 # Each of these keys takes one plain value as the short form of a mapping: the value goes to the key named here.
 SHORT_FORMS = {"memory": "size", "security": "type", "video": "type"}
@@ -145,17 +141,17 @@ def _finish(
     sources = Sources(root)
     data = root.plain()
     data.pop("extends", None)
-    profile, found, repaired = _validate(data, sources)
+    reading = Reading(sources)
+    profile = reading.profile(data)
     # What could not be read is reported; what stands in for it is not the user's.
     reported = {problem.location for problem in problems}
-    problems += [problem for problem in found if problem.location not in reported]
-    if profile is not None:
-        problems += [
-            violation.located(sources)
-            for violation in check_rules(profile)
-            if not any(_concerns(path, repaired) for path in (violation.path, *violation.others))
-        ]
-    if problems or profile is None:
+    problems += [problem for problem in reading.problems if problem.location not in reported]
+    problems += [
+        violation.located(sources)
+        for violation in check_rules(profile)
+        if not any(_concerns(path, reading.wrong) for path in (violation.path, *violation.others))
+    ]
+    if problems:
         raise ProfileError(f"{file} is refused", problems=_in_order(problems))
     return LoadedProfile(profile, sources, file)
 
@@ -219,12 +215,12 @@ def _expand_short_forms(root: Node, problems: list[Problem]) -> Node:
             values[key] = Node({long_key: node}, node.mark, node.key_mark, node.base)
     for key in SWITCHES:
         node = values.get(key)
-        if node is not None and _switch(node.value) is not None:
-            values[key] = Node({} if _switch(node.value) else None, node.mark, node.key_mark, node.base)
+        if node is not None and switch(node.value) is not None:
+            values[key] = Node({} if switch(node.value) else None, node.mark, node.key_mark, node.base)
     firmware = values.get("firmware")
     if firmware is not None and firmware.value == "auto":
         # Not an empty mapping: that would leave what a lower layer names.
-        nothing = dict.fromkeys(Firmware.model_fields, Node(None, firmware.mark, firmware.key_mark, firmware.base))
+        nothing = dict.fromkeys(Firmware.__struct_fields__, Node(None, firmware.mark, firmware.key_mark, firmware.base))
         values["firmware"] = Node(nothing, firmware.mark, firmware.key_mark, firmware.base)
     cpus = values.pop("cpus", None)
     if cpus is not None:
@@ -237,75 +233,8 @@ def _expand_short_forms(root: Node, problems: list[Problem]) -> Node:
     return Node(values, root.mark, root.key_mark, root.base)
 
 
-def _switch(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    return {"on": True, "yes": True, "off": False, "no": False}.get(value) if isinstance(value, str) else None
-
-
-def _validate(data: dict[str, Any], sources: Sources) -> tuple[Profile | None, list[Problem], set[Path_]]:
-    """The profile, the problems, and the paths that were repaired to get at a profile in spite of them.
-
-    Wrong values give way to harmless ones and the rest is validated again, so that a rule about two values is
-    reported in the same run as a wrong third one.
-    """
-    problems: list[Problem] = []
-    repaired: set[Path_] = set()
-    while True:
-        try:
-            return Profile.model_validate(data), problems, repaired
-        except ValidationError as error:
-            paths: list[Path_] = []
-            for details in error.errors(include_url=False):
-                path, problem = translate(details, data, sources)
-                if not _concerns(path, repaired):
-                    problems.append(problem)
-                    # Without its type, nothing in a mapping means anything.
-                    paths.append(path[:-1] if path[-1:] == ("type",) else path)
-            if not all(_repair(data, path) for path in paths) or not paths:
-                return None, problems, repaired
-            repaired.update(paths)
-
-
 def _concerns(path: Path_, others: set[Path_]) -> bool:
     return any(path[:length] in others for length in range(len(path) + 1))
-
-
-# What a wrong value gives way to where the model has no default for it.
-_FILLERS: dict[str, Any] = {
-    "name": "guest",
-    "path": "/",
-    "interface": "tap0",
-    "bridge": "br0",
-    "tag": "tag",
-    "disks": {"path": "/"},
-    "networks": {"type": "user"},
-    "shares": {"path": "/", "tag": "tag"},
-    "forward": "tcp:1:1",
-    "features": "x=y",
-    "order": "disk999",
-    "extra_args": "",
-}
-
-
-def _repair(data: Any, path: Path_) -> bool:
-    """Makes the value at ``path`` a harmless one; False if there is no such place."""
-    inner = data
-    for part in path[:-1]:
-        try:
-            inner = inner[part]
-        except (KeyError, IndexError, TypeError):
-            return False
-    last = path[-1] if path else None
-    if isinstance(inner, dict) and isinstance(last, str):
-        was_there = inner.pop(last, None) is not None
-        if last in _FILLERS and (not was_there or last in ("name", "path", "interface", "bridge", "tag")):
-            inner[last] = _FILLERS[last]
-        return True
-    if isinstance(inner, list) and isinstance(last, int):
-        inner[last] = _FILLERS.get(str(path[-2]))
-        return True
-    return False
 
 
 _PLACE = re.compile(r"(.*):([0-9]{1,9}):([0-9]{1,9})", re.DOTALL)

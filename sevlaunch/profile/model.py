@@ -1,21 +1,22 @@
 """The profile: what the user wants, as plain data. No look at the host or at files (but see fields.read_blob)."""
 
-from __future__ import annotations
-
-import re
+# No postponed annotations: profile.reading looks at them, and to evaluate them takes longer than all else there.
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from msgspec import Meta, Struct
 
 from sevlaunch.profile.fields import (
     AbsolutePath,
     DhCert,
+    DiskSerial,
     Forward,
     GuestVisibleWorkarounds,
     HostData,
     IdAuth,
     IdBlock,
+    Instead,
+    Mac,
+    Name,
     Session,
     SevPolicyValue,
     Size,
@@ -23,91 +24,115 @@ from sevlaunch.profile.fields import (
     auto_or_number,
 )
 from sevlaunch.profile.policy import default_policy
+from sevlaunch.shapes import matching
 
 Auto = Literal["auto"]
 GuestType = Literal["none", "sev", "sev-es", "sev-snp"]
-Cbitpos = Annotated[int | Auto, auto_or_number(32, 63)]
-ReducedPhysBits = Annotated[int | Auto, auto_or_number(1, 63)]
-
-_MAC = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}")
+Cbitpos = Annotated[int | Auto, *auto_or_number(32, 63)]
+ReducedPhysBits = Annotated[int | Auto, *auto_or_number(1, 63)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Model(Struct, frozen=True, kw_only=True):
+    """A mapping of a profile."""
 
 
-class Cpu(_Model):
+class Cpu(Model, frozen=True, kw_only=True):
     """Virtual CPUs."""
 
-    model: str = Field(
-        "auto",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="QEMU CPU model; auto: EPYC for encrypted guests, the host's CPU with KVM, max with TCG",
-    )
-    count: int = Field(1, ge=1, le=4096, description="number of vCPUs")
-    sockets: int | None = Field(None, ge=1)
-    cores: int | None = Field(None, ge=1)
-    threads: int | None = Field(None, ge=1)
-    features: list[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+$")]] = Field(
-        default=[], description="CPU properties such as host-phys-bits=on"
-    )
+    model: Annotated[
+        str,
+        matching(
+            r"[A-Za-z0-9][A-Za-z0-9._-]*",
+            "QEMU CPU model; auto: EPYC for encrypted guests, the host's CPU with KVM, max with TCG",
+        ),
+    ] = "auto"
+    count: Annotated[int, Meta(ge=1, le=4096, description="number of vCPUs")] = 1
+    sockets: Annotated[int, Meta(ge=1)] | None = None
+    cores: Annotated[int, Meta(ge=1)] | None = None
+    threads: Annotated[int, Meta(ge=1)] | None = None
+    features: Annotated[
+        list[Annotated[str, matching(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+"), Instead("x=y")]],
+        Meta(description="CPU properties such as host-phys-bits=on"),
+    ] = []
 
 
-class Memory(_Model):
+class Memory(Model, frozen=True, kw_only=True):
     """Guest memory."""
 
-    size: Size = Field(1 << 30, description="size of guest memory")
-    lock: bool | Auto = Field("auto", description="keep memory from being swapped; auto: on for SEV and SEV-ES")
-    hugepages: Literal["2M", "1G"] | None = Field(None, description="back memory with huge pages of this size")
-    prealloc: bool | Auto = Field("auto", description="fill memory at the start; auto: when locked or on huge pages")
-    hard_limit: Size | Auto | None = Field(
-        None, description="memory limit of the QEMU process (memory.max of its cgroup); auto: what it can take, counted"
+    size: Annotated[Size, Meta(description="size of guest memory")] = 1 << 30
+    lock: Annotated[bool | Auto, Meta(description="keep memory from being swapped; auto: on for SEV and SEV-ES")] = (
+        "auto"
     )
-    nodes: list[Annotated[int, Field(ge=0, lt=1024)]] = Field(
-        default=[], description="NUMA nodes of the host that the memory comes from"
+    hugepages: Annotated[Literal["2M", "1G"] | None, Meta(description="back memory with huge pages of this size")] = (
+        None
     )
+    prealloc: Annotated[
+        bool | Auto, Meta(description="fill memory at the start; auto: when locked or on huge pages")
+    ] = "auto"
+    hard_limit: Annotated[
+        Size | Auto | None,
+        Meta(
+            description="memory limit of the QEMU process (memory.max of its cgroup); auto: what it can take, counted"
+        ),
+    ] = None
+    nodes: Annotated[
+        list[Annotated[int, Meta(ge=0, lt=1024)]], Meta(description="NUMA nodes of the host that the memory comes from")
+    ] = []
 
 
-class Firmware(_Model):
+class Firmware(Model, frozen=True, kw_only=True):
     """UEFI firmware: a pflash pair (code, vars) or one stateless image; neither: chosen from firmware descriptors."""
 
-    code: AbsolutePath | None = Field(None, description="read-only firmware code for pflash unit 0")
-    vars: AbsolutePath | None = Field(None, description="variable store that each guest's own copy starts from")
-    nvram: AbsolutePath | None = Field(
-        None, description="the guest's own variable store; default: a file in sevlaunch's state folder"
+    code: Annotated[AbsolutePath | None, Meta(description="read-only firmware code for pflash unit 0")] = None
+    vars: Annotated[AbsolutePath | None, Meta(description="variable store that each guest's own copy starts from")] = (
+        None
     )
-    image: AbsolutePath | None = Field(None, description="stateless firmware image with code and variables in one")
-    secure_boot: bool | None = Field(None, description="choose a described firmware that boots signed systems alone")
+    nvram: Annotated[
+        AbsolutePath | None,
+        Meta(description="the guest's own variable store; default: a file in sevlaunch's state folder"),
+    ] = None
+    image: Annotated[
+        AbsolutePath | None, Meta(description="stateless firmware image with code and variables in one")
+    ] = None
+    secure_boot: Annotated[
+        bool | None, Meta(description="choose a described firmware that boots signed systems alone")
+    ] = None
 
 
-class NoSecurity(_Model):
+class NoSecurity(Model, frozen=True, kw_only=True):
     """An ordinary guest."""
 
     type: Literal["none"] = "none"
 
 
-class _SevCommon(_Model):
-    cbitpos: Cbitpos = Field("auto", description="position of the C-bit in a page table entry; auto: the host's")
-    reduced_phys_bits: ReducedPhysBits = Field(
-        "auto", description="physical address bits that the guest loses; auto: 1"
+class _SevCommon(Model, frozen=True, kw_only=True):
+    cbitpos: Annotated[Cbitpos, Meta(description="position of the C-bit in a page table entry; auto: the host's")] = (
+        "auto"
     )
-    kernel_hashes: bool = Field(False, description="measure kernel, initrd and command line of a direct boot")
-    sev_device: AbsolutePath = Field("/dev/sev", description="device of the secure processor")
+    reduced_phys_bits: Annotated[
+        ReducedPhysBits, Meta(description="physical address bits that the guest loses; auto: 1")
+    ] = "auto"
+    kernel_hashes: Annotated[bool, Meta(description="measure kernel, initrd and command line of a direct boot")] = False
+    sev_device: Annotated[AbsolutePath, Meta(description="device of the secure processor")] = "/dev/sev"
 
 
-class SevSecurity(_SevCommon):
+class SevSecurity(_SevCommon, frozen=True, kw_only=True):
     """A SEV or SEV-ES guest: the properties of QEMU's sev-guest object."""
 
     type: Literal["sev", "sev-es"]
-    policy: SevPolicyValue | None = Field(
-        None, description="guest policy; default: no-debug, no-key-sharing, domain, sev (and es for sev-es)"
-    )
-    dh_cert: DhCert | None = Field(None, description="the guest owner's Diffie-Hellman certificate")
-    session: Session | None = Field(None, description="the guest owner's launch session")
-    handle: int | None = Field(None, ge=0, lt=1 << 32, description="firmware handle of a guest to share the key with")
-    legacy_vm_type: bool | Auto | None = Field(
-        None, description="use KVM_SEV_INIT or KVM_SEV_ES_INIT instead of KVM_SEV_INIT2 (QEMU 9.1 and newer)"
-    )
+    policy: Annotated[
+        SevPolicyValue | None,
+        Meta(description="guest policy; default: no-debug, no-key-sharing, domain, sev (and es for sev-es)"),
+    ] = None
+    dh_cert: Annotated[DhCert | None, Meta(description="the guest owner's Diffie-Hellman certificate")] = None
+    session: Annotated[Session | None, Meta(description="the guest owner's launch session")] = None
+    handle: (
+        Annotated[int, Meta(ge=0, lt=1 << 32, description="firmware handle of a guest to share the key with")] | None
+    ) = None
+    legacy_vm_type: Annotated[
+        bool | Auto | None,
+        Meta(description="use KVM_SEV_INIT or KVM_SEV_ES_INIT instead of KVM_SEV_INIT2 (QEMU 9.1 and newer)"),
+    ] = None
 
     @property
     def effective_policy(self) -> int:
@@ -115,17 +140,17 @@ class SevSecurity(_SevCommon):
         return default_policy(self.type) if self.policy is None else self.policy
 
 
-class SnpSecurity(_SevCommon):
+class SnpSecurity(_SevCommon, frozen=True, kw_only=True):
     """A SEV-SNP guest: the properties of QEMU's sev-snp-guest object."""
 
     type: Literal["sev-snp"]
-    policy: SnpPolicyValue | None = Field(None, description="guest policy; default: QEMU's own, 0x30000")
+    policy: Annotated[SnpPolicyValue | None, Meta(description="guest policy; default: QEMU's own, 0x30000")] = None
     guest_visible_workarounds: GuestVisibleWorkarounds | None = None
     id_block: IdBlock | None = None
     id_auth: IdAuth | None = None
     host_data: HostData | None = None
-    author_key_enabled: bool = Field(False, description="id_auth contains an author key")
-    vcek_disabled: bool = Field(False, description="the guest can't have reports signed by the VCEK")
+    author_key_enabled: Annotated[bool, Meta(description="id_auth contains an author key")] = False
+    vcek_disabled: Annotated[bool, Meta(description="the guest can't have reports signed by the VCEK")] = False
 
     @property
     def effective_policy(self) -> int:
@@ -133,142 +158,122 @@ class SnpSecurity(_SevCommon):
         return default_policy(self.type) if self.policy is None else self.policy
 
 
-Security = Annotated[NoSecurity | SevSecurity | SnpSecurity, Field(discriminator="type")]
+Security = NoSecurity | SevSecurity | SnpSecurity
 
 
-class Boot(_Model):
+class Boot(Model, frozen=True, kw_only=True):
     """What the firmware boots."""
 
-    kernel: AbsolutePath | None = Field(None, description="Linux kernel for a direct boot")
+    kernel: Annotated[AbsolutePath | None, Meta(description="Linux kernel for a direct boot")] = None
     initrd: AbsolutePath | None = None
-    cmdline: str | None = Field(None, description="kernel command line")
-    order: list[Annotated[str, Field(pattern=r"^(disk|net)\d+$")]] = Field(
-        default=[], description="devices in the order of booting, such as disk0, net0"
-    )
+    cmdline: Annotated[str | None, Meta(description="kernel command line")] = None
+    order: Annotated[
+        list[Annotated[str, matching(r"(disk|net)[0-9]+"), Instead("disk999")]],
+        Meta(description="devices in the order of booting, such as disk0, net0"),
+    ] = []
 
 
-class Disk(_Model):
+class Disk(Model, frozen=True, kw_only=True):
     """A disk or CD-ROM."""
 
-    path: AbsolutePath = Field(description="image file, or a block device under /dev")
-    format: Literal["raw", "qcow2"] | None = Field(None, description="default: qcow2 for *.qcow2, else raw")
+    path: Annotated[AbsolutePath, Meta(description="image file, or a block device under /dev")]
+    format: Annotated[Literal["raw", "qcow2"] | None, Meta(description="default: qcow2 for *.qcow2, else raw")] = None
     bus: Literal["virtio-blk", "virtio-scsi", "sata", "ide"] = "virtio-blk"
     read_only: bool = False
     cdrom: bool = False
-    serial: str | None = Field(None, min_length=1, description="serial number that the guest sees")
+    serial: Annotated[DiskSerial | None, Meta(description="serial number that the guest sees")] = None
     cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = "writeback"
-    discard: bool = Field(True, description="pass the guest's discards on to the image")
-    iommu_platform: bool = Field(True, description="DMA API; can't be off in an encrypted guest")
+    discard: Annotated[bool, Meta(description="pass the guest's discards on to the image")] = True
+    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 
     @property
     def effective_format(self) -> str:
         """The format, or the one that the file's name tells."""
         return self.format or ("qcow2" if self.path.endswith(".qcow2") else "raw")
 
-    @field_validator("serial")
-    @classmethod
-    def _fits_every_bus(cls, serial: str | None) -> str | None:
-        # VIRTIO_BLK_ID_BYTES; QEMU cuts the rest off silently.
-        if serial is not None and len(serial.encode()) > 20:
-            raise PydanticCustomError(
-                "profile", "wanted at most 20 bytes, found {count}", {"count": len(serial.encode())}
-            )
-        return serial
+
+class _Network(Model, frozen=True, kw_only=True):
+    mac: Annotated[Mac | None, Meta(description="default: derived from the guest's name")] = None
+    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 
 
-class _Network(_Model):
-    mac: str | None = Field(None, description="default: derived from the guest's name")
-    iommu_platform: bool = Field(True, description="DMA API; can't be off in an encrypted guest")
-
-    @field_validator("mac")
-    @classmethod
-    def _is_unicast(cls, mac: str | None) -> str | None:
-        if mac is not None and (not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1):
-            raise PydanticCustomError(
-                "profile", "wanted a unicast MAC address such as 52:54:00:12:34:56, found {mac}", {"mac": repr(mac)}
-            )
-        return mac.lower() if mac else None
-
-
-class UserNetwork(_Network):
+class UserNetwork(_Network, frozen=True, kw_only=True):
     """QEMU's own user-mode network: needs no privileges."""
 
     type: Literal["user"]
-    forward: list[Forward] = Field(default=[], description="host ports that lead into the guest")
-    restrict: bool = Field(False, description="cut the guest off from the host and the outside")
+    forward: Annotated[list[Forward], Meta(description="host ports that lead into the guest")] = []
+    restrict: Annotated[bool, Meta(description="cut the guest off from the host and the outside")] = False
 
 
-class TapNetwork(_Network):
+class TapNetwork(_Network, frozen=True, kw_only=True):
     """A tap interface that exists already."""
 
     type: Literal["tap"]
-    interface: str = Field(pattern=r"^[^\s/:]{1,15}$", description="name of the tap interface")
+    interface: Annotated[str, matching(r"[^\s/:]{1,15}", "name of the tap interface")]
     vhost: bool = False
 
 
-class BridgeNetwork(_Network):
+class BridgeNetwork(_Network, frozen=True, kw_only=True):
     """A tap interface on a bridge, made by qemu-bridge-helper."""
 
     type: Literal["bridge"]
-    bridge: str = Field(pattern=r"^[^\s/:]{1,15}$", description="name of the bridge")
+    bridge: Annotated[str, matching(r"[^\s/:]{1,15}", "name of the bridge")]
 
 
-class PasstNetwork(_Network):
+class PasstNetwork(_Network, frozen=True, kw_only=True):
     """The user-mode network of passt, started with the guest."""
 
     type: Literal["passt"]
-    forward: list[Forward] = Field(default=[], description="host ports that lead into the guest")
+    forward: Annotated[list[Forward], Meta(description="host ports that lead into the guest")] = []
 
 
-Network = Annotated[UserNetwork | TapNetwork | BridgeNetwork | PasstNetwork, Field(discriminator="type")]
+Network = UserNetwork | TapNetwork | BridgeNetwork | PasstNetwork
 
 
-class Rng(_Model):
+class Rng(Model, frozen=True, kw_only=True):
     """virtio-rng."""
 
-    source: AbsolutePath = Field("/dev/urandom", description="host device that the random numbers come from")
-    iommu_platform: bool = Field(True, description="DMA API; can't be off in an encrypted guest")
+    source: Annotated[AbsolutePath, Meta(description="host device that the random numbers come from")] = "/dev/urandom"
+    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 
 
-class Balloon(_Model):
+class Balloon(Model, frozen=True, kw_only=True):
     """virtio-balloon."""
 
-    iommu_platform: bool = Field(True, description="DMA API; can't be off in an encrypted guest")
+    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 
 
-class Video(_Model):
+class Video(Model, frozen=True, kw_only=True):
     """A graphics card."""
 
     type: Literal["none", "std", "qxl", "virtio"] = "none"
-    ram: Size | None = Field(None, description="qxl: size of the primary bar")
-    vram: Size | None = Field(None, description="qxl: size of the secondary bar; std: video memory")
-    vgamem: Size | None = Field(None, description="qxl: size of the framebuffer")
-    heads: int = Field(1, ge=1, le=16, description="qxl and virtio: number of outputs")
+    ram: Annotated[Size | None, Meta(description="qxl: size of the primary bar")] = None
+    vram: Annotated[Size | None, Meta(description="qxl: size of the secondary bar; std: video memory")] = None
+    vgamem: Annotated[Size | None, Meta(description="qxl: size of the framebuffer")] = None
+    heads: Annotated[int, Meta(ge=1, le=16, description="qxl and virtio: number of outputs")] = 1
 
 
-class Share(_Model):
+class Share(Model, frozen=True, kw_only=True):
     """A folder of the host, shared through virtiofs."""
 
     path: AbsolutePath
-    tag: str = Field(pattern=r"^[A-Za-z0-9._-]{1,36}$", description="name to mount it by in the guest")
+    tag: Annotated[str, matching(r"[A-Za-z0-9._-]{1,36}", "name to mount it by in the guest")]
 
 
-class Qemu(_Model):
+class Qemu(Model, frozen=True, kw_only=True):
     """The QEMU that runs the guest."""
 
-    binary: Auto | AbsolutePath = Field("auto", union_mode="left_to_right")
-    extra_args: list[str] = Field(default=[], description="further arguments, each as one")
+    binary: Auto | AbsolutePath = "auto"
+    extra_args: Annotated[list[str], Meta(description="further arguments, each as one")] = []
 
 
-class Profile(_Model):
+class Profile(Model, frozen=True, kw_only=True):
     """A guest, as its user wants it."""
 
-    name: str = Field(description="name of the guest; default: the file's stem")
-    uuid: str | None = Field(
-        None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", description="SMBIOS UUID"
-    )
-    machine: str = Field(
-        "q35", pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", description="q35, or a versioned name such as pc-q35-7.2"
+    name: Annotated[Name, Meta(description="name of the guest; default: the file's stem")]
+    uuid: Annotated[str, matching(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "SMBIOS UUID")] | None = None
+    machine: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.-]*", "q35, or a versioned name such as pc-q35-7.2")] = (
+        "q35"
     )
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     cpu: Cpu = Cpu()
@@ -278,31 +283,22 @@ class Profile(_Model):
     boot: Boot = Boot()
     disks: list[Disk] = []
     networks: list[Network] = []
-    rng: Rng | None = Field(Rng(), description="a random number generator; false: none")
-    balloon: Balloon | None = Field(None, description="a memory balloon; true: with defaults")
+    rng: Annotated[Rng | None, Meta(description="a random number generator; false: none")] = Rng()
+    balloon: Annotated[Balloon | None, Meta(description="a memory balloon; true: with defaults")] = None
     video: Video = Video()
-    console: Literal["serial", "virtio", "none"] = Field("serial", description="where the guest's console is")
-    vsock: Annotated[int | Auto, auto_or_number(3, (1 << 32) - 2)] | None = Field(
-        None, description="context ID of a vsock device; auto: derived from the guest's name"
-    )
-    guest_agent: bool = Field(False, description="a channel for the QEMU guest agent")
+    console: Annotated[Literal["serial", "virtio", "none"], Meta(description="where the guest's console is")] = "serial"
+    vsock: Annotated[
+        Annotated[int | Auto, *auto_or_number(3, (1 << 32) - 2)] | None,
+        Meta(description="context ID of a vsock device; auto: derived from the guest's name"),
+    ] = None
+    guest_agent: Annotated[bool, Meta(description="a channel for the QEMU guest agent")] = False
     shares: list[Share] = []
-    on_reboot: Literal["relaunch", "stop"] = Field(
-        "relaunch", description="what a reboot of the guest does; relaunch: the guest comes up again"
-    )
-    run_as: str | None = Field(
-        None, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*[$]?$", description="user that QEMU runs as when root starts the guest"
-    )
+    on_reboot: Annotated[
+        Literal["relaunch", "stop"],
+        Meta(description="what a reboot of the guest does; relaunch: the guest comes up again"),
+    ] = "relaunch"
+    run_as: (
+        Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_.-]*[$]?", "user that QEMU runs as when root starts the guest")]
+        | None
+    ) = None
     qemu: Qemu = Qemu()
-
-    @field_validator("name")
-    @classmethod
-    def _is_one_folder_name(cls, name: str) -> str:
-        # The name is a folder's name, and is printed in tables.
-        if not name or name[0] in ".-" or "/" in name or not name.isprintable() or len(name.encode()) > 64:
-            raise PydanticCustomError(
-                "profile",
-                "wanted 1 to 64 bytes of printable text without '/', not starting with '.' or '-', found {name}",
-                {"name": repr(name)},
-            )
-        return name

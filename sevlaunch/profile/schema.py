@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
 
 from sevlaunch.profile.loader import SHORT_FORMS, SWITCHES
-from sevlaunch.profile.model import Profile
+from sevlaunch.profile.model import Model, Profile
+from sevlaunch.profile.reading import shapes
 
 
 def profile_schema() -> dict[str, Any]:
     """The schema of what a profile file may hold, short forms included."""
-    schema = Profile.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "sevlaunch profile"
+    definitions: dict[str, Any] = {}
+    schema = _mapping(Profile, definitions)
     properties = schema["properties"]
     for key, long_key in SHORT_FORMS.items():
-        long_form = properties[key]
-        short_form = _property(schema, long_form, long_key)
         properties[key] = {
-            "anyOf": [short_form, long_form],
+            "anyOf": [_short_form(key, long_key, definitions), properties[key]],
             "description": f"short form: the value of {key}.{long_key}",
         }
     for key in SWITCHES:
@@ -30,17 +31,55 @@ def profile_schema() -> dict[str, Any]:
         "description": "profiles that this one builds on",
     }
     # Left out, the name is the file's stem.
-    schema["required"] = [key for key in schema.get("required", []) if key != "name"]
-    return schema
+    del schema["required"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "sevlaunch profile",
+        "$defs": definitions,
+    }
 
 
-def _property(schema: dict[str, Any], form: dict[str, Any], key: str) -> dict[str, Any]:
-    """What the property ``key`` of ``form`` may be; for a union, the values that tell its members apart."""
-    if "$ref" in form:
-        return _property(schema, schema["$defs"][form["$ref"].rsplit("/", 1)[1]], key)
-    if "discriminator" in form:
-        return {"enum": list(form["discriminator"]["mapping"])}
-    for option in form.get("allOf", []):
-        return _property(schema, option, key)
-    found: dict[str, Any] = form["properties"][key]
+def _short_form(key: str, long_key: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """What the key of the long form may be; for a union, the words that tell its members apart."""
+    structs = shapes(Profile)[key].structs
+    if len(structs) > 1:
+        return {"enum": [word for kind in structs for word in shapes(kind)[long_key].words]}
+    found: dict[str, Any] = definitions[structs[0].__name__]["properties"][long_key]
     return found
+
+
+def _mapping(kind: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"title": kind.__name__, "type": "object", "description": kind.__doc__, "properties": {}}
+    for field in msgspec.structs.fields(kind):
+        property_ = _schema_of(shapes(kind)[field.name].annotation, definitions)
+        if field.required:
+            schema.setdefault("required", []).append(field.name)
+        elif field.default is not msgspec.NODEFAULT:
+            property_ = {**property_, "default": msgspec.to_builtins(field.default)}
+        schema["properties"][field.name] = property_
+    return {**schema, "additionalProperties": False}
+
+
+def _schema_of(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin = get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        if annotation.__name__ not in definitions:
+            definitions[annotation.__name__] = _mapping(annotation, definitions)
+        return {"$ref": f"#/$defs/{annotation.__name__}"}
+    if annotation is NoneType:
+        return {"type": "null"}
+    if origin in (Union, UnionType):
+        return {"anyOf": [_schema_of(member, definitions) for member in get_args(annotation)]}
+    if origin is list:
+        return {"type": "array", "items": _schema_of(get_args(annotation)[0], definitions)}
+    if origin is Annotated:
+        inner = annotation.__origin__
+        structured = get_origin(inner) in (Union, UnionType, list)
+        schema = _schema_of(inner, definitions) if structured else msgspec.json.schema(annotation)
+        for meta in annotation.__metadata__:
+            if isinstance(meta, msgspec.Meta):
+                schema |= meta.extra_json_schema or {}
+                schema |= {"description": meta.description} if meta.description else {}
+        return schema
+    return msgspec.json.schema(annotation)

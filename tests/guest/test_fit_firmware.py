@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest.preflight import check_files
@@ -24,7 +25,7 @@ ORDINARY_OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 def host(base: Path) -> Host:
     """The recorded Milan with QEMU 10.0 and folders of the test's own."""
     recorded = load_host(HOSTS / "milan-qemu-10.0.json")
-    return recorded.model_copy(update={"folders": Folders(runtime=str(base / "run"), state=str(base / "state"))})
+    return replace(recorded, folders=Folders(runtime=str(base / "run"), state=str(base / "state")))
 
 
 @pytest.fixture
@@ -93,8 +94,8 @@ def test_secure_boot_chooses_the_enrolled_firmware_and_turns_smm_on(host: Host) 
     with pytest.raises(HostError, match="has no secure boot with enrolled keys"):
         plan_of("name: g\nfirmware: {secure_boot: true}\n", host)
     secure = next(one for one in host.firmware if "secure-boot" in one.features)
-    enrolled = secure.model_copy(update={"file": "40.json", "features": [*secure.features, "enrolled-keys"]})
-    host = host.model_copy(update={"firmware": [*host.firmware, enrolled]})
+    enrolled = replace(secure, file="40.json", features=[*secure.features, "enrolled-keys"])
+    host = replace(host, firmware=[*host.firmware, enrolled])
     plan = plan_of("name: g\nfirmware: {secure_boot: true}\n", host)
     assert "firmware descriptor 40.json" in plan.firmware.code.reason.text
     assert "smm=on" in " ".join(argv(plan))

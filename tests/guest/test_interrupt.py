@@ -151,7 +151,7 @@ def check_after_kill(command: Command, process: subprocess.Popen[str], told: str
     return states.get("plain")
 
 
-@pytest.mark.parametrize("module", ["typer", "pydantic"])
+@pytest.mark.parametrize("module", ["typer", "msgspec"])
 def test_a_signal_while_a_class_is_made_is_a_signal(module: str, sevlaunch: Command, base: Path) -> None:
     # Python makes a RuntimeError of what is raised there. One module is imported first of all, one by the command.
     (base / f"{module}.py").write_text(

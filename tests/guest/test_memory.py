@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.folder import CGROUP, GuestFolder
@@ -168,8 +170,8 @@ def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
     """The demo guest, which touches all its memory: Linux tests it, and prealloc fills it."""
     stores = base / "vars.fd"
     folders = Folders(runtime=str(runtime), state=str(base / "state"))
-    cgroup = host.memory.cgroup.model_copy(update={"parent": str(base), "limit": None})
-    memory = host.memory.model_copy(update={"cgroup": cgroup})
+    cgroup = replace(host.memory.cgroup, parent=str(base), limit=None)
+    memory = replace(host.memory, cgroup=cgroup)
     overrides = (
         "memory={size: 512M, prealloc: true, hard_limit: auto}",
         "accel=tcg",
@@ -181,7 +183,7 @@ def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
         pytest.skip("no OVMF is installed")
     stores.write_bytes(template.read_bytes())
     loaded = load(demo, overrides=overrides)
-    return resolve(loaded, host.model_copy(update={"folders": folders, "memory": memory}))
+    return resolve(loaded, replace(host, folders=folders, memory=memory))
 
 
 def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(
@@ -204,9 +206,9 @@ def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(
 
 def test_a_limit_100_mib_too_low_is_refused_with_the_arithmetic(sevlaunch: Command) -> None:
     plan_text = sevlaunch("host").stdout
-    host = Host.model_validate_json(plan_text)
-    cgroup = host.memory.cgroup.model_copy(update={"parent": "/sys/fs/cgroup"})
-    host = host.model_copy(update={"memory": host.memory.model_copy(update={"cgroup": cgroup})})
+    host = msgspec.json.decode(plan_text, type=Host)
+    cgroup = replace(host.memory.cgroup, parent="/sys/fs/cgroup")
+    host = replace(host, memory=replace(host.memory, cgroup=cgroup))
     saved = sevlaunch.base / "host.json"
     saved.write_text(host.to_json())
     limit = resolve(load(PLAIN, overrides=["memory.hard_limit=auto"]), host).memory.limit

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest.folder import GuestFolder, prepare_root
@@ -144,7 +145,7 @@ def test_a_user_that_is_not_known_is_refused(reachable: Command, system_qemu: st
 
 def recorded(**changes: object) -> Host:
     """The recorded Milan, with other facts."""
-    return load_host(HOSTS / "milan-qemu-10.0.json").model_copy(update=changes)
+    return replace(load_host(HOSTS / "milan-qemu-10.0.json"), **changes)
 
 
 def test_an_ordinary_user_can_not_become_another_one() -> None:
@@ -167,7 +168,7 @@ def test_the_capability_to_lock_memory_does_not_outlast_the_change_of_user() -> 
     assert host.memory.can_raise_memlock
     with pytest.raises(HostError, match="over this user's limit of 8 MiB"):
         resolve(loads("name: g\nsecurity: sev\nrun_as: qemu\n"), host)
-    memory = host.memory.model_copy(update={"can_set_limits": True})
+    memory = replace(host.memory, can_set_limits=True)
     resolve(loads("name: g\nsecurity: sev\nrun_as: qemu\n"), recorded(memory=memory))
 
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.errors import QemuError
 from sevlaunch.guest.service import REBOOTS, WITHIN_SECONDS, RebootLimit, notify_service
@@ -96,8 +97,8 @@ def test_writable_images_networks_and_limits_show_in_the_unit() -> None:
         "name: a b\nmemory: {size: 1G, hard_limit: auto}\ndisks: [{path: /srv/d 1.qcow2}, {path: /srv/r, read_only: "
         "true}, {path: /dev/vg/lv}]\nnetworks: [{type: bridge, bridge: br0}]\nvsock: auto\n"
     )
-    cgroup = host.memory.cgroup.model_copy(update={"parent": "/sys/fs/cgroup"})
-    host = host.model_copy(update={"memory": host.memory.model_copy(update={"cgroup": cgroup})})
+    cgroup = replace(host.memory.cgroup, parent="/sys/fs/cgroup")
+    host = replace(host, memory=replace(host.memory, cgroup=cgroup))
     plan = resolve(loads(text), host)
     assert plan.memory.limit
     unit = systemd_unit(plan, Service(("sevlaunch",), ("/p.yaml",), False))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 
 from sevlaunch.host.cpuid import ENCRYPTION_LEAF, Reader, Registers
 from sevlaunch.host.model import Host, load_host
@@ -28,7 +29,7 @@ def machine(name: str, root: Path) -> Host:
     installed = load_host(HOSTS / "milan-qemu-10.0.json")
     host = probe_host(source=source(described, root), thorough=True)
     # Root can open everything here; who the user is does not matter.
-    return host.model_copy(update={"qemu": installed.qemu, "firmware": installed.firmware, "qemu_problem": ""})
+    return replace(host, qemu=installed.qemu, firmware=installed.firmware, qemu_problem="")
 
 
 def source(described: dict[str, Any], root: Path) -> Source:

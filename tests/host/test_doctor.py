@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.host.devices import parse_acl
 from sevlaunch.host.doctor import REQUIRED, TREE, examine
@@ -65,7 +67,7 @@ def finding(host: Host, name: str, purpose: str | None = None) -> Finding:
 def with_platform(host: Host, **changes: Any) -> Host:
     """The host with other facts about its platform."""
     assert host.platform
-    return host.model_copy(update={"platform": host.platform.model_copy(update=changes)})
+    return replace(host, platform=replace(host.platform, **changes))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,10 +145,9 @@ def test_each_fault_of_the_platform_is_found(
     milan_machine: Host, changes: dict[str, Any], check: str, purpose: str, found: str, remedy: str
 ) -> None:
     assert milan_machine.platform
-    changed = PlatformFacts.model_validate(
-        {**milan_machine.platform.model_dump(), **{key: _plain(value) for key, value in changes.items()}}
-    )
-    host = milan_machine.model_copy(update={"platform": changed})
+    plain = {**msgspec.to_builtins(milan_machine.platform), **msgspec.to_builtins(changes)}
+    changed = msgspec.convert(plain, PlatformFacts)
+    host = replace(milan_machine, platform=changed)
     [(_, one)] = failures(examine(host, purpose).findings)
     assert one.name == check
     assert found in one.found
@@ -155,14 +156,10 @@ def test_each_fault_of_the_platform_is_found(
     assert not examine(host, purpose).is_fit
 
 
-def _plain(value: Any) -> Any:
-    return {key: pool.model_dump() for key, pool in value.items()} if isinstance(value, dict) else value
-
-
 def test_old_firmware_of_the_secure_processor_has_no_snp(milan_machine: Host) -> None:
     assert milan_machine.platform
     assert milan_machine.platform.sev
-    old = milan_machine.platform.sev.model_copy(update={"api_minor": 49})
+    old = replace(milan_machine.platform.sev, api_minor=49)
     assert "API 1.49, SNP needs 1.51" in finding(with_platform(milan_machine, sev=old), "psp.snp.api").found
     assert examine(with_platform(milan_machine, sev=old), "sev").is_fit
     assert not examine(with_platform(milan_machine, sev=old), "sev-snp").is_fit
@@ -171,7 +168,7 @@ def test_old_firmware_of_the_secure_processor_has_no_snp(milan_machine: Host) ->
 def test_a_firmware_that_is_not_committed_is_a_warning(milan_machine: Host) -> None:
     assert milan_machine.platform
     assert milan_machine.platform.snp
-    newer = milan_machine.platform.snp.model_copy(update={"current_tcb": 5})
+    newer = replace(milan_machine.platform.snp, current_tcb=5)
     tcb = finding(with_platform(milan_machine, snp=newer), "psp.snp.tcb")
     assert tcb.result is Result.WARNING
     assert "0x0000000000000005" in tcb.found
@@ -179,16 +176,16 @@ def test_a_firmware_that_is_not_committed_is_a_warning(milan_machine: Host) -> N
 
 def test_a_virtual_machine_is_told_to_use_the_physical_one() -> None:
     host = load_host(HOSTS / "milan-qemu-10.0.json")
-    cpu = host.cpu.model_copy(update={"encryption": None, "hypervisor": True})
-    assert "virtual machine" in finding(host.model_copy(update={"cpu": cpu}), "processor.leaf").remedy
+    cpu = replace(host.cpu, encryption=None, hypervisor=True)
+    assert "virtual machine" in finding(replace(host, cpu=cpu), "processor.leaf").remedy
 
 
 def test_a_device_that_may_not_be_opened_names_group_acl_and_rule(milan_machine: Host) -> None:
     shared = Device(path="/dev/sev", exists=True, mode="0660", owner="root", group="kvm", error="Permission denied")
-    private = shared.model_copy(update={"mode": "0600", "group": "root", "acl": ["user:7:rw-"]})
+    private = replace(shared, mode="0600", group="root", acl=["user:7:rw-"])
     for device, remedy in ((shared, "join the group kvm (usermod -aG kvm"), (private, 'GROUP="kvm", MODE="0660"')):
-        kvm = milan_machine.kvm.model_copy(update={"sev_device": device})
-        one = finding(milan_machine.model_copy(update={"kvm": kvm}), "psp")
+        kvm = replace(milan_machine.kvm, sev_device=device)
+        one = finding(replace(milan_machine, kvm=kvm), "psp")
         assert one.result is Result.FAILED
         assert remedy in one.remedy
     assert "ACL user:7:rw-" in one.found

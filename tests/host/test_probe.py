@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.host import cpuid
 from sevlaunch.host.folders import runtime_folder, state_folder
@@ -106,25 +107,23 @@ def test_a_milan_host_lacks_nothing_and_each_fault_is_named_alone() -> None:
     assert [missing(kind, "auto", milan) for kind in ("none", "sev", "sev-es", "sev-snp")] == [[], [], [], []]
     assert milan.cpu.encryption
     faults: dict[str, dict[str, Any]] = {
-        "no CPUID leaf": {"cpu": milan.cpu.model_copy(update={"encryption": None})},
-        "needs an AMD EPYC": {"cpu": milan.cpu.model_copy(update={"vendor": "GenuineIntel"})},
-        "no ASIDs are left": {
-            "cpu": milan.cpu.model_copy(update={"encryption": milan.cpu.encryption.model_copy(update={"edx": 1})})
-        },
+        "no CPUID leaf": {"cpu": replace(milan.cpu, encryption=None)},
+        "needs an AMD EPYC": {"cpu": replace(milan.cpu, vendor="GenuineIntel")},
+        "no ASIDs are left": {"cpu": replace(milan.cpu, encryption=replace(milan.cpu.encryption, edx=1))},
         "SEV-ES in kvm_amd: off (kvm_amd.sev_es is N)": {
-            "kvm": milan.kvm.model_copy(update={"parameters": {"kvm_amd.sev": "Y", "kvm_amd.sev_es": "N"}})
+            "kvm": replace(milan.kvm, parameters={"kvm_amd.sev": "Y", "kvm_amd.sev_es": "N"})
         },
-        "wanted the module kvm_amd": {"kvm": milan.kvm.model_copy(update={"module": "kvm_intel"})},
-        "/dev/sev: missing": {"kvm": milan.kvm.model_copy(update={"sev_device": Device(path="/dev/sev")})},
+        "wanted the module kvm_amd": {"kvm": replace(milan.kvm, module="kvm_intel")},
+        "/dev/sev: missing": {"kvm": replace(milan.kvm, sev_device=Device(path="/dev/sev"))},
         "/dev/kvm: can't be opened: Permission denied": {
-            "kvm": milan.kvm.model_copy(
-                update={"device": Device(path="/dev/kvm", exists=True, group="kvm", error="Permission denied")}
+            "kvm": replace(
+                milan.kvm, device=Device(path="/dev/kvm", exists=True, group="kvm", error="Permission denied")
             )
         },
         "QEMU: ": {"qemu": None},
     }
     for text, update in faults.items():
-        (problem,) = missing("sev-es", "auto", milan.model_copy(update=update))
+        (problem,) = missing("sev-es", "auto", replace(milan, **update))
         assert text in problem.message
         assert problem.hint
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
@@ -66,7 +67,7 @@ def found(
     """What the search says of a host that was to run the profile."""
     loaded = load(folder / f"{kind}.yaml", overrides=overrides)
     setup = resolve_setup(loaded, options or Options())
-    evidence = Evidence.model_validate(host.evidence())
+    evidence = msgspec.convert(host.evidence(), Evidence)
     expectation = Expectation.of_setup(setup)
     verdict = verify(evidence, expectation, tik)
     assert not verdict.matches
@@ -77,7 +78,7 @@ def test_the_right_set_up_needs_no_explanation(folder: Path) -> None:
     for kind in ("sev", "sev-es"):
         setup = resolve_setup(load(folder / f"{kind}.yaml"), Options())
         host = right("sev-es" if kind == "sev-es" else "sev")
-        assert verify(Evidence.model_validate(host.evidence()), Expectation.of_setup(setup), TIK).verified
+        assert verify(msgspec.convert(host.evidence(), Evidence), Expectation.of_setup(setup), TIK).verified
 
 
 def _cmdline(text: bytes) -> KernelHashes:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.errors import SevlaunchError
 from sevlaunch.host.model import Device, Host, load_host
@@ -24,14 +25,13 @@ NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 def without_sev(host: Host) -> Host:
     """The same machine with SEV off in the BIOS."""
-    cpu = host.cpu.model_copy(update={"encryption": None})
-    kvm = host.kvm.model_copy(
-        update={
-            "parameters": {"kvm_amd.sev": "N", "kvm_amd.sev_es": "N", "kvm_amd.sev_snp": "N"},
-            "sev_device": Device(path="/dev/sev", error="No such file or directory"),
-        }
+    cpu = replace(host.cpu, encryption=None)
+    kvm = replace(
+        host.kvm,
+        parameters={"kvm_amd.sev": "N", "kvm_amd.sev_es": "N", "kvm_amd.sev_snp": "N"},
+        sev_device=Device(path="/dev/sev", error="No such file or directory"),
     )
-    return host.model_copy(update={"cpu": cpu, "kvm": kvm})
+    return replace(host, cpu=cpu, kvm=kvm)
 
 
 def rendered(profile: Path, host: Host) -> str:

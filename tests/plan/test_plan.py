@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.host.model import Host, load_host
@@ -87,9 +88,9 @@ def test_the_shell_format_gives_a_shell_the_same_arguments(host: Host, tmp_path:
     recorder = tmp_path / "qemu"
     recorder.write_text('#!/bin/sh\nprintf "%s\\0" "$0" "$@" > "$(dirname "$0")/seen"\n')
     recorder.chmod(0o755)
-    folders = host.folders.model_copy(update={"runtime": str(tmp_path / "r u n"), "state": str(tmp_path / "state")})
+    folders = replace(host.folders, runtime=str(tmp_path / "r u n"), state=str(tmp_path / "state"))
     assert host.qemu
-    here = host.model_copy(update={"folders": folders, "qemu": host.qemu.model_copy(update={"binary": str(recorder)})})
+    here = replace(host, folders=folders, qemu=replace(host.qemu, binary=str(recorder)))
     plan = plan_of("name: it's a, test\nsecurity: none\nboot: {kernel: '/a b', cmdline: \"x='$HOME' `y`\"}\n", here)
     # The NVRAM's template is a file of the recorded host.
     script = shell(plan).replace("/usr/share/OVMF/OVMF_VARS_4M.fd", "/dev/null")
@@ -198,7 +199,7 @@ def test_firmware_without_the_needed_feature_is_refused(host: Host) -> None:
 
 
 def test_no_fitting_firmware_lists_why_each_was_passed_over(host: Host) -> None:
-    bare = host.model_copy(update={"firmware": [one for one in host.firmware if one.device == "flash"]})
+    bare = replace(host, firmware=[one for one in host.firmware if one.device == "flash"])
     with pytest.raises(HostError) as caught:
         plan_of("name: g\nsecurity: sev-es\n", bare)
     assert "50-edk2-x86_64-secure.json: lacks amd-sev-es" in str(caught.value)
@@ -206,9 +207,9 @@ def test_no_fitting_firmware_lists_why_each_was_passed_over(host: Host) -> None:
 
 
 def test_locking_over_the_limit_is_refused_with_the_number_and_three_ways(host: Host) -> None:
-    memory = host.memory.model_copy(update={"can_raise_memlock": False})
+    memory = replace(host.memory, can_raise_memlock=False)
     with pytest.raises(HostError) as caught:
-        plan_of(SEV + "memory: 4G\n", host.model_copy(update={"memory": memory}))
+        plan_of(SEV + "memory: 4G\n", replace(host, memory=memory))
     text = str(caught.value)
     assert "4284 MiB" in text
     for way in ("limits.conf", "LimitMEMLOCK=4492099584", "hugepages"):
@@ -217,16 +218,16 @@ def test_locking_over_the_limit_is_refused_with_the_number_and_three_ways(host: 
 
 def test_without_kvm_that_runs_firmware_an_ordinary_guest_gets_tcg(host: Host) -> None:
     assert value_of(plan_of("name: g\n", host), "-accel") == "kvm"
-    paravirtual = host.model_copy(update={"kvm": host.kvm.model_copy(update={"module": "kvm_pvm"})})
+    paravirtual = replace(host, kvm=replace(host.kvm, module="kvm_pvm"))
     plan = plan_of("name: g\n", paravirtual)
     assert plan.machine.accel.value == "tcg"
     assert "kvm_pvm can't run firmware" in plan.machine.accel.reason.text
 
 
 def test_a_path_too_long_for_a_socket_is_refused_before_anything_starts(host: Host) -> None:
-    folders = host.folders.model_copy(update={"runtime": "/" + "x" * 100})
+    folders = replace(host.folders, runtime="/" + "x" * 100)
     with pytest.raises(ProfileError, match="at most 107"):
-        plan_of("name: g\n", host.model_copy(update={"folders": folders}))
+        plan_of("name: g\n", replace(host, folders=folders))
 
 
 def test_names_that_are_derived_differ_between_guests_and_stay_the_same(host: Host) -> None:

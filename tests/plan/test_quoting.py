@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sevlaunch.guest.qmp import session
 from sevlaunch.host.model import Folders, Host, load_host
@@ -45,8 +46,8 @@ class RealQemu:
     """A QEMU version, and a host for plans that use it."""
 
     def __init__(self, version: str) -> None:
-        self.host: Host = load_host(HOSTS / f"milan-qemu-{version}.json").model_copy(
-            update={"qemu": qemu_facts(qemu_binary_of(version))}
+        self.host: Host = replace(
+            load_host(HOSTS / f"milan-qemu-{version}.json"), qemu=qemu_facts(qemu_binary_of(version))
         )
 
 
@@ -80,7 +81,7 @@ def profile_text(folder: Path, **more: Any) -> str:
 async def ask(real_qemu: RealQemu, text: str, folder: Path, commands: list[tuple[str, dict[str, Any]]]) -> list[Any]:
     """What QEMU, started with the profile, returns for ``commands``."""
     folders = Folders(runtime=str(folder / "run"), state=str(folder / "state"))
-    plan = resolve(loads(text, base=folder), real_qemu.host.model_copy(update={"folders": folders}))
+    plan = resolve(loads(text, base=folder), replace(real_qemu.host, folders=folders))
     plan.folder.mkdir(parents=True)
     ours, theirs = socket.socketpair()
     monitor = monitor_on("test", plan.monitor_object, rule("test"))
@@ -198,7 +199,7 @@ def test_an_argument_is_never_more_than_one_argument(real_qemu: RealQemu) -> Non
     with short_folder() as folder:
         text = profile_text(folder, disks=[{"path": str(folder / hostile), "format": "raw"}])
         folders = Folders(runtime="/run/s", state="/var/s")
-        plan = resolve(loads(text, base=folder), real_qemu.host.model_copy(update={"folders": folders}))
+        plan = resolve(loads(text, base=folder), replace(real_qemu.host, folders=folders))
         holding = [argument for argument in argv(plan) if "passwd" in argument]
     assert len(holding) == 1
     assert parse_value(holding[0])["file.filename"] == os.fspath(folder / hostile)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.host.model import Folders, Host, load_host
 from sevlaunch.host.qemu import qemu_facts
@@ -30,7 +31,7 @@ def host_here(request: pytest.FixtureRequest, base: Path) -> Host:
     host = load_host(HOSTS / f"milan-qemu-{request.param}.json")
     folders = Folders(runtime=str(base / "run"), state=str(base / "state"))
     facts = qemu_facts(qemu_binary_of(request.param))
-    return host.model_copy(update={"qemu": facts, "folders": folders})
+    return replace(host, qemu=facts, folders=folders)
 
 
 def command_line(profile: str, host: Host, base: Path) -> list[str]:

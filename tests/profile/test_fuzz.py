@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.profile.loader import loads
-from sevlaunch.profile.messages import known_keys
 from sevlaunch.profile.model import Profile
+from sevlaunch.profile.reading import known_keys, shapes
 from sevlaunch.profile.source import parse
 
-SECTIONS = [*Profile.model_fields, "extends", "cpus", "<<"]
+SECTIONS = [*Profile.__struct_fields__, "extends", "cpus", "<<"]
 WORDS = [
     *SECTIONS,
     *(
         key
         for section in ("cpu", "memory", "boot", "firmware", "video", "qemu")
-        for key in known_keys((section,), {section: {}})
+        for key in known_keys(shapes(Profile)[section].structs, {})
     ),
 ]
 WORDS += ["type", "path", "forward", "policy", "interface", "bridge", "tag", "sev", "sev-es", "sev-snp", "none", "auto"]

@@ -27,7 +27,7 @@ def write_profile(values: dict[Key, Origin], outcomes: Sequence[Outcome], head: 
     """
     lines = [_comment(line) for line in head]
     tree = _tree(values)
-    for key in Profile.model_fields:
+    for key in Profile.__struct_fields__:
         if key in tree:
             lines += _mapping({key: tree[key]}, "")
     lost = [outcome for outcome in outcomes if outcome.kind in LOST]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sevlaunch.errors import ProfileError
@@ -19,7 +20,7 @@ LEFT = ("dropped", "not supported", "refused")
 
 def value(xml: str, path: str) -> Any:
     """A value of the imported profile."""
-    found: Any = profile_of(imported(xml)).model_dump()
+    found: Any = msgspec.to_builtins(profile_of(imported(xml)))
     for part in path.split("."):
         found = found[int(part)] if isinstance(found, list) else found[part]
     return found
