@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from sevlaunch.cli.output import Format, FormatOption, note, print_json
@@ -94,7 +95,7 @@ def _as_json(imported: Imported, profile: Path | None) -> dict[str, Any]:
         "ok": imported.works,
         "lost": len(imported.lost),
         "counts": imported.counts,
-        "outcomes": [asdict(outcome) for outcome in imported.outcomes],
+        "outcomes": msgspec.to_builtins(imported.outcomes),
         "problems": [asdict(problem) for problem in imported.problems],
         "text": imported.text,
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sevlaunch.cli.output import Format, print_json, table
 from sevlaunch.errors import SevlaunchError
@@ -19,8 +20,7 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """What `up` made of one of several guests: the evidence, or an error."""
 
     name: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sevlaunch.cli.interrupt import no_way_back, run
 from sevlaunch.cli.output import Format, note, progress
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 _WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """The options of ``sevlaunch up``."""
 
     profiles: tuple[Path, ...]
@@ -58,8 +58,7 @@ class Request:
         return len(self.profiles) == 1 and self.count is None
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(Struct, frozen=True):
     """A plan, and the profile that it was made from."""
 
     loaded: LoadedProfile

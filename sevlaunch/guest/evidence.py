@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec import Struct, field
 
 from sevlaunch.errors import QemuError, QmpError
 from sevlaunch.guest.folder import Record
 from sevlaunch.guest.qmp import Qmp
 
 
-@dataclass(frozen=True)
-class SevInfo:
+class SevInfo(Struct, frozen=True):
     """The answer of ``query-sev`` (QEMU's qapi/misc-target.json) and the type from the plan.
 
     QEMU before 9.1 does not tell the type; for SNP, ``policy`` is its snp-policy and there is no handle.
@@ -48,8 +49,7 @@ class SevInfo:
         )
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """The document.
 
     ``measurement`` is base64 of MEASURE (32 bytes) and MNONCE (16), AMD 55766 LAUNCH_MEASURE. ``report`` is base64 of
@@ -73,7 +73,7 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain data; ``report`` and ``certificates`` are in it where there are some."""
-        document = asdict(self)
+        document: dict[str, Any] = msgspec.to_builtins(self)
         if self.report is None:
             del document["report"], document["certificates"]
         return document

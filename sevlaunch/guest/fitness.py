@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.guest.preflight import check_files
@@ -15,8 +17,7 @@ from sevlaunch.plan import Plan, resolve
 from sevlaunch.profile.loader import LoadedProfile
 
 
-@dataclass(frozen=True)
-class _Outcome:
+class _Outcome(Struct, frozen=True):
     """What a step of the start came to: a text where it went well, or the problems."""
 
     found: str

@@ -20,9 +20,11 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec import Struct, field
 
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant, has_grant, withdraw_grants
@@ -45,8 +47,7 @@ QMP_SOCKET = "qmp.sock"
 AGENT_SOCKET = "agent.sock"
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """What a command needs to know about a guest that another command started.
 
     ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart.
@@ -92,7 +93,7 @@ class GuestFolder:
 
     def write_record(self, record: Record) -> None:
         """Replace the record, whole or not at all."""
-        self.write(RECORD, json.dumps(asdict(record), indent=1).encode())
+        self.write(RECORD, json.dumps(msgspec.to_builtins(record), indent=1).encode())
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file with mode 0600, whole or not at all.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
 from sevlaunch.guest import folder as folders

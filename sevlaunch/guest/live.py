@@ -7,10 +7,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from sevlaunch.errors import GuestNotFound, QemuError, QmpError
 from sevlaunch.guest import folder as folders

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sevlaunch.errors import SevlaunchError
 from sevlaunch.guest.launch import launch
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from sevlaunch.guest.live import LaunchedGuest
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a plan: a guest, or an error."""
 
     plan: Plan

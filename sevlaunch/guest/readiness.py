@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from sevlaunch.errors import GuestTimeout, UsageError
 
@@ -29,8 +30,7 @@ class Condition(Protocol):
         """Wait until it is so."""
 
 
-@dataclass(frozen=True)
-class ConsolePrints:
+class ConsolePrints(Struct, frozen=True):
     """The guest prints ``text`` on its console."""
 
     text: str
@@ -40,8 +40,7 @@ class ConsolePrints:
         await guest.console.expect(self.text, limit=float("inf"))
 
 
-@dataclass(frozen=True)
-class PortOpens:
+class PortOpens(Struct, frozen=True):
     """Somebody listens on a TCP port, as a forwarded port of the guest."""
 
     host: str
@@ -52,8 +51,7 @@ class PortOpens:
         await _connects(lambda: socket.socket(_family(self.host)), (self.host, self.port))
 
 
-@dataclass(frozen=True)
-class VsockOpens:
+class VsockOpens(Struct, frozen=True):
     """Somebody in the guest listens on a vsock port."""
 
     port: int
@@ -69,8 +67,7 @@ class VsockOpens:
         await _connects(lambda: socket.socket(socket.AF_VSOCK), (cid, self.port))
 
 
-@dataclass(frozen=True)
-class AgentAnswers:
+class AgentAnswers(Struct, frozen=True):
     """The QEMU guest agent answers."""
 
     async def reached(self, guest: Guest) -> None:

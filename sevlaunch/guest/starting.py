@@ -10,9 +10,10 @@ import socket
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from msgspec import Struct
 
 from sevlaunch.errors import HostError, QemuError, QmpError
 from sevlaunch.guest import folder as folders
@@ -51,8 +52,7 @@ class Spawner(Protocol):
         """Start ``argv`` with its output in ``log`` and the file descriptors of ``inherit``; see the default."""
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(Struct, frozen=True):
     """What an embedder brings along.
 
     ``extra_args`` go to QEMU as they are; ``inherit`` are file descriptors that it keeps.

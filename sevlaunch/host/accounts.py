@@ -7,8 +7,9 @@ import pwd
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from sevlaunch.errors import HostError
 
@@ -25,8 +26,7 @@ _NO_ID = 0xFFFFFFFF
 READ, WRITE, PASS = 4, 2, 1
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(Struct, frozen=True):
     """A user with all its groups."""
 
     name: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from sevlaunch.errors import HostError
 from sevlaunch.host.qemu import converse
@@ -16,8 +17,7 @@ _CHAIN_BYTES = 3 * _CERTIFICATE_BYTES
 _CEK_ADDRESS = "https://kdsintf.amd.com/cek/id/{}"
 
 
-@dataclass(frozen=True)
-class PlatformCertificates:
+class PlatformCertificates(Struct, frozen=True):
     """``pdh`` (2084 bytes), ``chain`` (6252 bytes: PEK, OCA, CEK), and the processor's id, None before QEMU 7.1."""
 
     pdh: bytes

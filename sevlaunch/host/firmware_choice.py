@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.host.model import FirmwareDescriptor
 
@@ -12,8 +13,7 @@ from sevlaunch.host.model import FirmwareDescriptor
 FEATURES = {"sev": ("amd-sev",), "sev-es": ("amd-sev", "amd-sev-es"), "sev-snp": ("amd-sev-snp",)}
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What a firmware is for.
 
     ``machine`` is the full name of the machine type. ``read_only_memory``: whether KVM can give the guest some, which
@@ -27,8 +27,7 @@ class Wanted:
     secure_boot: bool = False
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """``fitting`` in order of preference; ``passed_over``: a descriptor's file -> why it does not fit."""
 
     fitting: tuple[FirmwareDescriptor, ...]

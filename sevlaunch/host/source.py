@@ -9,8 +9,9 @@ import resource
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from sevlaunch.host import cpuid
 
@@ -50,8 +51,7 @@ def kvm_ioctl(device: Path, request: int, argument: int) -> int:
         os.close(fd)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """One machine: this one, or a recorded one.
 
     ``sev_command`` takes (device, command, size of the answer), ``kvm_ioctl`` (device, request, argument).

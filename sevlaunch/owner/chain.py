@@ -11,8 +11,10 @@ The CEK that a platform exports carries no signature: AMD's key distribution ser
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.checks import Check, all_hold, any_fails
@@ -31,8 +33,7 @@ _NAMES = {Usage.PDH: "PDH", Usage.PEK: "PEK", Usage.OCA: "OCA", Usage.CEK: "CEK"
 _KEY_SERVICE = "https://kdsintf.amd.com/cek/id/ID"
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """The certificates that were given; None for those that were not."""
 
     pdh: Certificate | None = None
@@ -62,8 +63,7 @@ class Chain:
         return not (self.pek or self.oca or self.cek)
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The steps of a chain, from the PDH to the root."""
 
     checks: tuple[Check, ...]

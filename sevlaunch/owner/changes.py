@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.owner.cpu import describe_signature, known_signatures, signature_of
 from sevlaunch.owner.digest import Launch
@@ -23,8 +25,7 @@ _GUEST_FEATURES = (0x0, 0x1, 0x20, 0x21)
 _VARS_BYTES = (0x84000, 0x20000)
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """``subject`` were ``value``, and not ``said``, as ``source`` says."""
 
     subject: str
@@ -36,8 +37,7 @@ class Change:
         return f"{self.subject} were {self.value} ({self.source} says {self.said})"
 
 
-@dataclass(frozen=True)
-class LaunchChange:
+class LaunchChange(Struct, frozen=True):
     """A change of what is measured."""
 
     change: Change
@@ -49,8 +49,7 @@ class LaunchChange:
         return self.change.subject
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Struct, frozen=True):
     """What MEASURE is computed over, and the key: AMD 55766, LAUNCH_MEASURE."""
 
     tik: bytes
@@ -61,8 +60,7 @@ class Message:
     digest: bytes
 
 
-@dataclass(frozen=True)
-class MessageChange:
+class MessageChange(Struct, frozen=True):
     """A change of what stands beside the digest."""
 
     change: Change
@@ -74,8 +72,7 @@ class MessageChange:
         return self.change.subject
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True):
     """What else the owner has at hand: the hashes of a kernel that is not to be measured, and variable stores."""
 
     kernel: KernelHashes | None = None
@@ -115,7 +112,7 @@ class _Said:
     def change(self, subject: str, value: str, said: str, name: str, fields: dict[str, object]) -> LaunchChange:
         return LaunchChange(
             Change(subject, value, said, self.source(name)),
-            lambda launch: replace(launch, **fields),  # type: ignore[arg-type]
+            lambda launch: replace(launch, **fields),
         )
 
 
@@ -268,7 +265,7 @@ def message_changes(
 
 
 def _replacing(**fields: object) -> Callable[[Message], Message]:
-    return lambda message: replace(message, **fields)  # type: ignore[arg-type]
+    return lambda message: replace(message, **fields)
 
 
 def _policy(policy: int) -> str:

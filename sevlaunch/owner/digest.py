@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from msgspec import Struct
 from sevsnpmeasure.gctx import GCTX
 
 from sevlaunch.errors import UsageError
@@ -22,8 +22,7 @@ DEFAULT_GUEST_FEATURES = {"sev": 0, "sev-es": 0, "sev-snp": 0x1}
 _PAGE_OFFSET = 0xFFF
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """All that a launch digest depends on.
 
     ``kernel``: the hashes of a direct boot; None: not measured. ``cpu_signature``: CPUID leaf 1, EAX, of the guest's
@@ -124,8 +123,7 @@ def _check_hashes_area(firmware: Firmware) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(Struct, frozen=True):
     """A digest that nothing extends."""
 
     content: bytes
@@ -137,8 +135,7 @@ class _Known:
         return self.content
 
 
-@dataclass(frozen=True)
-class _SnpChain:
+class _SnpChain(Struct, frozen=True):
     """An SNP launch digest, 48 bytes, that VMSA pages extend."""
 
     content: bytes

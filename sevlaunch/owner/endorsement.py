@@ -11,13 +11,13 @@ Revocation lists are not looked at: they would have to come from the network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from msgspec import Struct
 
 from sevlaunch.owner.checks import Check
 from sevlaunch.owner.roots import AMD_ROOTS, check_root, fingerprint
@@ -43,8 +43,7 @@ _INTEGER, _OCTET_STRING, _IA5_STRING = 0x02, 0x04, 0x16
 _DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
-@dataclass(frozen=True)
-class Endorsement:
+class Endorsement(Struct, frozen=True):
     """What a VCEK or VLEK certificate says of its key.
 
     ``product`` is such as ``Milan-B0``; ``hardware_id`` has 64 bytes, 8 since Turin, and is empty for a VLEK;
@@ -94,8 +93,7 @@ class Endorsement:
         return self.product.partition("-")[0]
 
 
-@dataclass(frozen=True)
-class EndorsementChain:
+class EndorsementChain(Struct, frozen=True):
     """A VCEK or VLEK with its issuers, where they are among the certificates given."""
 
     subject: x509.Certificate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes

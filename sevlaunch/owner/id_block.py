@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.files import NewFile, read_bounded, write_new
@@ -18,8 +18,7 @@ from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
 _MAX_KEY_BYTES = 16 << 10
 
 
-@dataclass(frozen=True)
-class SignedIdBlock:
+class SignedIdBlock(Struct, frozen=True):
     """An ID block with its authentication, and what reports will show of the keys (SHA-384, 48 bytes).
 
     ``author_key_digest`` is empty where there is no author key.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from cryptography import x509
+from msgspec import Struct, field
 
 from sevlaunch.owner.checks import Check, all_hold
 from sevlaunch.owner.endorsement import Endorsement, EndorsementChain, endorsements
@@ -28,8 +29,7 @@ _MODELS = (
 )
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What the owner wants of a report; None is not compared.
 
     ``min_tcb`` are the least security version numbers by their names in :class:`Tcb`.
@@ -46,8 +46,7 @@ class Wanted:
     allow_debug: bool = False
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """What is trusted: AMD's roots, or only the one with fingerprint ``root``; any in a rehearsal.
 
     ``at`` is the time at which the certificates have to be in force.
@@ -58,8 +57,7 @@ class Trust:
     rehearsal: bool = False
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The checks of a report; ``generation`` is empty where it is not known."""
 
     report: Report

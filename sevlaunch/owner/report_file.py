@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from msgspec import Struct
 
 from sevlaunch.errors import EvidenceError, InsecureUse
 from sevlaunch.owner.files import read_bounded, recognise
@@ -20,8 +20,7 @@ _WANTED = f"{REPORT_BYTES} bytes, or evidence in JSON"
 _MAX_EVIDENCE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class ReportFile:
+class ReportFile(Struct, frozen=True):
     """A report (1184 bytes) with the certificates that came with it."""
 
     content: bytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations, product
+
+from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.changes import Change, LaunchChange, Message, MessageChange
@@ -17,16 +18,14 @@ from sevlaunch.sevapi.measurement import KeyedMeasure
 _STRIDE = 1024
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """What the evidence shows: MEASURE (32 bytes) and MNONCE (16)."""
 
     measure: bytes
     mnonce: bytes
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """The outcome. ``changes``: empty when nothing matched; ``complete``: everything was tried."""
 
     changes: tuple[Change, ...]

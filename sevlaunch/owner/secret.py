@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from msgspec import Struct
+
 from sevlaunch.errors import UnsupportedError, UsageError
 from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.files import decode_text, read_bounded
@@ -30,8 +32,7 @@ class Secret:
     content: bytes
 
 
-@dataclass(frozen=True)
-class Packet:
+class Packet(Struct, frozen=True):
     """What the host gives to QEMU's sev-inject-launch-secret: the header of 52 bytes, and the encrypted table."""
 
     header: bytes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
@@ -29,8 +31,7 @@ VMSA_NAMES = {False: "es-init", True: "init2"}
 PROFILE, DEFAULT, HOST = "profile", "default", "host"
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """What the owner says himself. None: as the profile says; hashes have 32 bytes.
 
     ``firmware_hash``: 32 bytes, or for SNP the 48 of the launch digest after the image's own pages. ``init2``: the
@@ -55,8 +56,7 @@ class Options:
     policy: str | None = None
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(Struct, frozen=True):
     """One thing that went into a digest: its value for people, SHA-256 where it is content, and who said it."""
 
     name: str
@@ -65,8 +65,7 @@ class Input:
     source: str
 
 
-@dataclass(frozen=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """A launch as the owner expects it.
 
     ``generations``: the generations of VMSA pages that are as good as each other, as ``init2``; one for all but SEV-ES.

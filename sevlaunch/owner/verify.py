@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.errors import InsecureUse, UnsupportedError
 from sevlaunch.owner.evidence import Evidence
@@ -15,8 +16,7 @@ from sevlaunch.sevapi.measurement import measure
 REHEARSAL = "REHEARSAL: memory is NOT encrypted"
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(Struct, frozen=True):
     """What the evidence has to show.
 
     ``digests``: launch digests of 32 bytes that are as good as each other, by the name of the VMSA generation.
@@ -43,8 +43,7 @@ class Expectation:
         )
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Struct, frozen=True):
     """One thing that was compared: ``ok`` is None where the evidence does not say it."""
 
     name: str
@@ -53,8 +52,7 @@ class Check:
     found: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The answer. ``matches``: the measurement is the expected one. ``vmsa``: the generation that it was made with."""
 
     checks: tuple[Check, ...]

@@ -8,11 +8,11 @@ import re
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
+from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.files import decode_text, read_bounded
@@ -37,8 +37,7 @@ _DAMAGED = (
 )
 
 
-@dataclass(frozen=True)
-class CertificateFolder:
+class CertificateFolder(Struct, frozen=True):
     """The certificates of a folder, and the names of the files that hold none, each with the reason."""
 
     certificates: tuple[x509.Certificate, ...]

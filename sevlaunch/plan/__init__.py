@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.model import Host
@@ -27,8 +28,7 @@ MAX_SOCKET_PATH = 107
 Reboot = Literal["reset", "relaunch", "stop"]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Every choice made for one guest, each with its reason. The command line is a function of this alone.
 
     ``reboot``: reset (QEMU resets the guest in place), relaunch (QEMU ends and is started anew), stop (QEMU ends).

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Companion:
+class Companion(Struct, frozen=True):
     """Started before QEMU; QEMU connects to ``socket`` once it is there. ``remedy`` is for when the program is missing.
 
     ``fallbacks`` are further places of the program, outside PATH.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from sevlaunch.host.firmware_choice import FEATURES, Wanted, choose, is_stateless
 from sevlaunch.host.model import FirmwareDescriptor
@@ -12,8 +13,7 @@ from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 
 
-@dataclass(frozen=True)
-class FirmwarePlan:
+class FirmwarePlan(Struct, frozen=True):
     """``kind`` pflash: ``code`` and perhaps ``vars`` on flash units 0 and 1; image: ``code`` through -bios."""
 
     kind: Literal["pflash", "image"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.profile.model import Video
@@ -36,16 +37,14 @@ _VIRTIO = 8 * MEBIBYTE
 _SURFACE = 8 * MEBIBYTE
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """One thing that takes ``size`` bytes."""
 
     name: str
     size: int
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """The pieces, and their sum in bytes."""
 
     pieces: tuple[Piece, ...]

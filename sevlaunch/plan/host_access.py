@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan import Plan
 
 
-@dataclass(frozen=True)
-class NeededDevice:
+class NeededDevice(Struct, frozen=True):
     """A device file, and how to get it."""
 
     path: str
     remedy: str
 
 
-@dataclass(frozen=True)
-class NeededImage:
+class NeededImage(Struct, frozen=True):
     """A disk's image, or a block device."""
 
     path: str

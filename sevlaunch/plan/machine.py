@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 from sevlaunch.profile.cpu_models import EPYC_MODELS
 
 
-@dataclass(frozen=True)
-class MachinePlan:
+class MachinePlan(Struct, frozen=True):
     """Machine type, accelerator and CPU."""
 
     machine: Choice[str]

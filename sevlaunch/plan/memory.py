@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.footprint import MEBIBYTE, Footprint, charged, locked, pinned
@@ -16,8 +17,7 @@ PAGE_SIZES = {"2M": 2 * MEBIBYTE, "1G": 1024 * MEBIBYTE}
 MAX_PREALLOC_THREADS = 16
 
 
-@dataclass(frozen=True)
-class MemoryLimit:
+class MemoryLimit(Struct, frozen=True):
     """A limit on all that QEMU takes: a cgroup below ``parent`` (a folder), or else a scope that systemd makes."""
 
     size: Choice[int]
@@ -26,8 +26,7 @@ class MemoryLimit:
     scope: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
+class MemoryPlan(Struct, frozen=True):
     """``size`` in bytes; ``lock_limit`` is what RLIMIT_MEMLOCK has to allow, None if nothing is locked or pinned."""
 
     size: Choice[int]

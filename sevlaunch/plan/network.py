@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.companion import Companion
 from sevlaunch.plan.context import Context
@@ -17,8 +18,7 @@ from sevlaunch.profile.model import BridgeNetwork, Network, PasstNetwork, TapNet
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True)
-class NetworkPlan:
+class NetworkPlan(Struct, frozen=True):
     """The options for all networks, and what runs beside QEMU for them."""
 
     options: tuple[Option, ...]

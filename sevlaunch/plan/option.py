@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
+
+from msgspec import Struct
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why a choice was made: a line of the profile, a fact of the host, or a rule."""
 
     kind: Literal["profile", "host", "rule"]
@@ -19,16 +19,14 @@ class Reason:
         return f"{self.kind}: {self.text}"
 
 
-@dataclass(frozen=True)
-class Choice(Generic[T_co]):
+class Choice(Struct, Generic[T_co], frozen=True):
     """A value of a plan with its reason."""
 
     value: T_co
     reason: Reason
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """``key=value`` in a QEMU option; without a key the option's first, nameless parameter."""
 
     key: str
@@ -41,8 +39,7 @@ class Parameter:
         return f"{self.key}={value}" if self.key else value
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(Struct, frozen=True):
     """One option of the command line: ``-device`` with its parameters, say, or ``-nodefaults`` without any.
 
     ``verbatim`` options, such as ``-append``, take their one value as it is, commas included.

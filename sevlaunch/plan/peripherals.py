@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.companion import Companion
 from sevlaunch.plan.context import Context
@@ -19,8 +20,7 @@ VIDEO_DEVICES = {"std": "VGA", "qxl": "qxl-vga", "virtio": "virtio-vga"}
 _VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 
 
-@dataclass(frozen=True)
-class PeripheralsPlan:
+class PeripheralsPlan(Struct, frozen=True):
     """The options, the companions, and whether there is a console."""
 
     options: tuple[Option, ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.firmware import FirmwarePlan
@@ -23,8 +24,7 @@ GUEST_REDUCED_PHYS_BITS = 1
 SINCE = {"kernel-hashes": "6.2", "legacy-vm-type": "9.1", "sev-snp-guest": "9.1"}
 
 
-@dataclass(frozen=True)
-class OwnerFile:
+class OwnerFile(Struct, frozen=True):
     """A file that QEMU reads as base64 text, written into the guest's folder before the start."""
 
     path: str
@@ -36,8 +36,7 @@ class OwnerFile:
         return base64.b64encode(self.content).decode()
 
 
-@dataclass(frozen=True)
-class SecurityPlan:
+class SecurityPlan(Struct, frozen=True):
     """``guest_type``: sev, sev-es or sev-snp; ``init2``: KVM_SEV_INIT2 starts the guest, and so decides its VMSA."""
 
     guest_type: str

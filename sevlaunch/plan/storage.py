@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Option, Parameter, rule
@@ -20,8 +21,7 @@ _CACHE = {
 }
 
 
-@dataclass(frozen=True)
-class StoragePlan:
+class StoragePlan(Struct, frozen=True):
     """The options for all disks, and the files that have to be there."""
 
     options: tuple[Option, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from sevlaunch.plan import Plan
 from sevlaunch.plan.host_access import device_paths, written_paths
@@ -44,8 +45,7 @@ _SYSTEM_HARDENING = (
 )
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(Struct, frozen=True):
     """What a unit calls. ``command`` runs sevlaunch, ``arguments`` are the profile's: file, --name, --set."""
 
     command: tuple[str, ...]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.profile import source
@@ -29,8 +30,7 @@ MAX_EXTENDS = 16
 MAX_LAYERS = 100
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(Struct, frozen=True):
     """Where each value of a profile came from."""
 
     root: Node
@@ -56,8 +56,7 @@ class Sources:
         return node.key_mark or node.mark if key else node.mark
 
 
-@dataclass(frozen=True)
-class LoadedProfile:
+class LoadedProfile(Struct, frozen=True):
     """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``."""
 
     profile: Profile

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SEV_NO_DEBUG = 1 << 0
 SEV_NO_KEY_SHARING = 1 << 1
@@ -22,8 +23,7 @@ SNP_RESERVED_ONE = 1 << 17
 SNP_DEBUG = 1 << 19
 
 
-@dataclass(frozen=True)
-class PolicyFormat:
+class PolicyFormat(Struct, frozen=True):
     """One of the two policy layouts.
 
     ``bits`` names each single bit; ``version`` is the prefix of the minimum firmware version, such as

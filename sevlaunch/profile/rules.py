@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sevlaunch.errors import Problem
 from sevlaunch.profile.extra_args import check_extra_args
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
 
 
-@dataclass(frozen=True)
-class Violation:
+class Violation(Struct, frozen=True):
     """A broken rule: the path of the value that is to blame, the reason, and what to do instead.
 
     ``others`` are the paths of the values that decide along with it: where one of those is wrong itself, the rule

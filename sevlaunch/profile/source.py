@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from msgspec import Struct
 
 from sevlaunch.errors import Problem, ProfileError
 
@@ -22,8 +22,7 @@ MAX_DEPTH = 64
 MAX_DIGITS = 100
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """Where a value stands. ``line`` and ``column`` count from 1; 0 means a whole option such as ``--set``."""
 
     file: str
@@ -45,8 +44,7 @@ class Text(str):
         return text
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(Struct, frozen=True):
     """A value of a profile: ``value`` is a dict or a list of Nodes, or a scalar."""
 
     value: Any

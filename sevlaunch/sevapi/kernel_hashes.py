@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
 from uuid import UUID
+
+from msgspec import Struct
 
 TABLE = UUID("9438d606-4f22-4cc9-b479-a793d411fd21")
 CMDLINE = UUID("97d02dd8-bd20-4c94-aa78-e7714d36ab2a")
@@ -27,8 +28,7 @@ def cmdline_hash(cmdline: bytes) -> bytes:
     return hashlib.sha256(cmdline + b"\0").digest()
 
 
-@dataclass(frozen=True)
-class KernelHashes:
+class KernelHashes(Struct, frozen=True):
     """SHA-256 of a direct boot's parts, 32 bytes each."""
 
     kernel: bytes

@@ -10,12 +10,12 @@ import os
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from sevlaunch import sync
 from sevlaunch.api import Host, Plan, Profile, SevlaunchError, plan, render
@@ -78,8 +78,7 @@ def _clear_if_dead(folder: Path) -> None:
         folder.rmdir()
 
 
-@dataclass(frozen=True)
-class _Started:
+class _Started(Struct, frozen=True):
     plan: Plan
     guest: sync.Guest
 

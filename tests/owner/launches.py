@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sevlaunch.owner.digest import Launch, launch_digest
 from sevlaunch.sevapi.measurement import measure
@@ -16,8 +18,7 @@ MNONCE = b"a nonce, 16 long"
 POLICIES = {"sev": 0x33, "sev-es": 0x37}
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(Struct, frozen=True):
     """What a host launched, and what it says of it; ``said`` overrides fields of the evidence's sev part."""
 
     launch: Launch

@@ -6,10 +6,11 @@ import base64
 import hashlib
 import random
 import string
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.owner.cpu import signature
 from sevlaunch.owner.digest import Launch
@@ -27,8 +28,7 @@ PROCESSORS = ((23, 1, 2), (23, 49, 0), (25, 1, 1), (25, 17, 0), (26, 2, 1))
 CHARACTERS = string.ascii_letters + string.digits + "=,. '\"$%é"
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """A launch as the owner expects it, in the terms of both programs."""
 
     kind: str

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from cryptography import x509
+from msgspec.structs import replace
 
 from sevlaunch.owner.endorsement import root_fingerprint
 from sevlaunch.owner.report import Trust, Verdict, Wanted, parse_tcb, report_fields, verify_report

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
 from sevlaunch.owner.digest import EncryptedType, Launch, launch_digest

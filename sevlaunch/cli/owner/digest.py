@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import msgspec
 import typer
 
 from sevlaunch.cli.output import Format, FormatOption, print_json
@@ -79,7 +79,7 @@ def _show(setup: Setup, output: Format) -> None:
                     {"vmsa": name or None, "hex": content.hex(), "base64": base64.b64encode(content).decode()}
                     for name, content in digests.items()
                 ],
-                "inputs": [asdict(one) for one in setup.inputs],
+                "inputs": msgspec.to_builtins(setup.inputs),
             }
         )
         return

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from sevlaunch.cli.output import Format, FormatOption, note, print_json, progress
@@ -167,11 +167,11 @@ def _show(shown: Evidence, verdict: Verdict, findings: Findings | None, output: 
                 "name": shown.name,
                 "rehearsal": verdict.rehearsal,
                 "vmsa": verdict.vmsa or None,
-                "checks": [asdict(check) for check in verdict.checks],
+                "checks": msgspec.to_builtins(verdict.checks),
                 "search": None
                 if findings is None
                 else {
-                    "changes": [asdict(change) for change in findings.changes],
+                    "changes": msgspec.to_builtins(findings.changes),
                     "text": str(findings),
                     "tried": findings.tried,
                     "complete": findings.complete,

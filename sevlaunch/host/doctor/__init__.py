@@ -7,7 +7,9 @@ loading a module, and what sevlaunch needs besides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.host.doctor.kernel import KERNEL, KERNEL_LOG, KVM_DEVICE, SNP_HOST
 from sevlaunch.host.doctor.memory import MEMORY
@@ -37,8 +39,7 @@ TREE: tuple[Check, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """``findings`` for ``purpose`` (None: all); ``fit`` tells for each purpose whether anything stands against it."""
 
     purpose: str | None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from sevlaunch.host.model import Host
 
@@ -28,8 +29,7 @@ class Result(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What was found, and how to mend it where that is needed."""
 
     result: Result
@@ -37,8 +37,7 @@ class Verdict:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Struct, frozen=True):
     """One thing to look at.
 
     :param name: dotted and stable, for programs.
@@ -59,8 +58,7 @@ class Check:
     children: tuple[Check, ...] = ()
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A check with its verdict."""
 
     name: str

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import Struct
 
 from sevlaunch.errors import Problem, ProfileError
 from sevlaunch.profile.libvirt.arguments import import_arguments
@@ -48,8 +50,7 @@ _STEPS = (
 )
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """A domain as a profile.
 
     ``text`` is the profile's YAML, ``outcomes`` what became of each part of the XML, in its order; ``problems`` is why

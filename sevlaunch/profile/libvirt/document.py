@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
 
+from msgspec import Struct
+
 from sevlaunch.errors import Problem, ProfileError
 
 # The largest domain of libvirt's own tests has 30 KiB.
@@ -21,8 +23,7 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 _SEPARATOR = " "
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """What an outcome can be about: an attribute of an element, or (``attribute`` empty) the element's own text."""
 
     element: Element

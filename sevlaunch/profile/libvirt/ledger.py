@@ -6,7 +6,8 @@ Nothing vanishes: what no module gave an outcome is found by :meth:`Ledger.close
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sevlaunch.profile.libvirt.document import Element, Part
 from sevlaunch.profile.libvirt.outcome import Kind, Outcome
@@ -17,8 +18,7 @@ Value = str | int | bool | None
 About = Part | Element | None
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a value of the profile came from: its outcome says it."""
 
     value: Value

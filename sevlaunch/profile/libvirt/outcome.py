@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Kind(StrEnum):
@@ -19,8 +20,7 @@ class Kind(StrEnum):
 LOST = (Kind.UNSUPPORTED, Kind.REFUSED)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one part of the XML: ``element`` such as ``devices/disk/driver@cache``, at its line.
 
     ``key`` is the dotted key of the profile, where there is one; ``reason`` is empty for what is carried as it is.
