@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import NoReturn
 
@@ -11,6 +12,9 @@ from sevlaunch.errors import EXIT_INTERRUPTED
 
 def main() -> None:
     """Run the command and exit with its code."""
+    # Most commands are over before there is any garbage worth a look, which would take a tenth of their time; what
+    # waits has the collector back: interrupt.run.
+    gc.disable()
     # Importing takes long enough to be interrupted, too.
     try:
         catch_signals()
@@ -25,6 +29,8 @@ def main() -> None:
         _end_interrupted()
     finally:
         ignore_signals()
+        # Python looks for garbage once more when it ends.
+        gc.freeze()
 
 
 def _end_interrupted() -> NoReturn:

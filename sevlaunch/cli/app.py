@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import chain
 from typing import Annotated, Any
@@ -17,14 +17,23 @@ from sevlaunch.cli.output import print_error
 from sevlaunch.cli.signals import Interrupted, signal_came
 from sevlaunch.errors import SevlaunchError
 
-# The modules of the commands. Only the one that is asked for is imported: nobody waits for the others.
+# The modules of the commands. Only the command that is asked for is imported and read: nobody waits for the others.
 MODULES = {
     "guests": ("up", "down", "ps", "status", "evidence", "logs", "console", "qmp", "inject", "resume"),
     "profiles": ("check", "render", "schema", "init", "policy", "host"),
     "doctor": ("doctor",),
     "importing": ("import",),
-    "owner": ("owner",),
     "services": ("unit",),
+}
+OWNER = "owner"
+OWNER_MODULES = {
+    "owner.session": ("session",),
+    "owner.digest": ("digest",),
+    "owner.verify": ("verify",),
+    "owner.secret": ("secret",),
+    "owner.report": ("report",),
+    "owner.id_block": ("id-block",),
+    "owner.compare": ("compare",),
 }
 # With it in the environment, typer completes a command line that is not in the arguments.
 _COMPLETION = "_SEVLAUNCH_COMPLETE"
@@ -57,15 +66,32 @@ def command_line(words: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(options)
-    name = next((word for word in words if not word.startswith("-")), None)
-    for module in [module for module, names in MODULES.items() if name in names] or MODULES:
-        import_module(f"sevlaunch.cli.{module}").register(app)
+    first, second = (*(word for word in words if not word.startswith("-")), "", "")[:2]
+    if first != OWNER:
+        _add_commands(app, MODULES, first)
+    if first not in chain(*MODULES.values()):
+        owner = typer.Typer(
+            name=OWNER,
+            help="The guest owner's side: from files alone, trusting AMD's keys and nothing on the host.",
+            no_args_is_help=True,
+            rich_markup_mode=None,
+        )
+        _add_commands(owner, OWNER_MODULES, second)
+        app.add_typer(owner)
     if list(words) in ([], ["--help"]) and _COMPLETION not in os.environ:
         # The list of the commands shows no options, and to read those of all takes longer than all else.
         groups = [group.typer_instance for group in app.registered_groups]
         for command in chain(*(group.registered_commands for group in [app, *groups] if group)):
             command.callback = _summary(command.callback)
     return app
+
+
+def _add_commands(app: typer.Typer, modules: Mapping[str, Sequence[str]], name: str) -> None:
+    """Add the command ``name`` to ``app``; if no module has it, all commands."""
+    for module in [module for module, names in modules.items() if name in names] or modules:
+        import_module(f"sevlaunch.cli.{module}").register(app)
+    asked = [command for command in app.registered_commands if command.name == name]
+    app.registered_commands = asked or app.registered_commands
 
 
 def _summary(command: Callable[..., Any] | None) -> Callable[[], None]:

@@ -24,7 +24,7 @@ _MARKS = {"ok": "ok  ", "failed": "FAIL", "warning": "warn", "skipped": "skip", 
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command()(doctor)
+    app.command("doctor")(doctor)
 
 
 def doctor(

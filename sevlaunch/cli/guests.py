@@ -20,7 +20,7 @@ GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", a
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (up, down, ps, status, evidence, logs, console, qmp, inject, resume):
-        app.command()(command)
+        app.command(command.__name__)(command)
 
 
 def up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
     :raise KeyboardInterrupt: when a signal cancelled it; what it had begun is undone by then.
     """
+    # What has been imported by now is no garbage.
+    gc.freeze()
+    gc.enable()
     try:
         return _run(work)
     finally:
@@ -47,7 +51,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     async def cancellable() -> T:
         nonlocal task
         task = asyncio.current_task()
-        if came:
+        if came or signal_came():
             raise asyncio.CancelledError
         return await work
 

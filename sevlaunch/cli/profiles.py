@@ -41,7 +41,7 @@ class GuestTypeName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (check, render, schema, init, policy, host):
-        app.command()(command)
+        app.command(command.__name__)(command)
 
 
 def check(

@@ -14,7 +14,7 @@ from sevlaunch.cli.profiles import NameOption, ProfileArgument, SetOption
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command()(unit)
+    app.command("unit")(unit)
 
 
 def unit(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ class Interrupted(KeyboardInterrupt):
 
 _came = False
 _under_way = False
+_held = False
 
 
 def catch_signals() -> None:
@@ -52,6 +55,23 @@ def signal_came() -> bool:
     return _came
 
 
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """A block that no signal interrupts: one that comes is noted, for :func:`signal_came`.
+
+    :raise Interrupted: at the end of the block, when one came and nothing else has been raised.
+    """
+    global _held, _under_way
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
+    if _came and not _under_way:
+        _under_way = True
+        raise Interrupted
+
+
 def _report_unraisable(lost: UnraisableHookArgs) -> None:
     global _under_way
     if issubclass(lost.exc_type, Interrupted):
@@ -64,6 +84,6 @@ def _report_unraisable(lost: UnraisableHookArgs) -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _came, _under_way
     _came = True
-    if not _under_way:
+    if not (_under_way or _held):
         _under_way = True
         raise Interrupted

@@ -1,23 +1,22 @@
-"""What ``sevlaunch up`` does: profile -> host -> plan -> guest, then let go of it, or stay until it ends."""
+"""What ``sevlaunch up`` does: profile -> host -> plan -> guest.
+
+One guest's QEMU is started before what is asynchronous is imported, which takes as long as QEMU.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sevlaunch.cli.interrupt import no_way_back, run
-from sevlaunch.cli.output import Format, note, progress
+from sevlaunch.cli.output import Format, note
 from sevlaunch.cli.show import Finished, show_guest, show_started
+from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.folder import write_whole
-from sevlaunch.guest.launch import launch
-from sevlaunch.guest.many import launch_many
-from sevlaunch.guest.readiness import Condition, parse_condition, wait_until_ready
-from sevlaunch.guest.service import RebootLimit, notify_service
+from sevlaunch.guest.starting import started
 from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
 from sevlaunch.host.requirements import missing, missing_for_rehearsal
@@ -26,7 +25,7 @@ from sevlaunch.profile.loader import LoadedProfile, load
 
 if TYPE_CHECKING:
     from sevlaunch.cli.verification import Verification
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.readiness import Condition
 
 _WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
 
@@ -71,7 +70,7 @@ def start(request: Request) -> None:
     :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`; of several guests, the first one's error.
     """
     _check(request)
-    conditions = [parse_condition(text) for text in request.conditions]
+    conditions = _conditions(request)
     made = [
         _make(request, load(profile, overrides=request.overrides, name=name))
         for profile in request.profiles
@@ -88,12 +87,14 @@ def start(request: Request) -> None:
     if request.rehearse:
         note("sevlaunch: REHEARSAL: memory is NOT encrypted")
     if request.foreground:
-        run(_stay(plans[0], request))
+        from sevlaunch.cli.running import stay
+
+        stay(plans[0], request)
         return
     for plan in plans:
         if plan.reboot.value == "relaunch":
             note(f"sevlaunch: note: a reboot ends {plan.name} ({plan.guest_type}); only --foreground starts it anew")
-    finished = run(_let_go(plans, request, conditions, verification))
+    finished = _let_go(plans, request, conditions, verification)
     if request.single and finished[0].document:
         show_guest(finished[0].document, request.output)
     elif not request.single:
@@ -119,6 +120,14 @@ def _check(request: Request) -> None:
         )
     if request.name and len(request.profiles) > 1:
         raise UsageError("--name is for one profile", hint="set name in each profile")
+
+
+def _conditions(request: Request) -> list[Condition]:
+    if not request.conditions:
+        return []
+    from sevlaunch.guest.readiness import parse_condition
+
+    return [parse_condition(text) for text in request.conditions]
 
 
 def _numbered(profile: Path, request: Request) -> list[str]:
@@ -169,51 +178,15 @@ def _verification(request: Request, made: Made) -> Verification | None:
     return prepare(made.loaded, made.plan, request.tik, request.tek, request.secrets)
 
 
-async def _let_go(
+def _let_go(
     plans: list[Plan], request: Request, conditions: list[Condition], verification: Verification | None
 ) -> list[Finished]:
-    async def prepare(guest: LaunchedGuest) -> None:
-        if verification:
-            await verification.pass_or_raise(guest)
-        for condition in conditions:
-            await wait_until_ready(guest, condition, limit=request.ready_limit)
+    with ExitStack() as stack:
+        begun = None
+        if len(plans) == 1:
+            # A signal in the midst of a start would leave what it has begun.
+            stack.enter_context(hold_signals())
+            begun = stack.enter_context(started(plans[0]))
+        from sevlaunch.cli.running import let_go
 
-    paused = request.paused or verification is not None
-    what = plans[0].name if len(plans) == 1 else f"{len(plans)} guests"
-    with progress(f"starting {what}"):
-        async with launch_many(plans, paused=paused, limit=request.limit, prepare=prepare) as outcomes:
-            finished = [
-                Finished(one.plan.name, _report(one.guest, request) if one.guest else None, one.error)
-                for one in outcomes
-            ]
-            with no_way_back():
-                # A signal that came before this moment still cancels here.
-                await asyncio.sleep(0)
-                for one in outcomes:
-                    if one.guest:
-                        one.guest.detach()
-    return finished
-
-
-async def _stay(plan: Plan, request: Request) -> None:
-    reboots = RebootLimit()
-    while True:
-        async with launch(plan, paused=request.paused, limit=request.limit) as guest:
-            document = _report(guest, request)
-            show_guest(document, request.output)
-            guest.announce()
-            notify_service(f"READY=1\nSTATUS={plan.name} is {document['state']}")
-            reason = await guest.until_end()
-        if reason != "guest-reset" or plan.reboot.value != "relaunch":
-            note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
-            return
-        reboots.count(plan.name)
-        notify_service(f"STATUS={plan.name} rebooted: starting it anew")
-        note(f"sevlaunch: {plan.name} rebooted: starting it anew")
-
-
-def _report(guest: LaunchedGuest, request: Request) -> dict[str, Any]:
-    document = guest.launch_evidence.to_dict()
-    if request.evidence_file:
-        write_whole(request.evidence_file.absolute(), (json.dumps(document, indent=1) + "\n").encode())
-    return document
+        return let_go(plans, request, begun, conditions, verification)

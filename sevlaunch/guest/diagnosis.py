@@ -6,8 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sevlaunch.sevapi.status import explain_status
-
 # Pattern in QEMU's output -> hint. The first match counts.
 KNOWN = (
     (r"accelerator does not support confidential guest", "SEV needs KVM: leave accel at auto or kvm"),
@@ -37,5 +35,7 @@ def hint_for(lines: Sequence[str]) -> str:
     text = "\n".join(lines)
     answered = _FIRMWARE_ERROR.search(text)
     if answered and int(answered[1]):
+        from sevlaunch.sevapi.status import explain_status
+
         return explain_status(int(answered[1]))
     return next((hint for pattern, hint in KNOWN if re.search(pattern, text, re.IGNORECASE)), "")

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from sevlaunch.errors import GuestTimeout, Problem
-from sevlaunch.guest import folder as folders
+from sevlaunch.errors import GuestTimeout, Problem, QemuError, QmpError
 from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.folder import GuestFolder, claim_lock, hold_launcher
-from sevlaunch.guest.preflight import check_files
-from sevlaunch.guest.process import Process, spawn, tail
-from sevlaunch.guest.starting import Embedding, Spawner, Start
+from sevlaunch.guest.process import DEATH_LIMIT, Process, spawn, tail
+from sevlaunch.guest.starting import Embedding, Spawner, Start, started
 from sevlaunch.plan import Plan
 
 if TYPE_CHECKING:
     from sevlaunch.guest.live import LaunchedGuest
 
+T = TypeVar("T")
+
 # Time for QEMU to be ready: a start, and filling a GiB of memory takes well under a second.
 START_LIMIT = 60.0
 SECONDS_PER_GIB = 1.0
+COMPANION_LIMIT = 10.0
 
 
 @asynccontextmanager
@@ -47,52 +48,110 @@ async def launch(
     :raise QemuError: when QEMU fails; the error has the end of its output.
     :raise GuestTimeout: when it is not ready within ``limit``.
     """
-    check_files(plan)
-    folder = GuestFolder(plan.folder.parent, plan.name)
+    with started(plan, Embedding(spawner, tuple(extra_args), tuple(inherit))) as start:
+        async with finish(start, paused=paused, limit=limit) as guest:
+            yield guest
+
+
+@asynccontextmanager
+async def finish(start: Start, *, paused: bool = False, limit: float | None = None) -> AsyncIterator[LaunchedGuest]:
+    """The guest of a start that was begun; leaving the block ends the connection to it. As :func:`launch`."""
+    plan = start.plan
     seconds = START_LIMIT + SECONDS_PER_GIB * (plan.memory.size.value >> 30) if limit is None else limit
-    with ExitStack() as launcher, ExitStack() as cleanup:
-        launcher.enter_context(hold_launcher(folder))
-        _clear_abandoned(folder)
-        lock = claim_lock(folder)
-        cleanup.callback(os.close, lock)
-        # From here on the folder is ours, and goes unless the guest stays.
-        folder.clear()
-        start = Start(plan, folder, launcher, lock, Embedding(spawner, tuple(extra_args), tuple(inherit)))
-        cleanup.callback(start.end)
-        async with AsyncExitStack() as connection:
-            try:
-                async with asyncio.timeout(seconds):
-                    await start.begin(connection)
-                    connection.callback(start.guest.console.close)
-                    if not paused:
-                        await start.run()
-            except TimeoutError as error:
-                lines = tail(folder.file(folders.QEMU_LOG))
-                raise GuestTimeout(
-                    f"{plan.name} was not ready within {seconds:g} s",
-                    problems=[Problem(f"qemu: {line}") for line in lines],
-                    hint=hint_for(lines) or "give it longer with --timeout",
-                ) from error
-            yield start.guest
+    async with AsyncExitStack() as connection:
+        try:
+            async with asyncio.timeout(seconds):
+                guest = await _bring_up(start, connection)
+                connection.callback(guest.console.close)
+                if not paused:
+                    await guest.run()
+        except TimeoutError as error:
+            lines = start.log_tail()
+            raise GuestTimeout(
+                f"{plan.name} was not ready within {seconds:g} s",
+                problems=[Problem(f"qemu: {line}") for line in lines],
+                hint=hint_for(lines) or "give it longer with --timeout",
+            ) from error
+        yield guest
 
 
-def _clear_abandoned(folder: GuestFolder) -> None:
-    """End what a launcher left behind that was killed in the middle of a start. Needs :func:`hold_launcher`.
+async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
+    """Wait until QEMU answers, and read what the launch shows. ``connection`` gets what is to be closed in the end."""
+    plan = start.plan
+    for companion, process in zip(plan.companions, start.companions, strict=False):
+        await _socket_appears(companion.socket, process, start.folder.file(f"{companion.name}.log"))
+    if plan.companions:
+        start.start_qemu()
+    if start.told:
+        await _rehearsed(start, start.told)
+    # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
+    from sevlaunch.guest.evidence import check_encryption, gather, sha256_of
+    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.qmp import session
 
-    :raise NameTaken: when a guest lives there that `render --format shell` started: it does not hold the lock.
+    firmware_sha256 = sha256_of(plan.firmware.code.value)
+    record = start.record()
+    qmp = await while_alive(start, connection.enter_async_context(session(start.qmp, limit=float("inf"))))
+    evidence = await while_alive(start, gather(qmp, record, firmware_sha256=firmware_sha256))
+    check_encryption(evidence, plan.security.policy.value if plan.security else None)
+    start.write_evidence(evidence)
+    return LaunchedGuest(record, qmp, evidence, start)
+
+
+async def _rehearsed(start: Start, told: BinaryIO) -> None:
+    # The helper writes QEMU's PID, or ends without a word.
+    await _readable(told.fileno())
+    pid = told.read(32).decode()
+    process = Process.attach(int(pid)) if pid else None
+    if process is None:
+        lines = start.log_tail()
+        raise QemuError("the rehearsal's helper could not start QEMU", stderr=lines, hint=hint_for(lines))
+    start.keep(process)
+
+
+async def while_alive(start: Start, action: Awaitable[T]) -> T:
+    """The result of ``action``; if QEMU dies before, an error with what it said, at once."""
+    task = asyncio.ensure_future(action)
+    death = asyncio.create_task(start.process.wait())
+    try:
+        await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise start.death()
+        error = task.exception()
+        if isinstance(error, QmpError):
+            if not error.error_class and await start.process.ends_within(DEATH_LIMIT):
+                raise start.death() from error
+            error.stderr = tuple(start.log_tail())
+            error.hint = error.hint or hint_for(error.stderr)
+        return task.result()
+    finally:
+        for pending in (task, death):
+            pending.cancel()
+        await asyncio.gather(task, death, return_exceptions=True)
+
+
+async def _readable(fd: int) -> None:
+    """Wait until there is something to read, or the end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+async def _socket_appears(socket_path: str, process: Process, log: Path) -> None:
+    """Wait until a companion listens.
+
+    :raise QemuError: when it ends before that, or does not listen in time.
     """
-    record = folder.record()
-    if record is not None and record.launched:
-        return
-    pid = folder.pid()
-    if pid and not folders.lock_is_held(folder.file(folders.LOCK)):
-        raise folders.taken(folder)
-    process = Process.attach(pid) if pid else None
-    if process:
-        process.kill()
-        process.close()
-    for companion, start_time in record.companions if record else []:
-        beside = Process.attach(companion, start_time)
-        if beside:
-            beside.kill()
-            beside.close()
+    from sevlaunch.guest.follow import FolderWatch
+
+    with FolderWatch(log.parent) as watch:
+        async with asyncio.timeout(COMPANION_LIMIT):
+            while not os.path.exists(socket_path):  # noqa: ASYNC240, PTH110 - a lookup on tmpfs
+                if process.ended:
+                    lines = tail(log)
+                    raise QemuError(f"{log.stem} ended before it was ready", stderr=lines, hint=hint_for(lines))
+                await watch.changed(process)

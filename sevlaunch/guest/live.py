@@ -18,6 +18,7 @@ from sevlaunch.guest import folder as folders
 from sevlaunch.guest.agent import Agent
 from sevlaunch.guest.evidence import Evidence, SevInfo, gather, launch_measurement, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.launch import while_alive
 from sevlaunch.guest.process import Process, tail
 from sevlaunch.guest.qmp import Qmp, session
 from sevlaunch.guest.serial import Console
@@ -199,20 +200,20 @@ class LaunchedGuest(Guest):
 
     def __init__(
         self,
-        folder: GuestFolder,
         record: Record,
-        process: Process,
         qmp: Qmp,
         launch_evidence: Evidence,
         start: Start,
     ) -> None:
-        super().__init__(folder, record, process, qmp)
+        super().__init__(start.folder, record, start.process, qmp)
         self.launch_evidence = launch_evidence
         self._start = start
 
     async def run(self) -> None:
         """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
-        await self._start.run()
+        await while_alive(self._start, self.resume())
+        self.launch_evidence = await while_alive(self._start, self.evidence())
+        self._start.write_evidence(self.launch_evidence)
 
     def announce(self) -> None:
         """Let other programs take it down, too."""
@@ -221,10 +222,6 @@ class LaunchedGuest(Guest):
     def detach(self) -> None:
         """Let it live on after the block. The last thing to do: from here on nothing takes it back."""
         self._start.detach()
-
-    def announced(self) -> None:
-        """Note in the guest's folder that its launch is over."""
-        self._folder.write_record(replace(self._record, launched=True))
 
     async def until_end(self) -> str:
         """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sevlaunch.errors import SevlaunchError
-from sevlaunch.guest.launch import launch
+from sevlaunch.guest.launch import finish, launch
+from sevlaunch.guest.starting import Start
 from sevlaunch.plan import Plan
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Outcome(Struct, frozen=True):
 @asynccontextmanager
 async def launch_many(
     plans: Sequence[Plan],
+    begun: Start | None = None,
     *,
     paused: bool = False,
     limit: float | None = None,
@@ -35,6 +37,7 @@ async def launch_many(
 ) -> AsyncIterator[list[Outcome]]:
     """Start guests at the same time; leaving the block ends those that were not detached.
 
+    :param begun: the start of the one guest that there is, as far as it has come.
     :param paused: as for :func:`sevlaunch.guest.launch.launch`; ``limit``, too, for each guest.
     :param prepare: what else a guest has to go through; it is ended when this raises.
     :return: an outcome for each plan, in their order.
@@ -45,7 +48,8 @@ async def launch_many(
 
     async def hold(plan: Plan, outcome: asyncio.Future[Outcome]) -> None:
         try:
-            async with launch(plan, paused=paused, limit=limit) as guest:
+            starting = finish(begun, paused=paused, limit=limit) if begun else launch(plan, paused=paused, limit=limit)
+            async with starting as guest:
                 if prepare:
                     await prepare(guest)
                 outcome.set_result(Outcome(plan, guest=guest))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.accounts import acting_as, find_account
-from sevlaunch.host.ovmf import firmware_image
 from sevlaunch.plan import Plan
 from sevlaunch.plan.host_access import device_paths, images, peripheral_devices
 
@@ -65,6 +64,8 @@ def _firmware_image(plan: Plan) -> Iterator[Problem]:
     path = Path(plan.firmware.code.value)
     if plan.security is None or not _may(str(path), os.R_OK) or not path.is_file():
         return
+    from sevlaunch.host.ovmf import firmware_image
+
     image = firmware_image(path, str(path))
     lacking = image.error or image.lacks_for(plan.guest_type, kernel_hashes=plan.security.kernel_hashes)
     if lacking:

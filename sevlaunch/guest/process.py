@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 import select
@@ -30,7 +29,7 @@ class Process:
         self.start_time = process_start_time(pid) or 0
         self._pidfd = pidfd
         self._child = child
-        self._waiting: list[asyncio.Event] = []
+        self._waiting: list[Callable[[], None]] = []
 
     @classmethod
     def attach(cls, pid: int, start_time: int | None = None) -> Process | None:
@@ -65,24 +64,29 @@ class Process:
 
     async def wait(self) -> None:
         """Wait until the process ends. Several may wait at the same time, in one event loop."""
+        # QEMU is started before asyncio is imported, which takes as long.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        self._waiting.append(done)
+        self._waiting.append(done.set)
         # One reader for all: a second one would replace the first.
         loop.add_reader(self._pidfd, self._wake)
         try:
             await done.wait()
         finally:
-            self._waiting.remove(done)
+            self._waiting.remove(done.set)
             if not self._waiting:
                 loop.remove_reader(self._pidfd)
 
     def _wake(self) -> None:
-        for done in self._waiting:
-            done.set()
+        for wake in self._waiting:
+            wake()
 
     async def ends_within(self, limit: float) -> bool:
         """Whether the process ends within ``limit`` seconds."""
+        import asyncio
+
         try:
             async with asyncio.timeout(limit):
                 await self.wait()

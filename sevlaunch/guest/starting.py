@@ -1,26 +1,27 @@
-"""The start of one guest, step by step, and how it is undone."""
+"""The start of one guest until QEMU runs, step by step, and how it is undone."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
 import socket
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sevlaunch.errors import HostError, QemuError, QmpError
+from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.folder import GuestFolder, Record
-from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn, tail
+from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, taken
+from sevlaunch.guest.preflight import check_files
+from sevlaunch.guest.process import Process, find_program, spawn, tail
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, find_account, grant
 from sevlaunch.plan import Plan, argv, monitor_on
 from sevlaunch.plan.formats import choices
@@ -28,11 +29,6 @@ from sevlaunch.plan.option import rule
 
 if TYPE_CHECKING:
     from sevlaunch.guest.evidence import Evidence
-    from sevlaunch.guest.live import LaunchedGuest
-
-T = TypeVar("T")
-
-COMPANION_LIMIT = 10.0
 
 
 class Spawner(Protocol):
@@ -64,7 +60,9 @@ class Embedding(Struct, frozen=True):
 
 
 class Start:
-    """The start of one guest, and the end of what was started, unless it is let go.
+    """The start of one guest up to the moment that QEMU runs, and the end of what was started, unless it is let go.
+
+    Nothing here waits, or needs asyncio, which takes as long to import as QEMU to start.
 
     :param launcher: what is held until the launch is over.
     :param lock: the guest's lock, for QEMU to inherit.
@@ -73,60 +71,76 @@ class Start:
     def __init__(self, plan: Plan, folder: GuestFolder, launcher: ExitStack, lock: int, embedding: Embedding) -> None:
         self.plan = plan
         self.folder = folder
+        self.companions: list[Process] = []
+        # Where the helper of a rehearsal writes QEMU's PID, or nothing.
+        self.told: BinaryIO | None = None
         self._launcher = launcher
         self._lock = lock
         self._embedding = embedding
         self._account = find_account(plan.run_as.value) if plan.run_as else None
         self._detached = False
-        self._companions: list[Process] = []
         self._process: Process | None = None
-        self._guest: LaunchedGuest | None = None
+        self._open = ExitStack()
+        # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the other
+        # commands' monitor stays free.
+        self.qmp, self._qemus_end = socket.socketpair()
+        self._open.callback(self.qmp.close)
+        self._open.callback(self._qemus_end.close)
 
     @property
     def process(self) -> Process:
         """QEMU's process."""
-        return _started(self._process)
+        if self._process is None:
+            raise QemuError("the guest has not been started")
+        return self._process
 
-    @property
-    def guest(self) -> LaunchedGuest:
-        """The guest, once QEMU answers."""
-        return _started(self._guest)
-
-    async def begin(self, connection: AsyncExitStack) -> None:
-        """Start QEMU, paused, and read what the launch shows. ``connection`` gets what is to be closed in the end."""
+    def begin(self) -> None:
+        """Write the guest's files and start what runs beside QEMU; with nothing beside it, QEMU itself."""
         self._prepare_files()
         for companion in self.plan.companions:
             program = find_program(companion.argv[0], companion.fallbacks, companion.remedy)
             log = self.folder.file(f"{companion.name}.log")
-            process = spawn([program, *companion.argv[1:]], log=log, account=self._account)
-            self._companions.append(process)
-            await _socket_appears(companion.socket, process, log)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            connection.callback(ours.close)
-            # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the
-            # other commands' monitor stays free.
-            monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
-            channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}", *monitor.argv]
-            command = [*argv(self.plan), *channel, *self._embedding.extra_args]
-            inherit = [self._lock, theirs.fileno(), *self._embedding.inherit]
-            if self.plan.rehearsal:
-                await self._rehearse(command, inherit)
-            else:
-                self._process = self._spawn(command, inherit)
-        record = self._make_record()
-        self.folder.write_record(record)
-        # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
-        from sevlaunch.guest.evidence import check_encryption, gather, sha256_of
-        from sevlaunch.guest.live import LaunchedGuest
-        from sevlaunch.guest.qmp import session
+            self.companions.append(spawn([program, *companion.argv[1:]], log=log, account=self._account))
+        if not self.plan.companions:
+            self.start_qemu()
 
-        firmware_sha256 = sha256_of(self.plan.firmware.code.value)
-        qmp = await self._while_alive(connection.enter_async_context(session(ours, limit=float("inf"))))
-        evidence = await self._while_alive(gather(qmp, record, firmware_sha256=firmware_sha256))
-        check_encryption(evidence, self.plan.security.policy.value if self.plan.security else None)
-        self._guest = LaunchedGuest(self.folder, record, self.process, qmp, evidence, self)
-        self._write_evidence(evidence)
+    def start_qemu(self) -> None:
+        """Start QEMU, paused; in a rehearsal, as the child of a helper."""
+        fd = self._qemus_end.fileno()
+        monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
+        channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
+        command = [*argv(self.plan), *channel, *self._embedding.extra_args]
+        inherit = [self._lock, fd, *self._embedding.inherit]
+        with self._qemus_end:
+            if self.plan.rehearsal:
+                self._start_helper(command, inherit)
+            else:
+                self.keep(self._spawn(command, inherit))
+
+    def _start_helper(self, command: list[str], inherit: list[int]) -> None:
+        """Start the helper that starts QEMU and answers for the secure processor."""
+        self.folder.write("sev-device", b"")
+        reader, writer = os.pipe()
+        self.told = self._open.enter_context(os.fdopen(reader, "rb", buffering=0))
+        request = {
+            "argv": command,
+            "inherit": inherit,
+            "report": writer,
+            "state_folder": str(self.plan.state_folder.parent),
+            "kind": self.plan.guest_type,
+            "init2": bool(self.plan.security and self.plan.security.init2),
+        }
+        helper = [sys.executable, "-m", "sevlaunch.rehearsal", str(self.folder.file("rehearsal.json"))]
+        try:
+            self.folder.write("rehearsal.json", json.dumps(request).encode())
+            self.companions.append(self._spawn(helper, [*inherit, writer]))
+        finally:
+            os.close(writer)
+
+    def keep(self, process: Process) -> None:
+        """``process`` is QEMU: note it in the guest's folder."""
+        self._process = process
+        self.folder.write_record(self.record())
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
         memory = self.plan.memory
@@ -140,43 +154,9 @@ class Start:
             account=self._account,
         )
 
-    async def _rehearse(self, command: list[str], inherit: list[int]) -> None:
-        """Start QEMU as the child of a helper, which answers for the secure processor."""
-        self.folder.write("sev-device", b"")
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb", buffering=0) as pipe:
-            request = {
-                "argv": command,
-                "inherit": inherit,
-                "report": writer,
-                "state_folder": str(self.plan.state_folder.parent),
-                "kind": self.plan.guest_type,
-                "init2": bool(self.plan.security and self.plan.security.init2),
-            }
-            self.folder.write("rehearsal.json", json.dumps(request).encode())
-            helper = [sys.executable, "-m", "sevlaunch.rehearsal", str(self.folder.file("rehearsal.json"))]
-            try:
-                self._companions.append(self._spawn(helper, [*inherit, writer]))
-            finally:
-                os.close(writer)
-            # The helper writes QEMU's PID, or ends without a word.
-            await _readable(pipe.fileno())
-            pid = pipe.read(32).decode()
-        self._process = Process.attach(int(pid)) if pid else None
-        if self._process is None:
-            lines = tail(self.folder.file(folders.QEMU_LOG))
-            raise QemuError("the rehearsal's helper could not start QEMU", stderr=lines, hint=hint_for(lines))
-
-    async def run(self) -> None:
-        """Let the guest run its first instruction."""
-        await self._while_alive(self.guest.resume())
-        evidence = await self._while_alive(self.guest.evidence())
-        self.guest.launch_evidence = evidence
-        self._write_evidence(evidence)
-
     def announce(self) -> None:
         """The launch is over: from here on, other commands may take the guest down."""
-        self.guest.announced()
+        self.folder.write_record(replace(self.record(), launched=True))
         self._launcher.close()
 
     def detach(self) -> None:
@@ -186,7 +166,8 @@ class Start:
 
     def end(self) -> None:
         """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
-        processes = [*([self._process] if self._process else []), *self._companions]
+        self._open.close()
+        processes = [*([self._process] if self._process else []), *self.companions]
         for process in processes:
             if not self._detached:
                 process.kill()
@@ -195,37 +176,47 @@ class Start:
         if not self._detached and self.folder.is_locked_by(self._lock):
             self.folder.remove()
 
-    async def _while_alive(self, action: Awaitable[T]) -> T:
-        """The result of ``action``; if QEMU dies before, an error with what it said, at once."""
-        task = asyncio.ensure_future(action)
-        death = asyncio.create_task(self.process.wait())
-        try:
-            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise self._death()
-            error = task.exception()
-            if isinstance(error, QmpError):
-                if not error.error_class and await self.process.ends_within(DEATH_LIMIT):
-                    raise self._death() from error
-                error.stderr = tuple(tail(self.folder.file(folders.QEMU_LOG)))
-                error.hint = error.hint or hint_for(error.stderr)
-            return task.result()
-        finally:
-            for pending in (task, death):
-                pending.cancel()
-            await asyncio.gather(task, death, return_exceptions=True)
+    def log_tail(self) -> list[str]:
+        """The last lines of QEMU's output."""
+        return tail(self.folder.file(folders.QEMU_LOG))
 
-    def _death(self) -> QemuError:
+    def death(self) -> QemuError:
+        """The error for a QEMU that ended while it was being started."""
         code = self.process.exit_code
         how = (
             "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         )
-        lines = tail(self.folder.file(folders.QEMU_LOG))
+        lines = self.log_tail()
         return QemuError(
             f"QEMU {how} while {self.plan.name} was being started",
             stderr=lines,
             hint=hint_for(lines)
             or ("" if lines else "it printed nothing: was it killed by the kernel (out of memory)?"),
+        )
+
+    def write_evidence(self, evidence: Evidence) -> None:
+        """Write what the launch showed into the guest's folder."""
+        text = json.dumps(evidence.to_dict(), indent=1, ensure_ascii=False)
+        self.folder.write(folders.EVIDENCE, text.encode("utf-8", "surrogateescape"))
+
+    def record(self) -> Record:
+        """What other commands need to know about the guest."""
+        plan = self.plan
+        return Record(
+            name=plan.name,
+            pid=self.process.pid,
+            start_time=self.process.start_time,
+            launched=False,
+            profile=plan.profile_file,
+            command=argv(plan),
+            guest_type=plan.guest_type,
+            vcpus=plan.machine.vcpus.value,
+            binary=plan.binary.value,
+            qemu_version=plan.qemu_version,
+            firmware=plan.firmware.code.value,
+            reboot=plan.reboot.value,
+            rehearsal=plan.rehearsal,
+            companions=[(process.pid, process.start_time) for process in self.companions],
         )
 
     def _prepare_files(self) -> None:
@@ -244,46 +235,6 @@ class Start:
             grant(Path(variables.value), self._account, READ | WRITE)
             for folder in (self.plan.state_folder, self.plan.state_folder.parent):
                 grant(folder, self._account, PASS)
-
-    def _make_record(self) -> Record:
-        plan = self.plan
-        return Record(
-            name=plan.name,
-            pid=self.process.pid,
-            start_time=self.process.start_time,
-            launched=False,
-            profile=plan.profile_file,
-            command=argv(plan),
-            guest_type=plan.guest_type,
-            vcpus=plan.machine.vcpus.value,
-            binary=plan.binary.value,
-            qemu_version=plan.qemu_version,
-            firmware=plan.firmware.code.value,
-            reboot=plan.reboot.value,
-            rehearsal=plan.rehearsal,
-            companions=[(process.pid, process.start_time) for process in self._companions],
-        )
-
-    def _write_evidence(self, evidence: Evidence) -> None:
-        text = json.dumps(evidence.to_dict(), indent=1, ensure_ascii=False)
-        self.folder.write(folders.EVIDENCE, text.encode("utf-8", "surrogateescape"))
-
-
-async def _readable(fd: int) -> None:
-    """Wait until there is something to read, or the end."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)
-
-
-def _started(value: T | None) -> T:
-    if value is None:
-        raise QemuError("the guest has not been started")
-    return value
 
 
 def _copy_nvram(template: Path, target: Path) -> None:
@@ -304,17 +255,46 @@ def _copy_nvram(template: Path, target: Path) -> None:
         ) from error
 
 
-async def _socket_appears(socket_path: str, process: Process, log: Path) -> None:
-    """Wait until a companion listens.
+@contextmanager
+def started(plan: Plan, embedding: Embedding = Embedding()) -> Iterator[Start]:  # noqa: B008 - it can't be changed
+    """Begin the start of a guest; leaving the block ends it, unless it was detached. For :func:`launch.finish`.
 
-    :raise QemuError: when it ends before that, or does not listen in time.
+    :raise HostError: when a file is missing, or the runtime folder can't be written.
+    :raise NameTaken: when a guest of that name runs, or is being started.
+    :raise QemuError: when QEMU can't be started.
     """
-    from sevlaunch.guest.follow import FolderWatch
+    check_files(plan)
+    folder = GuestFolder(plan.folder.parent, plan.name)
+    with ExitStack() as launcher, ExitStack() as cleanup:
+        launcher.enter_context(hold_launcher(folder))
+        _clear_abandoned(folder)
+        lock = claim_lock(folder)
+        cleanup.callback(os.close, lock)
+        # From here on the folder is ours, and goes unless the guest stays.
+        folder.clear()
+        start = Start(plan, folder, launcher, lock, embedding)
+        cleanup.callback(start.end)
+        start.begin()
+        yield start
 
-    with FolderWatch(log.parent) as watch:
-        async with asyncio.timeout(COMPANION_LIMIT):
-            while not os.path.exists(socket_path):  # noqa: ASYNC240, PTH110 - a lookup on tmpfs
-                if process.ended:
-                    lines = tail(log)
-                    raise QemuError(f"{log.stem} ended before it was ready", stderr=lines, hint=hint_for(lines))
-                await watch.changed(process)
+
+def _clear_abandoned(folder: GuestFolder) -> None:
+    """End what a launcher left behind that was killed in the middle of a start. Needs :func:`hold_launcher`.
+
+    :raise NameTaken: when a guest lives there that `render --format shell` started: it does not hold the lock.
+    """
+    record = folder.record()
+    if record is not None and record.launched:
+        return
+    pid = folder.pid()
+    if pid and not lock_is_held(folder.file(folders.LOCK)):
+        raise taken(folder)
+    process = Process.attach(pid) if pid else None
+    if process:
+        process.kill()
+        process.close()
+    for companion, start_time in record.companions if record else []:
+        beside = Process.attach(companion, start_time)
+        if beside:
+            beside.kill()
+            beside.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from sevlaunch.errors import Problem
-from sevlaunch.host.doctor import REQUIRED
-from sevlaunch.host.doctor.tree import failures, judge
 from sevlaunch.host.model import Host
 
 
@@ -19,6 +17,12 @@ def missing_for_rehearsal(host: Host) -> list[Problem]:
 
 
 def _problems(purpose: str, host: Host) -> list[Problem]:
+    if purpose == "none" and host.qemu is not None:
+        # An ordinary guest needs QEMU, and starts without the time to import all checks.
+        return []
+    from sevlaunch.host.doctor import REQUIRED
+    from sevlaunch.host.doctor.tree import failures, judge
+
     return [
         Problem(f"{top.title}: {finding.found}", hint=finding.remedy)
         if top is finding

@@ -12,7 +12,7 @@ from sevlaunch.cli.output import Format, FormatOption, print_json
 
 def register(owner: typer.Typer) -> None:
     """Add the command to ``owner``."""
-    owner.command()(compare)
+    owner.command("compare")(compare)
 
 
 def compare(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(owner: typer.Typer) -> None:
     """Add the command to ``owner``."""
-    owner.command()(digest)
+    owner.command("digest")(digest)
 
 
 def digest(

@@ -12,7 +12,7 @@ from sevlaunch.cli.output import Format, FormatOption, print_json
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command()(id_block)
+    app.command("id-block")(id_block)
 
 
 def id_block(

@@ -13,7 +13,7 @@ from sevlaunch.cli.output import Format, FormatOption, note, print_json
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command()(report)
+    app.command("report")(report)
 
 
 def report(

@@ -14,7 +14,7 @@ from sevlaunch.cli.owner.verify import RehearsalOption, TikOption
 
 def register(owner: typer.Typer) -> None:
     """Add the command to ``owner``."""
-    owner.command()(secret)
+    owner.command("secret")(secret)
 
 
 def secret(

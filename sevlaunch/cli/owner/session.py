@@ -12,7 +12,7 @@ from sevlaunch.cli.output import Format, FormatOption, note, print_json
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command()(session)
+    app.command("session")(session)
 
 
 def session(

@@ -30,7 +30,7 @@ RehearsalOption = Annotated[bool, typer.Option("--rehearsal", help="Take evidenc
 
 def register(owner: typer.Typer) -> None:
     """Add the command to ``owner``."""
-    owner.command()(verify)
+    owner.command("verify")(verify)
 
 
 def verify(
