@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli.app import MODULES, command_line
+from sevlaunch.cli.app import MODULES, OWNER, OWNER_MODULES, command_line
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
 
 # As DESIGN.md lists them; those of later issues are not here yet.
@@ -168,14 +169,25 @@ def test_a_file_name_that_is_no_utf_8_is_shown_and_no_internal_error(sevlaunch: 
     assert b"unknown key 'nonsense'" in done.stdout
 
 
-def test_each_command_is_found_in_the_module_that_has_it() -> None:
-    for module, names in MODULES.items():
-        for name in names:
-            found = typer.main.get_command(command_line(["--debug", name, "x"]))
-            assert tuple(found.commands) == names, module  # type: ignore[attr-defined]
+def commands(*words: str) -> dict[str, Any]:
+    """The commands that are read for a command line, by name; those of a group, too."""
+    found: dict[str, Any] = typer.main.get_command(command_line(words)).commands  # type: ignore[attr-defined]
+    return found
+
+
+def test_each_command_is_found_in_the_module_that_has_it_and_read_alone() -> None:
     every = [name for names in MODULES.values() for name in names]
+    for name in every:
+        assert list(commands("--debug", name, "x")) == [name]
+    owners = [name for names in OWNER_MODULES.values() for name in names]
+    for name in owners:
+        assert list(commands(OWNER)) == [OWNER]
+        assert list(commands(OWNER, name, "x")[OWNER].commands) == [name]
     for words in ([], ["--help"], ["no-such-command"]):
-        assert sorted(typer.main.get_command(command_line(words)).commands) == sorted(every)  # type: ignore[attr-defined]
+        assert sorted(commands(*words)) == sorted([*every, OWNER])
+        assert list(commands(*words)[OWNER].commands) == owners
+    for words in ([OWNER], [OWNER, "--help"], [OWNER, "no-such-command"]):
+        assert list(commands(*words)[OWNER].commands) == owners
 
 
 def test_the_quick_help_is_the_whole_help(sevlaunch: Command) -> None:
