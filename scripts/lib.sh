@@ -87,12 +87,15 @@ prepare_venv() {
     local project=$1 extras=$2 python stamp wanted
     stamp="$project/.venv/.installed$extras"
     wanted=$(cksum "$project/pyproject.toml")
-    if [ -x "$project/.venv/bin/sevlaunch" ] && [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ]; then return 0; fi
-    python=$(find_python) || die "wanted Python 3.11 or newer with venv, found none"
-    say "preparing .venv with $("$python" --version)"
-    [ -x "$project/.venv/bin/python" ] || "$python" -m venv "$project/.venv"
-    # A plain path in place of an import hook: Python itself then starts twice as fast.
-    "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat \
-        --editable "$project$extras"
-    echo "$wanted" > "$stamp"
+    if [ ! -x "$project/.venv/bin/sevlaunch" ] || [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
+        python=$(find_python) || die "wanted Python 3.11 or newer with venv, found none"
+        say "preparing .venv with $("$python" --version)"
+        [ -x "$project/.venv/bin/python" ] || "$python" -m venv "$project/.venv"
+        # A plain path in place of an import hook: Python itself then starts twice as fast.
+        "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --config-settings editable_mode=compat --editable "$project$extras"
+        echo "$wanted" > "$stamp"
+    fi
+    # As pip does for a package that it copies. With PYTHONDONTWRITEBYTECODE every start would else compile it anew.
+    "$project/.venv/bin/python" -m compileall -q "$project/sevlaunch"
 }

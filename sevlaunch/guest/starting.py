@@ -78,6 +78,7 @@ class Start:
         self._lock = lock
         self._embedding = embedding
         self._account = find_account(plan.run_as.value) if plan.run_as else None
+        self._argv = argv(plan)
         self._detached = False
         self._process: Process | None = None
         self._open = ExitStack()
@@ -109,7 +110,7 @@ class Start:
         fd = self._qemus_end.fileno()
         monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
         channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
-        command = [*argv(self.plan), *channel, *self._embedding.extra_args]
+        command = [*self._argv, *channel, *self._embedding.extra_args]
         inherit = [self._lock, fd, *self._embedding.inherit]
         with self._qemus_end:
             if self.plan.rehearsal:
@@ -208,7 +209,7 @@ class Start:
             start_time=self.process.start_time,
             launched=False,
             profile=plan.profile_file,
-            command=argv(plan),
+            command=self._argv,
             guest_type=plan.guest_type,
             vcpus=plan.machine.vcpus.value,
             binary=plan.binary.value,
@@ -221,7 +222,7 @@ class Start:
 
     def _prepare_files(self) -> None:
         self.folder.share_with(self._account)
-        plan = json.dumps({"argv": argv(self.plan), "choices": choices(self.plan)}, ensure_ascii=False)
+        plan = json.dumps({"argv": self._argv, "choices": choices(self.plan)}, ensure_ascii=False)
         self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
         if self.plan.security:
             for file in self.plan.security.files:

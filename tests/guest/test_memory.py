@@ -74,7 +74,7 @@ def test_an_ordinary_user_with_the_counted_limit_and_no_more_locks_the_guest(
     user.memlock = plan_of(*options[1::2]).memory.lock_bytes
     if user("--version", check=None).code:
         # This root can't raise RLIMIT_MEMLOCK: it has no CAP_SYS_RESOURCE.
-        passes_in_user_mode_linux(request.node.nodeid, int(size[:-1]) * 1024 * MEBIBYTE + 4096 * MEBIBYTE, base)
+        passes_in_user_mode_linux(request.node.nodeid, base, memory=(int(size[:-1]) << 30) + (4 << 30))
         return
     pid = user("up", PLAIN, *options, "--paused", *JSON, limit=300).json["pid"]
     try:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,43 @@ from tests.conftest import ROOT
 
 # include/uapi/linux/reboot.h: LINUX_REBOOT_CMD_POWER_OFF.
 _POWER_OFF = "import ctypes; ctypes.CDLL(None).reboot(0x4321FEDC)"
+# arch/x86/entry/syscalls/syscall_64.tbl: 313 is finit_module.
+_LOAD = """\
+import ctypes, os, sys
+for file in sys.argv[1:]:
+    if ctypes.CDLL(None).syscall(313, os.open(file, os.O_RDONLY), b"", 0):
+        sys.exit("can't load " + file)
+"""
 _INIT = """\
 #!/bin/sh
 export PATH={path} HOME={home} SEVLAUNCH_SOAK={soak}
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs -o mode=1777 tmpfs /tmp
+{python} -c {load} {modules}
 cd {root}
 {python} -m pytest -p no:cacheprovider -q {test}
 exec {python} -c {power_off}
 """
 
 
-def passes_in_user_mode_linux(test: str, memory: int, base: Path) -> None:
-    """Run a test, by its name for pytest, in a Linux of its own with ``memory`` bytes; it must pass there.
+def passes_in_user_mode_linux(test: str, base: Path, *, memory: int, modules: Sequence[str] = ()) -> None:
+    """Run a test, by its name for pytest, in a Linux of its own; it must pass there.
 
     Skips by name where there is no such Linux.
+
+    :param memory: bytes that it has.
+    :param modules: names of kernel modules, in the order of loading.
     """
     kernel = shutil.which("linux")
-    if not kernel:
-        pytest.skip("this root has no CAP_SYS_RESOURCE, and there is no user-mode-linux to try in")
+    found = [file for name in modules for file in Path("/usr/lib/uml/modules").glob(f"*/kernel/**/{name}.ko")]
+    if not kernel or len(found) != len(modules):
+        pytest.skip("this needs another kernel than the one here, and there is no user-mode-linux")
     init = base / "init"
     names = {"path": os.environ["PATH"], "home": str(Path.home()), "root": str(ROOT), "python": sys.executable}
-    names |= {"test": test, "power_off": _POWER_OFF, "soak": os.environ.get("SEVLAUNCH_SOAK", "")}
-    init.write_text(_INIT.format_map({key: shlex.quote(value) for key, value in names.items()}))
+    names |= {"test": test, "power_off": _POWER_OFF, "soak": os.environ.get("SEVLAUNCH_SOAK", ""), "load": _LOAD}
+    quoted = {key: shlex.quote(value) for key, value in names.items()}
+    init.write_text(_INIT.format_map({**quoted, "modules": shlex.join(map(str, found))}))
     init.chmod(0o755)
     command = [kernel, f"mem={memory >> 20}M", "rootfstype=hostfs", "rootflags=/", "rw", "quiet", f"init={init}"]
     shown = subprocess.run(

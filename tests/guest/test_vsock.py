@@ -1,0 +1,58 @@
+"""A port that opens over vsock. The kernel's own loopback stands in for the guest: CID 1 is this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sevlaunch.errors import UsageError
+from sevlaunch.guest.readiness import parse_condition
+from tests.guest.user_mode_linux import passes_in_user_mode_linux
+
+HERE = socket.VMADDR_CID_LOCAL if hasattr(socket, "VMADDR_CID_LOCAL") else 1
+MODULES = ("vsock", "vmw_vsock_virtio_transport_common", "vsock_loopback")
+
+
+def bound() -> socket.socket:
+    """A socket with a port of its own, where nobody listens yet."""
+    one = socket.socket(socket.AF_VSOCK)
+    one.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+    return one
+
+
+def loops_back() -> bool:
+    """Whether this kernel connects to itself over vsock."""
+    try:
+        with bound() as listener, socket.socket(socket.AF_VSOCK) as caller:
+            listener.listen()
+            caller.settimeout(1)
+            caller.connect((HERE, listener.getsockname()[1]))
+    except OSError:
+        return False
+    return True
+
+
+async def test_a_port_that_opens_over_vsock_is_noticed(base: Path, request: pytest.FixtureRequest) -> None:
+    if not loops_back():
+        passes_in_user_mode_linux(request.node.nodeid, base, memory=1 << 30, modules=MODULES)
+        return
+    guest: Any = SimpleNamespace(name="here", vsock_cid=HERE)
+    with bound() as listener:
+        waiting = asyncio.ensure_future(parse_condition(f"vsock:{listener.getsockname()[1]}").reached(guest))
+        # An attempt, and the pause after it.
+        await asyncio.wait([waiting], timeout=0.5)
+        assert not waiting.done()
+        listener.listen()
+        async with asyncio.timeout(20):
+            await waiting
+
+
+async def test_a_guest_without_vsock_has_no_port_there() -> None:
+    guest: Any = SimpleNamespace(name="bare", vsock_cid=None)
+    with pytest.raises(UsageError, match="bare has no vsock"):
+        await parse_condition("vsock:1024").reached(guest)
