@@ -21,13 +21,12 @@ A message says what was wanted and what was found; the hint says what to do next
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 EXIT_INTERRUPTED = 130
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, and where.
 
     ``location`` is ``file:line:column`` (or the option that set the value), ``path`` the dotted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,7 +95,7 @@ def _as_json(imported: Imported, profile: Path | None) -> dict[str, Any]:
         "lost": len(imported.lost),
         "counts": imported.counts,
         "outcomes": msgspec.to_builtins(imported.outcomes),
-        "problems": [asdict(problem) for problem in imported.problems],
+        "problems": [problem._asdict() for problem in imported.problems],
         "text": imported.text,
     }
 

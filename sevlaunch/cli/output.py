@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -56,7 +55,7 @@ def print_error(error: SevlaunchError) -> None:
             "message": error.message,
             "hint": error.hint,
             "exit_code": error.exit_code,
-            "problems": [asdict(problem) for problem in error.problems],
+            "problems": [problem._asdict() for problem in error.problems],
         }
         if isinstance(error, QemuError):
             details["stderr"] = list(error.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,7 +57,7 @@ def check(
             load(profile, overrides=overrides)
         except ProfileError as error:
             results.append(
-                {"profile": str(profile), "ok": False, "problems": [asdict(found) for found in error.problems]}
+                {"profile": str(profile), "ok": False, "problems": [found._asdict() for found in error.problems]}
             )
             if output is Format.TEXT:
                 print(error)

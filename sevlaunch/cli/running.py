@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sevlaunch.atomic import write_whole
 from sevlaunch.cli.interrupt import no_way_back, run
 from sevlaunch.cli.output import note, progress
 from sevlaunch.cli.show import Finished, show_guest
-from sevlaunch.guest.folder import write_whole
 from sevlaunch.guest.launch import launch
 from sevlaunch.guest.many import launch_many
 from sevlaunch.guest.starting import Start

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from sevlaunch.atomic import write_whole
 from sevlaunch.cli.output import Format, note
 from sevlaunch.cli.show import Finished, show_guest, show_started
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import HostError, UsageError
-from sevlaunch.guest.folder import write_whole
 from sevlaunch.guest.starting import started
 from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host

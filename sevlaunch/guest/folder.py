@@ -18,7 +18,6 @@ import json
 import os
 import stat
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from sevlaunch.atomic import space_hint, write_whole
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant, has_grant, withdraw_grants
 
@@ -346,33 +346,3 @@ def _is_qemu(pid: int) -> bool:
     except OSError:
         return False
     return b"-machine" in arguments and b"-chardev" in arguments
-
-
-def write_whole(file: Path, content: bytes, *, replace: bool = True) -> None:
-    """Write ``content`` with mode 0600 so that the file is there whole or not at all.
-
-    :param replace: if not, a file that is there already stays as it is.
-    :raise HostError: when it can't be written.
-    """
-    temporary = ""
-    try:
-        fd, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new-")
-        with os.fdopen(fd, "wb") as stream:
-            stream.write(content)
-        if replace:
-            Path(temporary).replace(file)
-        else:
-            with contextlib.suppress(FileExistsError):
-                file.hardlink_to(temporary)
-            Path(temporary).unlink()
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise HostError(f"can't write {file}: {error.strerror}", hint=space_hint(error)) from error
-
-
-def space_hint(error: OSError) -> str:
-    """What to do when there is no space, or empty."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there, or set XDG_RUNTIME_DIR to a folder with more of it"
-    return ""

@@ -11,8 +11,9 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sevlaunch.atomic import space_hint
 from sevlaunch.errors import HostError, QemuError
-from sevlaunch.guest.folder import process_start_time, space_hint
+from sevlaunch.guest.folder import process_start_time
 from sevlaunch.host.accounts import Account
 
 KILL_LIMIT = 10.0

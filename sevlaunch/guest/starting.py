@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sevlaunch.atomic import write_whole
 from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
@@ -226,7 +227,7 @@ class Start:
         self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
         if self.plan.security:
             for file in self.plan.security.files:
-                folders.write_whole(Path(file.path), file.text.encode())
+                write_whole(Path(file.path), file.text.encode())
                 if self._account:
                     grant(Path(file.path), self._account, READ)
         variables = self.plan.firmware.vars

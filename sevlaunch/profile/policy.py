@@ -6,11 +6,9 @@ SEV-SNP: 64 bits, AMD 56860 "SNP ABI", section "Guest Policy".
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
-
-from msgspec import Struct
+from typing import NamedTuple
 
 SEV_NO_DEBUG = 1 << 0
 SEV_NO_KEY_SHARING = 1 << 1
@@ -23,7 +21,7 @@ SNP_RESERVED_ONE = 1 << 17
 SNP_DEBUG = 1 << 19
 
 
-class PolicyFormat(Struct, frozen=True):
+class PolicyFormat(NamedTuple):
     """One of the two policy layouts.
 
     ``bits`` names each single bit; ``version`` is the prefix of the minimum firmware version, such as
@@ -155,6 +153,8 @@ def _from_names(names: object, policy_format: PolicyFormat) -> int:
         elif isinstance(name, str) and name in policy_format.bits:
             number |= policy_format.bits[name]
         else:
+            import difflib
+
             known = [*policy_format.bits, f"{policy_format.version}-MAJOR.MINOR"]
             close = difflib.get_close_matches(str(name), known, n=1)
             suggestion = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

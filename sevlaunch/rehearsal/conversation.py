@@ -10,7 +10,6 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from sevlaunch.guest.folder import ATTESTATION, write_whole
 from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevInit2
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.rehearsal.processor import SecureProcessor
@@ -53,6 +52,8 @@ def emulate(kind: str, *, init2: bool, state_folder: Path, folder: Path) -> Emul
     if kind != "sev-snp":
         return EmulatedSevInit2(processor) if init2 else EmulatedSev(processor)
     # X.509 takes longer to import than the rest: only SNP needs it.
+    from sevlaunch.atomic import write_whole
+    from sevlaunch.guest.folder import ATTESTATION
     from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
     from sevlaunch.rehearsal.snp_processor import SnpGuest
     from sevlaunch.sevapi.report import REPORT_DATA_BYTES

@@ -8,9 +8,8 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID
 from sevlaunch.rehearsal.processor import REPORT_BYTES, SecureProcessor
@@ -22,11 +21,9 @@ from sevlaunch.rehearsal.requests import (
     KVM_SET_CPUID2,
     SEV_ISSUE_CMD,
 )
-from sevlaunch.sevapi.certificate import SIZE as CERTIFICATE_BYTES
-from sevlaunch.sevapi.ovmf import es_reset_eip
-from sevlaunch.sevapi.secret import HEADER_BYTES
 from sevlaunch.sevapi.status import FirmwareError, Status
-from sevlaunch.sevapi.vmsa import vmsa_pages
+
+PAGE_BYTES = 4096
 
 # linux/psp-sev.h, struct sev_issue_cmd (packed): cmd, data, error.
 _ISSUE = struct.Struct("<IQI")
@@ -89,8 +86,7 @@ class Memory(Protocol):
         """:raise OSError: when it can't be written."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What an ioctl returns.
 
     ``value``, or -1 with the errno ``error``; ``let_pass``: what the kernel says; ``new_fd``: a copy of that file
@@ -238,7 +234,7 @@ class EmulatedSev:
         if length % 16:
             raise FirmwareError(Status.INVALID_LENGTH)
         self._processor.launch_update_data(self._handle, _pieces(memory, address, length))
-        if not self._firmware and length >= CERTIFICATE_BYTES:
+        if not self._firmware and length >= PAGE_BYTES:
             # The first region is the firmware: its table tells where the other vCPUs start.
             self._firmware = memory.read(address + length - min(length, 1 << 16), min(length, 1 << 16))
 
@@ -246,6 +242,9 @@ class EmulatedSev:
         self._processor.launch_update_vmsa(self._handle, self._vmsa_pages(self._vmsa_features))
 
     def _vmsa_pages(self, sev_features: int) -> Iterator[bytes]:
+        from sevlaunch.sevapi.ovmf import es_reset_eip
+        from sevlaunch.sevapi.vmsa import vmsa_pages
+
         try:
             ap_eip = es_reset_eip(self._firmware)
         except ValueError as error:
@@ -259,6 +258,8 @@ class EmulatedSev:
         )
 
     def _launch_secret(self, memory: Memory, data: int) -> None:
+        from sevlaunch.sevapi.secret import HEADER_BYTES
+
         header_at, header_length, _, guest_at, guest_length, _, text_at, text_length, _ = _LAUNCH_SECRET.unpack(
             memory.read(data, _LAUNCH_SECRET.size)
         )

@@ -1,4 +1,7 @@
-"""The emulated platform: its keys and certificates, made once for each user and kept."""
+"""The emulated platform: its keys and certificates, made once for each user and kept.
+
+Keys and certificates take longer to import than QEMU to start, and a launch without a session needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
-
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from typing import TYPE_CHECKING, NamedTuple
 
 from sevlaunch.errors import HostError
-from sevlaunch.guest.folder import write_whole
-from sevlaunch.sevapi.ca_certificate import ARK_USAGE, ASK_USAGE, KEY_ID_BYTES, CaCertificate
-from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
-from sevlaunch.sevapi.report import Tcb
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    from sevlaunch.sevapi.ca_certificate import CaCertificate
+    from sevlaunch.sevapi.certificate import Certificate
 
 # What the emulated firmware says of itself: recent, and no released build.
 API_MAJOR = 1
@@ -32,13 +35,9 @@ class Cpu(NamedTuple):
 
 # An EPYC of the third generation, as reports describe it.
 CPU = Cpu(0x19, 0x01, 0x01)
-TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 
 # As since Rome; each takes about a second to make.
 _RSA_BITS = 4096
-_ARK_ID, _ASK_ID = (f"REHEARSAL {name}".encode().ljust(KEY_ID_BYTES, b"\0") for name in ("ARK", "ASK"))
-
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 # AMD's own, RSA; the others are on P-384.
 _AUTHORITIES = ("ark", "ask")
@@ -57,6 +56,8 @@ class Platform:
     @classmethod
     def generate(cls) -> Platform:
         """A platform with new keys."""
+        from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
         keys = {name: _to_pem(rsa.generate_private_key(65537, _RSA_BITS)) for name in _AUTHORITIES}
         keys |= {name: _to_pem(ec.generate_private_key(ec.SECP384R1())) for name in _OTHERS}
         return cls(lambda: keys)
@@ -109,12 +110,16 @@ class Platform:
     @property
     def pdh_certificate(self) -> Certificate:
         """The PDH, signed by the PEK."""
+        from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
+
         unsigned = Certificate.of_key(self.pdh.public_key(), Usage.PDH, Algorithm.ECDH_SHA256)
         return unsigned.signed_by((self.pek, Usage.PEK))
 
     @property
     def chain(self) -> tuple[Certificate, Certificate, Certificate]:
         """PEK (signed by OCA and CEK), OCA (by itself) and CEK (by the ASK), as PDH_CERT_EXPORT gives them."""
+        from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
+
         pek = Certificate.of_key(self.pek.public_key(), Usage.PEK, Algorithm.ECDSA_SHA256)
         oca = Certificate.of_key(self.oca.public_key(), Usage.OCA, Algorithm.ECDSA_SHA256)
         cek = Certificate.of_key(self.cek.public_key(), Usage.CEK, Algorithm.ECDSA_SHA256)
@@ -127,8 +132,11 @@ class Platform:
     @property
     def authorities(self) -> tuple[CaCertificate, CaCertificate]:
         """ASK (signed by the ARK) and ARK (by itself), in the SEV format; their key ids say REHEARSAL."""
-        ask = CaCertificate.of_key(self.ask.public_key(), ASK_USAGE, _ASK_ID, _ARK_ID)
-        ark = CaCertificate.of_key(self.ark.public_key(), ARK_USAGE, _ARK_ID, _ARK_ID)
+        from sevlaunch.sevapi.ca_certificate import ARK_USAGE, ASK_USAGE, KEY_ID_BYTES, CaCertificate
+
+        ark_id, ask_id = (f"REHEARSAL {name}".encode().ljust(KEY_ID_BYTES, b"\0") for name in ("ARK", "ASK"))
+        ask = CaCertificate.of_key(self.ask.public_key(), ASK_USAGE, ask_id, ark_id)
+        ark = CaCertificate.of_key(self.ark.public_key(), ARK_USAGE, ark_id, ark_id)
         return ask.signed_by(self.ark), ark.signed_by(self.ark)
 
     @property
@@ -136,6 +144,7 @@ class Platform:
         """VCEK, ASK and ARK as X.509 certificates in DER."""
         # Only SNP needs X.509.
         from sevlaunch.rehearsal.endorsement import chain
+        from sevlaunch.rehearsal.snp_processor import TCB
 
         return chain(self.ark, self.ask, self.vcek, TCB, self.chip_id)
 
@@ -158,12 +167,16 @@ class Platform:
         return cls(lambda: keys)
 
     def _authority(self, name: str) -> rsa.RSAPrivateKey:
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
         key = _from_pem(self._saved[name])
         if not isinstance(key, rsa.RSAPrivateKey):
             raise _damaged(f"{name} is no RSA key")
         return key
 
     def _other(self, name: str) -> ec.EllipticCurvePrivateKey:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         key = _from_pem(self._saved[name])
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise _damaged(f"{name} is no key on an elliptic curve")
@@ -180,6 +193,8 @@ def user_platform(state_folder: Path) -> Platform:
 
 
 def _kept(file: Path) -> Mapping[str, str]:
+    from sevlaunch.atomic import write_whole
+
     try:
         if not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -207,7 +222,7 @@ def _from_pem(text: str) -> object:
         raise _damaged(str(error)) from error
 
 
-def _to_pem(key: PrivateKey) -> str:
+def _to_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
     from cryptography.hazmat.primitives import serialization
 
     return key.private_bytes(

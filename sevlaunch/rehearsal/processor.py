@@ -10,18 +10,13 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import IntEnum
-
-from cryptography.hazmat.primitives import hashes
 
 from sevlaunch.profile.policy import SEV_ES, SEV_NO_KEY_SHARING, SEV_POLICY
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, Platform
 from sevlaunch.sevapi import ecdsa
-from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.measurement import MNONCE_BYTES, measure
-from sevlaunch.sevapi.secret import unwrap_secret
-from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys, agree, unwrap
+from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 from sevlaunch.sevapi.status import FirmwareError, Status
 
 MAX_GUESTS = 64
@@ -41,15 +36,15 @@ class GuestState(IntEnum):
     RUNNING = 3
 
 
-@dataclass(repr=False)
 class GuestContext:
     """What the processor keeps of a guest."""
 
-    policy: int
-    keys: TransportKeys
-    state: GuestState = GuestState.LUPDATE
-    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-    measure: bytes = b""
+    def __init__(self, policy: int, keys: TransportKeys) -> None:
+        self.policy = policy
+        self.keys = keys
+        self.state = GuestState.LUPDATE
+        self.digest = hashlib.sha256()
+        self.measure = b""
 
     @property
     def is_es(self) -> bool:
@@ -110,6 +105,10 @@ class SecureProcessor:
         if bool(dh_cert) != bool(session):
             raise FirmwareError(Status.INVALID_LENGTH)
         if session:
+            # Certificates, keys and secrets take as long to import as all the rest: most launches have none.
+            from sevlaunch.sevapi.certificate import Certificate, Usage
+            from sevlaunch.sevapi.session import agree, unwrap
+
             owner = Certificate.from_bytes(dh_cert)
             if owner.usage != Usage.PDH:
                 raise FirmwareError(Status.INVALID_CERTIFICATE)
@@ -158,6 +157,8 @@ class SecureProcessor:
         """The plaintext of a secret, for the guest's memory."""
         guest = self._guest(handle)
         guest.require(GuestState.LSECRET)
+        from sevlaunch.sevapi.secret import unwrap_secret
+
         return unwrap_secret(guest.keys, header, ciphertext, guest_length, guest.measure)
 
     def launch_finish(self, handle: int) -> None:
@@ -177,8 +178,10 @@ class SecureProcessor:
         guest.require(GuestState.LSECRET, GuestState.RUNNING)
         if len(mnonce) != MNONCE_BYTES:
             raise FirmwareError(Status.INVALID_LENGTH)
+        from sevlaunch.sevapi.certificate import Algorithm, Usage
+
         signed = _REPORT_SIGNED.pack(mnonce, guest.digest.digest(), guest.policy)
-        signature = ecdsa.sign(self._platform.pek, signed, hashes.SHA256())
+        signature = ecdsa.sign(self._platform.pek, signed, "sha256")
         return signed + _REPORT_TAIL.pack(Usage.PEK, Algorithm.ECDSA_SHA256, 0, signature[: 2 * ecdsa.COORDINATE])
 
     def decommission(self, handle: int) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from sevlaunch.profile.policy import SNP_POLICY
-from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, CPU, TCB, Platform
+from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, CPU, Platform
 from sevlaunch.sevapi.id_block import VERSION as ID_BLOCK_VERSION
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
-from sevlaunch.sevapi.report import AUTHOR_KEY_EN, REPORT_DATA_BYTES, Report
+from sevlaunch.sevapi.report import AUTHOR_KEY_EN, REPORT_DATA_BYTES, Report, Tcb
 from sevlaunch.sevapi.snp import DIGEST_BYTES, PAGE, PageType, extend
 from sevlaunch.sevapi.status import FirmwareError, Status
 
@@ -23,6 +23,8 @@ REPORT_VERSION = 3
 HOST_DATA_BYTES = 32
 VMPLS = 4
 ECDSA_P384_SHA384 = 1
+# What the emulated firmware's parts say of themselves.
+TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 
 # AMD 56860 table "CPUID Page": COUNT, two reserved words; then functions.
 _CPUID_HEAD = struct.Struct("<IIQ")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 VERSION = 1
 ARK_USAGE = 0x00
@@ -20,8 +21,7 @@ KEY_ID_BYTES = 16
 # version, key_id, certifying_id, key_usage, 16 reserved bytes, pubexp_size and modulus_size in bits; then exponent,
 # modulus and signature, each as long as the modulus.
 _HEAD = struct.Struct("<I16s16sI16xII")
-# AMD 55766 appendix B.2: RSASSA-PSS, with the digest that goes with the size of the signer's key.
-_DIGESTS: dict[int, hashes.HashAlgorithm] = {2048: hashes.SHA256(), 4096: hashes.SHA384()}
+_KEY_BITS = (2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CaCertificate:
         version, key_id, certifying_id, usage, exponent_bits, bits = _HEAD.unpack_from(content)
         if version != VERSION or usage not in (ARK_USAGE, ASK_USAGE):
             raise ValueError(f"version {version} and usage {usage:#x} are not those of an ARK or ASK")
-        if bits not in _DIGESTS or exponent_bits != bits:
+        if bits not in _KEY_BITS or exponent_bits != bits:
             raise ValueError(f"a key of {bits} bits with an exponent of {exponent_bits} is not one of AMD's")
         size = bits // 8
         end = _HEAD.size + 3 * size
@@ -95,6 +95,8 @@ class CaCertificate:
 
         :raise ValueError: when the numbers make none.
         """
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
         return rsa.RSAPublicNumbers(self.exponent, self.modulus).public_key()
 
     def to_bytes(self) -> bytes:
@@ -111,7 +113,9 @@ class CaCertificate:
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Whether this key made ``signature``, little-endian, under ``message``."""
-        if self.bits not in _DIGESTS or len(signature) != self.bits // 8:
+        from cryptography.exceptions import InvalidSignature
+
+        if self.bits not in _KEY_BITS or len(signature) != self.bits // 8:
             return False
         try:
             self.public_key.verify(signature[::-1], message, *_scheme(self.bits))
@@ -131,5 +135,9 @@ def sign(key: rsa.RSAPrivateKey, message: bytes) -> bytes:
 
 
 def _scheme(bits: int) -> tuple[padding.PSS, hashes.HashAlgorithm]:
-    digest = _DIGESTS[bits]
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    # AMD 55766 appendix B.2: RSASSA-PSS, with the digest that goes with the size of the signer's key.
+    digest = hashes.SHA256() if bits == 2048 else hashes.SHA384()
     return padding.PSS(padding.MGF1(digest), digest.digest_size), digest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from typing import TYPE_CHECKING
 
 from sevlaunch.sevapi import ca_certificate, ecdsa
 from sevlaunch.sevapi.ca_certificate import CaCertificate
 from sevlaunch.sevapi.status import FirmwareError, Status
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 VERSION = 1
 SIZE = 2084
@@ -47,10 +48,7 @@ class Algorithm(IntEnum):
     ECDH_SHA384 = 0x103
 
 
-_DIGESTS: dict[int, hashes.HashAlgorithm] = {
-    Algorithm.ECDSA_SHA256: hashes.SHA256(),
-    Algorithm.ECDSA_SHA384: hashes.SHA384(),
-}
+_DIGESTS: dict[int, ecdsa.Digest] = {Algorithm.ECDSA_SHA256: "sha256", Algorithm.ECDSA_SHA384: "sha384"}
 # AMD's own keys, by their size in bits.
 _RSA_ALGORITHMS = {2048: Algorithm.RSA_SHA256, 4096: Algorithm.RSA_SHA384}
 
@@ -130,8 +128,10 @@ class Certificate:
         return _HEAD.pack(VERSION, self.api_major, self.api_minor, self.usage, self.algorithm) + self.key
 
     def _signature(self, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, usage: Usage) -> Signature:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         if isinstance(key, ec.EllipticCurvePrivateKey):
-            return Signature(usage, Algorithm.ECDSA_SHA256, ecdsa.sign(key, self._signed_part(), hashes.SHA256()))
+            return Signature(usage, Algorithm.ECDSA_SHA256, ecdsa.sign(key, self._signed_part(), "sha256"))
         content = ca_certificate.sign(key, self._signed_part())
         return Signature(usage, _RSA_ALGORITHMS[key.key_size], content.ljust(ecdsa.SIGNATURE_BYTES, b"\0"))
 

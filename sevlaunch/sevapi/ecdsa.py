@@ -1,16 +1,20 @@
 """ECDSA on P-384 in AMD's layout, numbers little-endian: AMD 55766 appendix C, AMD 56860 chapter 10.
 
 A key has 1028 bytes, a signature 512; both are padded with zeros.
+
+cryptography takes as long to import as QEMU to start. It is imported where a key is used: a rehearsed launch without a
+session uses none.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING, Literal
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+Digest = Literal["sha256", "sha384"]
 
 CURVE_P384 = 2
 COORDINATE = 72
@@ -37,23 +41,37 @@ def key_from_bytes(content: bytes) -> ec.EllipticCurvePublicKey:
     curve, x, y = _KEY.unpack(content)
     if curve != CURVE_P384:
         raise ValueError(f"a key is on curve {curve}, wanted {CURVE_P384} (P-384)")
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     return ec.EllipticCurvePublicNumbers(_number(x), _number(y), ec.SECP384R1()).public_key()
 
 
-def sign(key: ec.EllipticCurvePrivateKey, message: bytes, algorithm: hashes.HashAlgorithm) -> bytes:
+def sign(key: ec.EllipticCurvePrivateKey, message: bytes, digest: Digest) -> bytes:
     """A signature in 512 bytes."""
-    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(algorithm)))
+    from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+    r, s = decode_dss_signature(key.sign(message, _scheme(digest)))
     return _SIGNATURE.pack(_to_bytes(r), _to_bytes(s))
 
 
-def verifies(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, algorithm: hashes.HashAlgorithm) -> bool:
+def verifies(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, digest: Digest) -> bool:
     """Whether ``signature``, 512 bytes, is that of ``key`` under ``message``."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
     r, s = _SIGNATURE.unpack(signature)
     try:
-        key.verify(encode_dss_signature(_number(r), _number(s)), message, ec.ECDSA(algorithm))
+        key.verify(encode_dss_signature(_number(r), _number(s)), message, _scheme(digest))
     except InvalidSignature:
         return False
     return signature == _SIGNATURE.pack(r, s)
+
+
+def _scheme(digest: Digest) -> ec.ECDSA:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.ECDSA(hashes.SHA256() if digest == "sha256" else hashes.SHA384())
 
 
 def _to_bytes(number: int) -> bytes:

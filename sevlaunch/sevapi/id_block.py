@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import TYPE_CHECKING
 
 from sevlaunch.sevapi import ecdsa
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 VERSION = 1
 ECDSA_P384_SHA384 = 1
@@ -67,10 +68,10 @@ class IdAuthentication:
     ) -> IdAuthentication:
         """Sign ``block`` by the ID key, and that key by the author's."""
         public = ecdsa.key_to_bytes(id_key.public_key())
-        signature = ecdsa.sign(id_key, block.to_bytes(), hashes.SHA384())
+        signature = ecdsa.sign(id_key, block.to_bytes(), "sha384")
         if author_key is None:
             return cls(signature, public, author_key_algorithm=0)
-        author_signature = ecdsa.sign(author_key, public, hashes.SHA384())
+        author_signature = ecdsa.sign(author_key, public, "sha384")
         return cls(signature, public, author_signature, ecdsa.key_to_bytes(author_key.public_key()))
 
     @classmethod
@@ -114,7 +115,7 @@ def _verifies(key: bytes, signature: bytes, message: bytes) -> bool:
         public = ecdsa.key_from_bytes(key)
     except ValueError:
         return False
-    return ecdsa.verifies(public, signature, message, hashes.SHA384())
+    return ecdsa.verifies(public, signature, message, "sha384")
 
 
 def _check_length(what: str, content: bytes, wanted: int) -> None:

@@ -6,8 +6,8 @@ edk2's OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm and OvmfPkg/ResetVector/X64/
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 from uuid import UUID
 
 FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
@@ -43,8 +43,7 @@ class SectionKind(IntEnum):
     SNP_KERNEL_HASHES = 0x10
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A page range of the guest's memory."""
 
     gpa: int

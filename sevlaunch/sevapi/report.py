@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from dataclasses import astuple, dataclass, fields
 from enum import IntEnum
-from typing import NamedTuple
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import TYPE_CHECKING, NamedTuple
 
 from sevlaunch.sevapi import ecdsa
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 # Version 3 adds CPUID family, model and stepping; version 5 the mitigation vectors.
 _BODY = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8sBBB21x64s8sBBBxBBBx8sQQ152x")
@@ -141,7 +141,7 @@ class Report:
     def signed_by(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         """The whole report, 1184 bytes."""
         body = self._body()
-        return body + ecdsa.sign(key, body, hashes.SHA384())
+        return body + ecdsa.sign(key, body, "sha384")
 
     def _body(self) -> bytes:
         return _BODY.pack(*astuple(self))
@@ -149,7 +149,7 @@ class Report:
 
 def is_signed_by(content: bytes, key: ec.EllipticCurvePublicKey) -> bool:
     """Whether ``key`` signed the report in ``content``, 1184 bytes: over the bytes as they are, reserved ones too."""
-    return ecdsa.verifies(key, content[BODY_BYTES:REPORT_BYTES], content[:BODY_BYTES], hashes.SHA384())
+    return ecdsa.verifies(key, content[BODY_BYTES:REPORT_BYTES], content[:BODY_BYTES], "sha384")
 
 
 assert len(fields(Report)) == len(_BODY.unpack(bytes(BODY_BYTES)))

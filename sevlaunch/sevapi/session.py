@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass
-
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from typing import TYPE_CHECKING, NamedTuple
 
 from sevlaunch.sevapi.status import FirmwareError, Status
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 KEY_BYTES = 16
 SIZE = 128
@@ -18,12 +18,14 @@ SIZE = 128
 _SESSION = struct.Struct("<16s32s16s32s32s")
 
 
-@dataclass(frozen=True, repr=False)
-class TransportKeys:
+class TransportKeys(NamedTuple):
     """TEK encrypts what the owner sends, TIK authenticates it; 16 bytes each. Never printed."""
 
     tek: bytes
     tik: bytes
+
+    def __repr__(self) -> str:
+        return "TransportKeys()"
 
 
 def kdf(key: bytes, label: str, context: bytes, bits: int) -> bytes:
@@ -69,11 +71,15 @@ def unwrap(session: bytes, policy: int, z: bytes) -> TransportKeys:
 
 def agree(private: ec.EllipticCurvePrivateKey, public: ec.EllipticCurvePublicKey) -> bytes:
     """The shared secret z of ECDH on P-384: 48 bytes, big-endian."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     return private.exchange(ec.ECDH(), public)
 
 
 def aes_128_ctr(key: bytes, iv: bytes, text: bytes) -> bytes:
     """AES-128 in counter mode; the same both ways."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
     encryptor = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
     return encryptor.update(text) + encryptor.finalize()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from msgspec import Struct
@@ -140,7 +139,7 @@ def _with_lines(problems: Iterable[Problem], ledger: Ledger, file: str) -> Itera
         while path not in lines and "." in path:
             path = path.rpartition(".")[0]
         hints = [problem.hint, f"it is line {lines[path]} of {file}" if path in lines else ""]
-        yield replace(problem, hint="; ".join(filter(None, hints)))
+        yield problem._replace(hint="; ".join(filter(None, hints)))
 
 
 def _head(domain: Element, file: str) -> Iterator[str]:
