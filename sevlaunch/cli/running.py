@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sevlaunch.atomic import write_whole
-from sevlaunch.cli.interrupt import no_way_back, run
+from sevlaunch.cli.interrupt import no_way_back
 from sevlaunch.cli.output import note, progress
 from sevlaunch.cli.show import Finished, show_guest
 from sevlaunch.guest.launch import launch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sevlaunch.guest.readiness import Condition
 
 
-def let_go(
+async def let_go(
     plans: Sequence[Plan],
     request: Request,
     begun: Start | None,
@@ -35,16 +35,7 @@ def let_go(
     :param begun: the start of the one guest, as far as it has come; None for several.
     :return: what became of each plan, in their order.
     """
-    return run(_let_go(plans, request, begun, conditions, verification))
 
-
-async def _let_go(
-    plans: Sequence[Plan],
-    request: Request,
-    begun: Start | None,
-    conditions: Sequence[Condition],
-    verification: Verification | None,
-) -> list[Finished]:
     async def prepare(guest: LaunchedGuest) -> None:
         if verification:
             await verification.pass_or_raise(guest)
@@ -71,12 +62,8 @@ async def _let_go(
     return finished
 
 
-def stay(plan: Plan, request: Request) -> None:
+async def stay(plan: Plan, request: Request) -> None:
     """Start the guest and stay until it ends; where its plan says so, start it anew when it reboots."""
-    run(_stay(plan, request))
-
-
-async def _stay(plan: Plan, request: Request) -> None:
     from sevlaunch.guest.service import RebootLimit, notify_service
 
     reboots = RebootLimit()

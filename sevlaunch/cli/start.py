@@ -87,9 +87,10 @@ def start(request: Request) -> None:
     if request.rehearse:
         note("sevlaunch: REHEARSAL: memory is NOT encrypted")
     if request.foreground:
+        from sevlaunch.cli.interrupt import run
         from sevlaunch.cli.running import stay
 
-        stay(plans[0], request)
+        run(stay(plans[0], request))
         return
     for plan in plans:
         if plan.reboot.value == "relaunch":
@@ -187,6 +188,7 @@ def _let_go(
             # A signal in the midst of a start would leave what it has begun.
             stack.enter_context(hold_signals())
             begun = stack.enter_context(started(plans[0]))
+        from sevlaunch.cli.interrupt import run
         from sevlaunch.cli.running import let_go
 
-        return let_go(plans, request, begun, conditions, verification)
+        return run(let_go(plans, request, begun, conditions, verification))
