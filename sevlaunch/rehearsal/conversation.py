@@ -51,14 +51,15 @@ def emulate(kind: str, *, init2: bool, state_folder: Path, folder: Path) -> Emul
     processor = SecureProcessor(platform)
     if kind != "sev-snp":
         return EmulatedSevInit2(processor) if init2 else EmulatedSev(processor)
-    # X.509 takes longer to import than the rest: only SNP needs it.
-    from sevlaunch.atomic import write_whole
-    from sevlaunch.guest.folder import ATTESTATION
     from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
     from sevlaunch.rehearsal.snp_processor import SnpGuest
-    from sevlaunch.sevapi.report import REPORT_DATA_BYTES
 
     def attest(guest: SnpGuest) -> None:
+        # X.509 takes longer to import than all the rest: only a launch that is finished needs it.
+        from sevlaunch.atomic import write_whole
+        from sevlaunch.guest.folder import ATTESTATION
+        from sevlaunch.sevapi.report import REPORT_DATA_BYTES
+
         report = guest.report(REPORT_DATA.ljust(REPORT_DATA_BYTES, b"\0"))
         documents = [base64.b64encode(one).decode() for one in (report, *platform.endorsement)]
         content = {"report": documents[0], "certificates": documents[1:]}

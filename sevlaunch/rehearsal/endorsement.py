@@ -24,6 +24,8 @@ _HARDWARE_ID = f"{_AMD}.4"
 
 # What the emulated processor is like; what it is, the names say.
 PRODUCT = "Milan-B0"
+# What its firmware's parts say of themselves.
+TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 
 
 def chain(

@@ -143,8 +143,7 @@ class Platform:
     def endorsement(self) -> tuple[bytes, bytes, bytes]:
         """VCEK, ASK and ARK as X.509 certificates in DER."""
         # Only SNP needs X.509.
-        from sevlaunch.rehearsal.endorsement import chain
-        from sevlaunch.rehearsal.snp_processor import TCB
+        from sevlaunch.rehearsal.endorsement import TCB, chain
 
         return chain(self.ark, self.ask, self.vcek, TCB, self.chip_id)
 

@@ -30,7 +30,6 @@ from sevlaunch.rehearsal.requests import (
     KVM_SET_USER_MEMORY_REGION2,
 )
 from sevlaunch.rehearsal.snp_processor import HOST_DATA_BYTES, CpuidRefused, SnpGuest, SnpState
-from sevlaunch.sevapi.id_block import AUTHENTICATION_BYTES, BLOCK_BYTES
 from sevlaunch.sevapi.snp import PAGE, VMSA_GPA, PageType
 from sevlaunch.sevapi.status import FirmwareError, Status
 
@@ -141,6 +140,8 @@ class EmulatedSnp(EmulatedSev):
         )
         if flags:
             raise _Refused
+        from sevlaunch.sevapi.id_block import AUTHENTICATION_BYTES, BLOCK_BYTES
+
         block = memory.read(block_at, BLOCK_BYTES) if with_block else b""
         authentication = memory.read(authentication_at, AUTHENTICATION_BYTES) if with_block else b""
         if vcek_disabled:

@@ -1,7 +1,8 @@
 """The emulated secure processor for SEV-SNP: a state machine over bytes, AMD 56860.
 
 As :mod:`sevlaunch.rehearsal.processor` for SEV and SEV-ES: commands take and return what the ABI says, or raise
-:class:`FirmwareError`. Nothing is encrypted.
+:class:`FirmwareError`. Nothing is encrypted. Keys and reports are imported where they are used, for QEMU does not wait
+then for what its start does not need.
 """
 
 from __future__ import annotations
@@ -10,21 +11,20 @@ import os
 import struct
 from collections.abc import Callable
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from sevlaunch.profile.policy import SNP_POLICY
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, CPU, Platform
-from sevlaunch.sevapi.id_block import VERSION as ID_BLOCK_VERSION
-from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
-from sevlaunch.sevapi.report import AUTHOR_KEY_EN, REPORT_DATA_BYTES, Report, Tcb
 from sevlaunch.sevapi.snp import DIGEST_BYTES, PAGE, PageType, extend
 from sevlaunch.sevapi.status import FirmwareError, Status
+
+if TYPE_CHECKING:
+    from sevlaunch.sevapi.id_block import IdBlock
 
 REPORT_VERSION = 3
 HOST_DATA_BYTES = 32
 VMPLS = 4
 ECDSA_P384_SHA384 = 1
-# What the emulated firmware's parts say of themselves.
-TCB = Tcb(boot_loader=4, tee=0, snp=24, microcode=219)
 
 # AMD 56860 table "CPUID Page": COUNT, two reserved words; then functions.
 _CPUID_HEAD = struct.Struct("<IIQ")
@@ -140,6 +140,10 @@ class SnpGuest:
 
         :param report_data: 64 bytes of the guest's choice.
         """
+        from sevlaunch.rehearsal.endorsement import TCB
+        from sevlaunch.sevapi.id_block import IdBlock
+        from sevlaunch.sevapi.report import AUTHOR_KEY_EN, REPORT_DATA_BYTES, Report
+
         self._require(SnpState.RUNNING)
         if len(report_data) != REPORT_DATA_BYTES or not 0 <= vmpl < VMPLS:
             raise FirmwareError(Status.INVALID_PARAM)
@@ -185,11 +189,13 @@ class SnpGuest:
             raise FirmwareError(Status.INVALID_GUEST_STATE)
 
     def _check_identity(self, id_block: bytes, id_auth: bytes, author_key: bool) -> None:
+        from sevlaunch.sevapi.id_block import VERSION, IdAuthentication, IdBlock, key_digest
+
         try:
             block, authentication = IdBlock.from_bytes(id_block), IdAuthentication.from_bytes(id_auth)
         except ValueError as error:
             raise FirmwareError(Status.INVALID_PARAM) from error
-        if block.version != ID_BLOCK_VERSION:
+        if block.version != VERSION:
             raise FirmwareError(Status.BAD_VERSION)
         if not authentication.signs(id_block) or (author_key and not authentication.author_signs_id_key()):
             raise FirmwareError(Status.BAD_SIGNATURE)
