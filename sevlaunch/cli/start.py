@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from sevlaunch.atomic import write_whole
 from sevlaunch.cli.output import Format, note
-from sevlaunch.cli.show import Finished, show_guest, show_started
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.starting import started
@@ -24,6 +23,7 @@ from sevlaunch.plan import Plan, resolve
 from sevlaunch.profile.loader import LoadedProfile, load
 
 if TYPE_CHECKING:
+    from sevlaunch.cli.show import Finished
     from sevlaunch.cli.verification import Verification
     from sevlaunch.guest.readiness import Condition
 
@@ -96,6 +96,8 @@ def start(request: Request) -> None:
         if plan.reboot.value == "relaunch":
             note(f"sevlaunch: note: a reboot ends {plan.name} ({plan.guest_type}); only --foreground starts it anew")
     finished = _let_go(plans, request, conditions, verification)
+    from sevlaunch.cli.show import show_guest, show_started
+
     if request.single and finished[0].document:
         show_guest(finished[0].document, request.output)
     elif not request.single:

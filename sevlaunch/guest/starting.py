@@ -19,7 +19,6 @@ from sevlaunch.atomic import write_whole
 from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
-from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, taken
 from sevlaunch.guest.preflight import check_files
 from sevlaunch.guest.process import Process, find_program, spawn, tail
@@ -188,6 +187,8 @@ class Start:
         how = (
             "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         )
+        from sevlaunch.guest.diagnosis import hint_for
+
         lines = self.log_tail()
         return QemuError(
             f"QEMU {how} while {self.plan.name} was being started",
