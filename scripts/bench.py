@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(every)}; default: all but growth")
     parser.add_argument("--qemu", default="auto", help="the QEMU binary")
     parser.add_argument("--firmware", type=Path, default=AMDSEV, help="an OVMF image for SEV-ES and SNP")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--libvirt", action="store_true", help="install libvirt, if it is not there, to compare with")
     options = parser.parse_args()
