@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks.commands import commands
 from benchmarks.digests import digests
 from benchmarks.growth import growth
 from benchmarks.many import many
-from benchmarks.measuring import Result, Setting, print_result
+from benchmarks.measuring import RUNTIME, Result, Setting, print_result
 from benchmarks.memory import memory
 from benchmarks.starts import rehearsal, start
 
@@ -49,11 +50,10 @@ def main() -> int:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     setting = Setting(options.qemu, options.firmware, options.rounds)
     results = {}
-    with tempfile.TemporaryDirectory(prefix="sevlaunch-bench-") as base:
-        for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
-            folder = Path(base, variable)
-            folder.mkdir(mode=0o700)
-            os.environ[variable] = str(folder)
+    with ExitStack() as folders:
+        for variable, place in (("XDG_RUNTIME_DIR", RUNTIME), ("XDG_STATE_HOME", None)):
+            folder = tempfile.TemporaryDirectory(prefix="sevlaunch-bench-", dir=place)
+            os.environ[variable] = folders.enter_context(folder)
         for name in options.sections or SECTIONS:
             results[name] = every[name](setting)
             print_result(name, results[name])

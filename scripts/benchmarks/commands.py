@@ -17,6 +17,7 @@ from benchmarks.measuring import (
     Target,
     alternate,
     missed,
+    peak_memory,
     run_quietly,
     sevlaunch,
     summarise,
@@ -41,8 +42,10 @@ def commands(setting: Setting) -> Result:
         "check": ["check", str(PROFILE)],
         "render": ["render", str(PROFILE), "--host", str(HOST)],
     }
-    candidates: dict[str, Candidate] = {PYTHON: partial(command, [sys.executable, "-c", "pass"])}
-    candidates |= {name: partial(command, sevlaunch(*words)) for name, words in arguments.items()}
+    words = {PYTHON: [sys.executable, "-c", "pass"]}
+    words |= {name: sevlaunch(*own) for name, own in arguments.items()}
+    candidates: dict[str, Candidate] = {name: partial(command, line) for name, line in words.items()}
     targets = {"--help": [Target(PYTHON, more=100)], "render": [Target(PYTHON, more=150)]}
-    lines = summarise(alternate(candidates, setting.rounds), targets)
+    memory = {name: peak_memory(line) for name, line in words.items()}
+    lines = summarise(alternate(candidates, setting.rounds), targets, memory)
     return Result(lines, notes=tuple(import_times(arguments[name]) for name in missed(lines)))

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from benchmarks.commands import command
 from benchmarks.imports import import_times
-from benchmarks.measuring import Candidate, Line, Result, Setting, Target, alternate, missed, sevlaunch, summarise
+from benchmarks.measuring import (
+    Candidate,
+    Line,
+    Result,
+    Setting,
+    Target,
+    alternate,
+    missed,
+    peak_memory,
+    sevlaunch,
+    summarise,
+)
 
 VCPUS = 64
 PAGE = 4096
@@ -52,13 +63,12 @@ def digests(setting: Setting) -> Result:
             setting.firmware,
         ]
         names = (f"{guest_type}: sev-snp-measure", f"{guest_type}: owner digest", f"{guest_type}: hashing")
-        candidates: dict[str, Candidate] = {
-            names[0]: partial(command, theirs),
-            names[1]: partial(command, sevlaunch(*ours)),
-            names[2]: partial(hashed, setting.firmware, guest_type),
-        }
+        words: dict[str, Sequence[str | Path]] = {names[0]: theirs, names[1]: sevlaunch(*ours)}
+        candidates: dict[str, Candidate] = {name: partial(command, line) for name, line in words.items()}
+        candidates[names[2]] = partial(hashed, setting.firmware, guest_type)
         targets = {names[1]: [Target(names[0], ratio=0.6)]}
-        lines += summarise(alternate(candidates, setting.rounds), targets)
+        memory = {name: peak_memory(line) for name, line in words.items()}
+        lines += summarise(alternate(candidates, setting.rounds), targets, memory)
         if missed(lines):
             # It is the same for all types.
             notes = (import_times(ours),)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sevlaunch.cli.output import table
@@ -21,6 +22,10 @@ Candidate = Callable[[], AbstractContextManager[None]]
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ROOT / "profiles/plain.yaml"
 MEBIBYTE = 1 << 20
+# Where runtime folders are: in memory, as systemd has them. None: with all other temporary files.
+RUNTIME = "/dev/shm" if Path("/dev/shm").is_dir() else None
+# Of a printed table; the last one where commands are measured.
+_HEADINGS = ("", "ms", "spread", "ratio", "MiB")
 # Prints the peak of the memory of a command: that of this process's children, which a large one would falsify.
 _PEAK = (
     "import os, resource, sys\n"
@@ -74,13 +79,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: milliseconds, and a ratio to the first line."""
+    """A line of the table: milliseconds, a ratio to the first line, and a command's peak memory in bytes."""
 
     name: str
     median: float
     spread: float
     ratio: float
     verdicts: tuple[Verdict, ...]
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,15 @@ def alternate(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, lis
     return times
 
 
-def summarise(times: Mapping[str, list[float]], targets: Mapping[str, Sequence[Target]]) -> tuple[Line, ...]:
-    """Medians, quartile distance, and the targets; the first candidate is what ratios are to."""
+def summarise(
+    times: Mapping[str, list[float]],
+    targets: Mapping[str, Sequence[Target]],
+    memory: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[Line, ...]:
+    """Medians, quartile distance, and the targets; the first candidate is what ratios are to.
+
+    :param memory: the peak memory in bytes of the candidates that are commands.
+    """
     medians = {name: statistics.median(values) for name, values in times.items()}
     base = next(iter(medians.values()))
     lines = []
@@ -124,15 +137,16 @@ def summarise(times: Mapping[str, list[float]], targets: Mapping[str, Sequence[T
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
         judged = [target.judge(medians, name) for target in targets.get(name, ())]
         verdicts = tuple(verdict for verdict in judged if verdict)
-        lines.append(Line(name, medians[name], high - low, medians[name] / base, verdicts))
+        lines.append(Line(name, medians[name], high - low, medians[name] / base, verdicts, memory.get(name)))
     return tuple(lines)
 
 
 def print_result(title: str, result: Result) -> None:
     """The table, and a line for each target."""
-    rows = [(line.name, f"{line.median:.1f}", f"{line.spread:.1f}", f"{line.ratio:.2f}") for line in result.lines]
+    headings = _HEADINGS if any(line.memory for line in result.lines) else _HEADINGS[:-1]
+    rows = [_row(line)[: len(headings)] for line in result.lines]
     if rows:
-        print(f"{title}\n{table(('', 'ms', 'spread', 'ratio'), rows)}")
+        print(f"{title}\n{table(headings, rows)}")
     for line in result.lines:
         for verdict in line.verdicts:
             _print_verdict(f"{line.name}: {verdict.target}", verdict)
@@ -141,6 +155,11 @@ def print_result(title: str, result: Result) -> None:
     for note in result.notes:
         print(f"  note  {note}")
     print()
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    memory = "" if line.memory is None else f"{line.memory / MEBIBYTE:.0f}"
+    return line.name, f"{line.median:.1f}", f"{line.spread:.1f}", f"{line.ratio:.2f}", memory
 
 
 def _print_verdict(text: str, verdict: Verdict) -> None:

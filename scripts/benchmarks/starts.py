@@ -18,6 +18,7 @@ from benchmarks.measuring import (
     MEBIBYTE,
     PLAIN,
     ROOT,
+    RUNTIME,
     Candidate,
     Result,
     Setting,
@@ -164,7 +165,7 @@ def start(setting: Setting) -> Result:
     """A paused guest without KVM: bare, by the library, by the command, by libvirt."""
     # The system's QEMU: libvirt's user does not get at one in a home folder.
     host = probe_host()
-    with tempfile.TemporaryDirectory(prefix="sevlaunch-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="sevlaunch-bench-", dir=RUNTIME) as name:
         folder = Path(name)
         domain, profile = folder / "bench.xml", folder / "bench.yaml"
         domain.write_text(_domain(host, folder))
