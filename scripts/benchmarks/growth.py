@@ -1,12 +1,11 @@
 """How times grow with the number of guests, memory, vCPUs and the length of a profile: none worse than linear.
 
-QEMU's own time, where it is part of a curve, stands beside it: where caches are full it grows faster than the number.
+QEMU's own time, where it is part of a curve, stands beside it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -68,33 +67,23 @@ def growth(setting: Setting) -> Result:
 
 
 def _curve(what: str, points: Points, rounds: int) -> tuple[tuple[Line, ...], Verdict]:
-    """The points, and whether the time grows no faster than the number does, or than a bare QEMU's time grows.
+    """The points, and whether the last one is where a straight line through those before it leads.
 
-    That is whether the last step costs at most as much for each unit as the average before it; half as much again is
-    left for noise.
+    Half as much again is left for noise; what grows with the square of the number is at twice as much, or more.
     """
     candidates: dict[str, Candidate] = {}
     for number, (ours, *floor) in points.items():
         candidates[f"{number} {what}"] = ours
         candidates |= {f"{number} {what}, bare": candidate for candidate in floor}
     lines = summarise(alternate(candidates, rounds), {})
-    curve = {line.name: line.median for line in lines}
-    usual, step = _slopes([(number, curve[f"{number} {what}"]) for number in points])
-    first, last = (curve[f"{number} {what}"] for number in (min(points), max(points)))
-    found = f"{usual:.3f} ms for each at first, {step:.3f} at the end"
-    allowed = usual
-    if len(lines) > len(points):
-        _, floor_step = _slopes([(number, curve[f"{number} {what}, bare"]) for number in points])
-        allowed = max(usual, floor_step)
-        found += f"; a bare QEMU's end: {floor_step:.3f}"
-    # Where nothing grows, both are noise around nothing.
-    return lines, Verdict(f"{what}: no worse than linear", found, step <= 1.5 * allowed or last - first < 0.1 * first)
-
-
-def _slopes(curve: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Milliseconds for each unit: on average up to the last step, and in the last step."""
-    (first, fastest), (before, slower), (last, slowest) = curve[0], curve[-2], curve[-1]
-    return (slower - fastest) / (before - first), (slowest - slower) / (last - before)
+    medians = {line.name: line.median for line in lines}
+    (first, fastest), *_, (before, slower), (last, found) = ((number, medians[f"{number} {what}"]) for number in points)
+    straight = slower + (slower - fastest) / (before - first) * (last - before)
+    return lines, Verdict(
+        f"{what}: no worse than linear",
+        f"{found:.0f} ms for {last}, where a straight line leads to {straight:.0f}",
+        found <= 1.5 * straight,
+    )
 
 
 def _profile(lines: int, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from benchmarks.imports import import_times
 from benchmarks.measuring import (
     MEBIBYTE,
     PLAIN,
@@ -25,6 +26,7 @@ from benchmarks.measuring import (
     Target,
     Verdict,
     alternate,
+    missed,
     peak_memory,
     run_quietly,
     sevlaunch,
@@ -190,7 +192,8 @@ def start(setting: Setting) -> Result:
             candidates[VIRSH] = libvirt.created
         else:
             print("without libvirt (--libvirt installs it)", file=sys.stderr)
-        return Result(summarise(alternate(candidates, setting.rounds), targets), _resident(profile))
+        lines = summarise(alternate(candidates, setting.rounds), targets)
+        return Result(lines, _resident(profile), (_imports_of_up(profile),) if missed(lines) else ())
 
 
 def _domain(host: Host, folder: Path) -> str:
@@ -201,6 +204,12 @@ def _domain(host: Host, folder: Path) -> str:
         vars=found.firmware.vars_template,
         nvram=folder / "nvram.fd",
     )
+
+
+def _imports_of_up(profile: Path) -> str:
+    found = import_times(["up", str(profile), "--paused"])
+    run_quietly(sevlaunch("down", profile.stem, "--now"))
+    return found
 
 
 def _resident(profile: Path) -> tuple[Verdict, Verdict]:
