@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from benchmarks.imports import by_package
 from benchmarks.measuring import Target, Verdict, alternate, peak_memory, summarise
 
 MEDIANS = {"base": 100.0, "fast": 105.0, "slow": 240.0}
@@ -68,6 +69,19 @@ def test_peak_memory_is_that_of_the_command() -> None:
     large = peak_memory([sys.executable, "-I", "-S", "-c", "b'x' * (100 << 20)"])
     assert len(ballast) > large > small + (90 << 20)
     assert small < 50 << 20
+
+
+def test_imports_count_for_the_package_that_wants_them() -> None:
+    report = (
+        "import time: self [us] | cumulative | imported package\n"
+        "import time:       100 |        100 | site\n"
+        "import time:         7 |          7 |     json\n"
+        "import time:        20 |         27 |   typer.main\n"
+        "import time:         3 |         30 | typer\n"
+        "import time:        40 |         40 |   msgspec\n"
+        "import time:         5 |         45 | sevlaunch.errors\n"
+    )
+    assert by_package(report) == {"python": 100, "typer": 30, "msgspec": 40, "sevlaunch": 5}
 
 
 def test_sections_print_their_tables_and_verdicts(tmp_path: Path) -> None:

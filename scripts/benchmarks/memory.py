@@ -69,7 +69,8 @@ def memory(setting: Setting) -> Result:
         candidates[name] = partial(bare, resolve(load(PLAIN, overrides=overrides), host))
     candidates |= {floor: partial(filled, SIZE, threads) for threads, floor in enumerate(FLOORS, 1)}
     warm = {name: partial(with_memory, SIZE, candidate) for name, candidate in candidates.items()}
-    lines = summarise(alternate(warm, setting.rounds), {FILLED: [Target(ALONE, ratio=0.6)]})
+    # Each takes seconds.
+    lines = summarise(alternate(warm, max(3, setting.rounds // 2)), {FILLED: [Target(ALONE, ratio=0.6)]})
     one, two = (line.median for line in lines if line.name in FLOORS)
     note = f"two threads fill memory in {two / one:.2f} of the time of one: no prealloc is quicker than that"
     return Result(lines, notes=(note,) if missed(lines) else ())
