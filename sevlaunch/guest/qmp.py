@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
 
 from sevlaunch.errors import GuestTimeout, QmpError
 from sevlaunch.guest.diagnosis import hint_for
@@ -102,6 +102,12 @@ async def session(where: Path | socket.socket, *, limit: float = CONNECT_LIMIT) 
     except (QMPError, OSError) as error:
         await qmp.close()
         raise QmpError(f"can't talk QMP to QEMU: {_short(error)}") from error
+    except AssertionError as error:
+        # What qemu.qmp asserts at the end is no longer so when QEMU hung up after its last word of the negotiation.
+        if client.runstate == Runstate.RUNNING:
+            raise
+        await qmp.close()
+        raise QmpError("can't talk QMP to QEMU: it hung up") from error
     try:
         yield qmp
     finally:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import socket
+
 import pytest
 from msgspec.structs import replace
 
-from sevlaunch.errors import QemuError
+from sevlaunch.errors import QemuError, QmpError
 from sevlaunch.guest.evidence import Evidence, SevInfo, check_encryption
+from sevlaunch.guest.qmp import session
 from tests.conftest import Command
+from tests.guest.fake_qemu import GREETING
 from tests.guest.support import PLAIN, fake_qemu, listed, no_traceback
 
 SEV = SevInfo("sev", True, "launch-secret", 0x33, 1, 55, 24, 1)
@@ -65,6 +70,16 @@ def test_the_fake_is_good_enough_to_pass(sevlaunch: Command) -> None:
     assert listed(sevlaunch) == {"plain": "unresponsive"}
     assert sevlaunch("down", "plain", "--now").stdout == "plain: killed\n"
     assert sevlaunch.left_behind() == []
+
+
+async def test_a_qemu_that_is_gone_after_its_last_word_of_the_negotiation_is_a_failure_of_qemu() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(json.dumps(GREETING).encode() + b'\n{"return": {}}\n')
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(QmpError, match="can't talk QMP to QEMU: it hung up"):
+            async with session(ours):
+                pytest.fail("there is no session")
 
 
 def test_a_guest_that_is_to_be_encrypted_and_is_not_is_refused() -> None:
