@@ -23,7 +23,7 @@ from benchmarks.measuring import (
     sevlaunch,
     summarise,
 )
-from benchmarks.memory import with_memory
+from benchmarks.memory import fits, with_memory
 from benchmarks.starts import bare, launched
 from sevlaunch.host.probe import probe_host
 from sevlaunch.plan import resolve
@@ -47,6 +47,8 @@ def growth(setting: Setting) -> Result:
         guests[number] = (partial(launched_many, wanted), partial(bare_many, wanted))
     memory: Points = {}
     for size in MEBIBYTES:
+        if not fits(size * MEBIBYTE, host):
+            break
         overrides = (f"memory={{size: {size}M, lock: true}}", "accel=tcg", "networks=[]", image)
         plan = resolve(load(PLAIN, overrides=overrides), host)
         beforehand = partial(with_memory, size * MEBIBYTE)

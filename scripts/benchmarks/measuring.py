@@ -104,10 +104,14 @@ class Result:
 
 
 def alternate(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each candidate, round by round; one round before that is not counted."""
+    """Milliseconds of each candidate, round by round; one round before that is not counted.
+
+    Every other round goes backwards, so that no candidate always has the same one before it.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
-        for name, candidate in candidates.items():
+        turns = list(candidates.items())
+        for name, candidate in turns[::-1] if number % 2 else turns:
             if sys.stderr.isatty():
                 print(f"\r\033[Kround {number} of {rounds}: {name}", end="", file=sys.stderr, flush=True)
             context = candidate()

@@ -17,6 +17,7 @@ from functools import partial
 
 from benchmarks.measuring import MEBIBYTE, PLAIN, Candidate, Result, Setting, Target, alternate, missed, summarise
 from benchmarks.starts import bare
+from sevlaunch.host.model import Host
 from sevlaunch.host.probe import probe_host
 from sevlaunch.plan import resolve
 from sevlaunch.profile.loader import load
@@ -55,12 +56,20 @@ def with_memory(size: int, candidate: Candidate) -> AbstractContextManager[None]
     return candidate()
 
 
+def fits(size: int, host: Host) -> bool:
+    """Whether a guest of so many bytes can be measured; says so when it can't."""
+    free, needed = (host.memory.available or 0) // MEBIBYTE, (size + BESIDES) // MEBIBYTE
+    if free < needed:
+        print(
+            f"{size // MEBIBYTE} MiB are left out: they need {needed} MiB of free memory, found {free}", file=sys.stderr
+        )
+    return free >= needed
+
+
 def memory(setting: Setting) -> Result:
     """Both are sevlaunch's own command lines; only memory.prealloc differs."""
     host = probe_host(setting.qemu)
-    free, needed = (host.memory.available or 0) // MEBIBYTE, (SIZE + BESIDES) // MEBIBYTE
-    if free < needed:
-        print(f"memory is left out: it needs {needed} MiB of free memory, found {free}", file=sys.stderr)
+    if not fits(SIZE, host):
         return Result(())
     candidates: dict[str, Candidate] = {}
     for name, prealloc in ((ALONE, "false"), (FILLED, "auto")):
