@@ -28,13 +28,13 @@ class TransportKeys(NamedTuple):
         return "TransportKeys()"
 
 
-def kdf(key: bytes, label: str, context: bytes, bits: int) -> bytes:
-    """NIST SP 800-108 in counter mode with HMAC-SHA-256; AMD 55766, "Key Derivation"."""
-    output = b""
-    for counter in range(1, bits // 256 + 2):
-        message = struct.pack("<I", counter) + label.encode() + b"\0" + context + struct.pack("<I", bits)
-        output += hmac.digest(key, message, "sha256")
-    return output[: bits // 8]
+def kdf(key: bytes, label: str, context: bytes = b"") -> bytes:
+    """A key of 16 bytes: NIST SP 800-108 in counter mode with HMAC-SHA-256; AMD 55766, "Key Derivation".
+
+    One block of HMAC-SHA-256 has more than is wanted: the counter stays at 1.
+    """
+    message = struct.pack("<I", 1) + label.encode() + b"\0" + context + struct.pack("<I", 8 * KEY_BYTES)
+    return hmac.digest(key, message, "sha256")[:KEY_BYTES]
 
 
 def wrap(keys: TransportKeys, policy: int, z: bytes, nonce: bytes, iv: bytes) -> bytes:
@@ -85,5 +85,5 @@ def aes_128_ctr(key: bytes, iv: bytes, text: bytes) -> bytes:
 
 
 def _wrapping_keys(z: bytes, nonce: bytes) -> tuple[bytes, bytes]:
-    master = kdf(z, "sev-master-secret", nonce, 128)
-    return kdf(master, "sev-kek", b"", 128), kdf(master, "sev-kik", b"", 128)
+    master = kdf(z, "sev-master-secret", nonce)
+    return kdf(master, "sev-kek"), kdf(master, "sev-kik")

@@ -140,12 +140,13 @@ def processor(
     tcb: Tcb | None = None,
     authority: bool = True,
     end: datetime = END,
+    bits: tuple[int, int] = (4096, 4096),
 ) -> Processor:
-    """A processor whose root is not AMD's, with a report that goes with its certificate."""
+    """A processor whose root is not AMD's, with a report that goes with its certificate; ``bits`` of ASK and ARK."""
     turin = generation == "Turin"
     tcb = tcb or Tcb(3, 0, 8, 115, fmc=1 if turin else None)
     key = ec.generate_private_key(ec.SECP384R1())
-    ask, ark = rsa_key("snp-ask", 4096), rsa_key("snp-ark", 4096)
+    ask, ark = rsa_key("snp-ask", bits[0]), rsa_key("snp-ark", bits[1])
     extensions = {"2": b"\x16" + bytes([len(generation)]) + generation.encode()}
     for part, number in tcb._asdict().items():
         if number is not None:

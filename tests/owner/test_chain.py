@@ -11,7 +11,7 @@ from sevlaunch.errors import UsageError
 from sevlaunch.owner.chain import Chain, Verdict, parse_certificates, verify_chain
 from sevlaunch.sevapi.certificate import Certificate, Signature
 from tests.guest.support import tries
-from tests.owner.pki import flipped, sev_chain, vector
+from tests.owner.pki import flipped, rsa_key, sev_chain, vector
 
 NAMES = ("pdh", "pek", "oca", "cek", "ask", "ark")
 
@@ -130,6 +130,17 @@ def test_a_pek_needs_both_of_its_signatures() -> None:
         pek = replace(ours.pek, signatures=(slot, Signature()))
         found = verdict(ours.pdh.to_bytes(), pek.to_bytes(), ours.exported[2 * 2084 :], ours.authorities, root=True)
         assert answers(found)["PEK"] is False
+
+
+def test_an_authority_is_signed_by_the_root_that_it_names() -> None:
+    ours = sev_chain()
+    # The root's key made this signature, and yet the certificate says that another one did.
+    ask = replace(ours.ask, certifying_id=b"?" * 16).signed_by(rsa_key("ark", 2048))
+    found = verdict(ours.exported, ask.to_bytes(), ours.ark.to_bytes(), root=True)
+    assert [name for name, ok in answers(found).items() if not ok] == ["ASK"]
+    ark = replace(ours.ark, certifying_id=b"?" * 16).signed_by(rsa_key("ark", 2048))
+    found = verdict(ours.exported, ours.ask.to_bytes(), ark.to_bytes(), root=True)
+    assert [name for name, ok in answers(found).items() if not ok] == ["ARK"]
 
 
 def test_what_is_no_certificate_is_refused() -> None:

@@ -226,6 +226,17 @@ def test_an_issuer_that_may_not_sign_is_refused() -> None:
     assert failures(verdict(processor(authority=False))) == ["VCEK"]
 
 
+@pytest.mark.parametrize(
+    ("bits", "refused"), [((2048, 4096), ["VCEK"]), ((3072, 4096), ["VCEK"]), ((4096, 2048), ["ASK", "ARK"])]
+)
+def test_an_issuer_whose_key_is_shorter_than_amds_is_refused(bits: tuple[int, int], refused: list[str]) -> None:
+    ours = processor(bits=bits)
+    found = verify_report(ours.signed(), ours.certificates, Wanted(), Trust(at=NOW, rehearsal=True))
+    assert failures(found) == refused
+    details = [check.detail for check in found.checks if check.name in refused]
+    assert all(detail.endswith("the issuer's key is not RSA with 4096 bits") for detail in details)
+
+
 def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
     ours = processor()
     certificates = parse_certificates(pem(*reversed(ours.certificates)))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import base64
 import stat
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from sevlaunch.errors import UsageError
+from sevlaunch.errors import UnsupportedError, UsageError
+from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.firmware import Firmware
-from sevlaunch.owner.secret import Secret, make_packet, read_packet, read_secret
+from sevlaunch.owner.secret import Secret, check_injectable, make_packet, read_packet, read_secret
 from sevlaunch.sevapi.secret import LUKS_PASSPHRASE, MAX_PAYLOAD_BYTES, secret_table, unwrap_secret
 from sevlaunch.sevapi.session import TransportKeys
 from tests.conftest import Command
 from tests.owner.images import ovmf
 from tests.owner.launches import TEK, TIK, write_keys
-from tests.owner.test_verify import SEV
+from tests.owner.test_verify import ES, SEV
 
 # sevctl's tests/secretbuild.rs, in numbers.
 KEYS = TransportKeys(
@@ -95,6 +99,31 @@ def test_a_secret_is_named_by_guid_or_alias(tmp_path: Path) -> None:
     assert "hidden" not in repr(Secret(LUKS_PASSPHRASE, b"hidden"))
 
 
+def evidence_of(said: dict[str, Any], **changes: Any) -> Evidence:
+    """The evidence of a SEV launch, with ``said`` in its sev part."""
+    return msgspec.convert({**replace(SEV, said=said).evidence(), **changes}, Evidence)
+
+
+def test_a_launch_in_its_secret_state_takes_a_secret() -> None:
+    check_injectable(evidence_of({}))
+    check_injectable(msgspec.convert(ES.evidence(), Evidence))
+
+
+@pytest.mark.parametrize("state", [None, "", "uninit", "launch-update", "running", "send-update", "receive-update"])
+def test_a_launch_in_another_state_takes_none(state: str | None) -> None:
+    with pytest.raises(UnsupportedError, match=f"is past the launch .state {state}."):
+        check_injectable(evidence_of({"state": state}))
+
+
+@pytest.mark.parametrize(
+    ("said", "changes"),
+    [({"enabled": False}, {}), ({"type": "sev-snp"}, {}), ({}, {"measurement": None})],
+)
+def test_a_guest_without_encryption_or_measurement_takes_none(said: dict[str, Any], changes: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="no SEV or SEV-ES guest with a measurement"):
+        check_injectable(evidence_of(said, **changes))
+
+
 @pytest.fixture
 def wrapped(sevlaunch: Command, base: Path) -> list[str | Path]:
     """Arguments of `owner secret`, but for the secrets."""
@@ -133,6 +162,13 @@ def test_a_payload_that_can_t_be_written_leaves_no_header(
     sevlaunch(*wrapped, "--secret", "luks:-", check=2, input="x")
     assert not (base / "header").exists()
     assert (base / "payload").read_bytes() == b"mine"
+
+
+def test_no_packet_is_made_for_a_guest_that_runs(wrapped: list[str | Path], sevlaunch: Command, base: Path) -> None:
+    replace(SEV, said={"state": "running"}).write(base)
+    refused = sevlaunch(*wrapped, "--secret", "luks:-", check=8, input="x")
+    assert "state running" in refused.stderr
+    assert not (base / "header").exists()
 
 
 @pytest.mark.parametrize("form", ["raw", "base64", "hex"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -155,6 +156,24 @@ def test_a_length_of_4_gib_reads_nothing_of_the_kind() -> None:
     memory.write(0x10100, struct.pack("<IIQIIQII", 0, 1, 0x10000, 0xFFFFFFFF, 0, 0x10000, 0xFFFFFFFF, 0))
     assert emulated.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000).error == 5
     assert struct.unpack("<I", memory.read(0x10010, 4))[0] == Status.INVALID_LENGTH
+
+
+def command(emulated: EmulatedSev, memory: FlatMemory, number: int, content: bytes = b"") -> Status:
+    """What the processor answers to one of KVM's SEV commands, whose structure is ``content``."""
+    memory.write(0x10100, content)
+    memory.write(0x10000, struct.pack("<IIQII", number, 0, 0x10100, 0, 3))
+    answer = emulated.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000)
+    assert answer.error in (0, errno.EIO)
+    return Status(struct.unpack("<I", memory.read(0x10010, 4))[0])
+
+
+@pytest.mark.parametrize("length", [1, 8, 15, 17, 24, 4095])
+def test_only_whole_blocks_of_16_bytes_are_encrypted(length: int) -> None:
+    emulated, memory = EmulatedSev(SecureProcessor(PLATFORM)), FlatMemory(bytes(3 * 4096))
+    assert command(emulated, memory, 0) is Status.SUCCESS
+    assert command(emulated, memory, 2, struct.pack("<IIQIIQII", 0, 1, 0, 0, 0, 0, 0, 0)) is Status.SUCCESS
+    assert command(emulated, memory, 3, struct.pack("<QII", 0x11000, length, 0)) is Status.INVALID_LENGTH
+    assert command(emulated, memory, 3, struct.pack("<QII", 0x11000, (length + 15) // 16 * 16, 0)) is Status.SUCCESS
 
 
 def test_any_sequence_of_random_ioctls_gets_an_answer_and_never_an_exception() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import struct
 from collections.abc import Callable
@@ -148,14 +149,39 @@ def test_an_id_block_is_checked_as_the_abi_says(guest: SnpGuest) -> None:
     assert report.id_key_digest == key_digest(IdAuthentication.make(good, id_key, None).id_key)
 
 
-def in_launch(memory: FlatMemory) -> EmulatedSnp:
+def command(emulated: EmulatedSnp, memory: FlatMemory, number: int, content: bytes) -> int:
+    """The errno that the kernel answers one of its SEV commands with, whose structure is ``content``."""
+    memory.write(0x10400, content)
+    memory.write(0x10000, struct.pack("<IIQII", number, 0, 0x10400, 0, 3))
+    return emulated.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000).error
+
+
+def in_launch(memory: FlatMemory, guest: SnpGuest | None = None) -> EmulatedSnp:
     """An emulated KVM after INIT2 and SNP_LAUNCH_START."""
-    emulated = EmulatedSnp(SecureProcessor(PLATFORM), SnpGuest(PLATFORM), lambda guest: None)
-    for command, content in ((22, bytes(48)), (100, struct.pack("<Q", POLICY).ljust(64, b"\0"))):
-        memory.write(0x10400, content)
-        memory.write(0x10000, struct.pack("<IIQII", command, 0, 0x10400, 0, 3))
-        assert emulated.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000).error == 0
+    emulated = EmulatedSnp(SecureProcessor(PLATFORM), guest or SnpGuest(PLATFORM), lambda guest: None)
+    assert command(emulated, memory, 22, bytes(48)) == 0
+    assert command(emulated, memory, 100, struct.pack("<Q", POLICY).ljust(64, b"\0")) == 0
     return emulated
+
+
+@pytest.mark.parametrize(
+    ("length", "page_type", "flags"),
+    [(PAGE, PageType.VMSA, 0), (PAGE, PageType.NORMAL, 1), (100, PageType.NORMAL, 0), (1 << 33, PageType.NORMAL, 0)],
+)
+def test_the_kernel_itself_refuses_an_update(length: int, page_type: PageType, flags: int) -> None:
+    memory, guest = FlatMemory(bytes(3 * PAGE)), SnpGuest(PLATFORM)
+    emulated = in_launch(memory, guest)
+    before = guest.digest
+
+    def update(length: int, page_type: PageType, flags: int) -> int:
+        content = struct.pack("<QQQBxH36x", 0x100, 0x11000, length, page_type, flags)
+        return command(emulated, memory, 101, content)
+
+    assert update(length, page_type, flags) == errno.EINVAL
+    # The VMSAs are the kernel's own: one that QEMU brings would be in the digest.
+    assert guest.digest == before
+    assert update(PAGE, PageType.NORMAL, 0) == 0
+    assert guest.digest != before
 
 
 def test_memory_stays_ordinary() -> None:

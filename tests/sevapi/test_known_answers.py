@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hmac
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.measurement import measure
@@ -23,7 +25,7 @@ def decoded(text: str) -> bytes:
 
 
 def test_the_key_derivation_gives_the_known_master_secret() -> None:
-    assert kdf(bytes(16), "sev-master-secret", bytes(16), 128).hex() == "ab4d269fcc62bedb4511d56c386ce706"
+    assert kdf(bytes(16), "sev-master-secret", bytes(16)).hex() == "ab4d269fcc62bedb4511d56c386ce706"
 
 
 def test_the_measurement_is_sevctls() -> None:
@@ -90,6 +92,26 @@ def test_a_session_is_unwrapped_by_the_one_it_was_made_for() -> None:
         with pytest.raises(FirmwareError) as caught:
             unwrap(session, policy, secret)
         assert caught.value.status is status
+
+
+def test_a_session_is_made_as_amd_writes_it() -> None:
+    """AMD 55766, "Session Data" and "Key Derivation", once more and by the letter."""
+    z, nonce, iv = bytes(range(48)), b"n" * 16, b"v" * 16
+
+    def derived(key: bytes, label: bytes) -> bytes:
+        return hmac.digest(key, b"\1\0\0\0" + label + b"\x80\0\0\0", "sha256")[:16]
+
+    master = derived(z, b"sev-master-secret\0" + nonce)
+    kek, kik = derived(master, b"sev-kek\0"), derived(master, b"sev-kik\0")
+    blob = wrap(TransportKeys(tek=b"e" * 16, tik=b"i" * 16), 0x01020304, z, nonce, iv)
+    wrapped = Cipher(algorithms.AES(kek), modes.CTR(iv)).encryptor().update(b"e" * 16 + b"i" * 16)
+    assert blob == b"".join(
+        (
+            *(nonce, wrapped, iv),
+            hmac.digest(kik, wrapped, "sha256"),
+            hmac.digest(b"i" * 16, b"\4\3\2\1", "sha256"),
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ["pdh", "pek", "oca", "cek"])
