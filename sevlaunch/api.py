@@ -28,8 +28,8 @@ from sevlaunch.errors import (
     UsageError,
 )
 from sevlaunch.guest.evidence import Evidence, SevInfo
+from sevlaunch.guest.guest import Guest, LaunchedGuest
 from sevlaunch.guest.launch import launch
-from sevlaunch.guest.live import Guest, LaunchedGuest
 from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.starting import Spawner

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sevlaunch.host.model import Host, load_host
+from sevlaunch.host.model import Host
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
@@ -71,7 +71,7 @@ def demo() -> Path:
 @pytest.fixture(params=VERSIONS)
 def milan(request: pytest.FixtureRequest) -> Host:
     """A recorded EPYC Milan host with SEV, SEV-ES and SNP, with each QEMU."""
-    return load_host(HOSTS / f"milan-qemu-{request.param}.json")
+    return Host.load(HOSTS / f"milan-qemu-{request.param}.json")
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ def down(
 ) -> None:
     """Take guests down: ACPI power-down, then quit, then kill."""
     from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest.commands import take_down
     from sevlaunch.guest.folder import guests
-    from sevlaunch.guest.guest import take_down
     from sevlaunch.host.folders import runtime_folder
 
     root = runtime_folder()
@@ -133,8 +133,8 @@ def down(
 def ps(output: FormatOption = Format.TEXT) -> None:
     """List the guests."""
     from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest.commands import status
     from sevlaunch.guest.folder import guests
-    from sevlaunch.guest.guest import status
     from sevlaunch.host.folders import runtime_folder
 
     async def all_states() -> list[dict[str, Any]]:
@@ -164,9 +164,9 @@ def ps(output: FormatOption = Format.TEXT) -> None:
 def status(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
     """Show a guest's state, its SEV state and its launch measurement."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.cli.show import show_guest
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.guest.commands import status as read_status
     from sevlaunch.guest.folder import find
-    from sevlaunch.guest.guest import status as read_status
     from sevlaunch.host.folders import runtime_folder
 
     show_guest(run(read_status(find(runtime_folder(), name))), output)
@@ -191,8 +191,8 @@ def logs(
     """Print the guest's console output, or QEMU's own."""
     from sevlaunch.cli.interrupt import run
     from sevlaunch.guest import folder as folders
-    from sevlaunch.guest.follow import follow as read_on
     from sevlaunch.guest.process import Process
+    from sevlaunch.guest.watch import follow as read_on
     from sevlaunch.host.folders import runtime_folder
 
     folder = folders.find(runtime_folder(), name)
@@ -239,7 +239,7 @@ def qmp(
 ) -> None:
     """Send a QMP command to the guest's QEMU; print what it returns."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.guest import execute
+    from sevlaunch.guest.commands import execute
     from sevlaunch.host.folders import runtime_folder
 
     try:
@@ -259,20 +259,20 @@ def inject(
 ) -> None:
     """Put the owner's secrets into a guest that waits paused in its launch."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.cli.show import show_guest
-    from sevlaunch.guest.guest import inject as hand_in
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.guest.commands import inject as inject_secret
     from sevlaunch.host.folders import runtime_folder
     from sevlaunch.owner.secret import read_packet
 
     packet = read_packet(header, payload)
-    show_guest(run(hand_in(runtime_folder(), name, packet.header, packet.payload)), output)
+    show_guest(run(inject_secret(runtime_folder(), name, packet.header, packet.payload)), output)
 
 
 def resume(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
     """Let a paused guest run."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.cli.show import show_guest
-    from sevlaunch.guest.guest import resume as let_run
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.guest.commands import resume as let_run
     from sevlaunch.host.folders import runtime_folder
 
     show_guest(run(let_run(runtime_folder(), name)), output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sevlaunch.atomic import write_whole
 from sevlaunch.cli.interrupt import no_way_back
 from sevlaunch.cli.output import note, progress
-from sevlaunch.cli.show import Finished, show_guest
+from sevlaunch.cli.status_text import Finished, show_guest
 from sevlaunch.guest.launch import launch
 from sevlaunch.guest.many import launch_many
 from sevlaunch.guest.starting import Start
@@ -19,7 +19,7 @@ from sevlaunch.plan import Plan
 if TYPE_CHECKING:
     from sevlaunch.cli.start import Request
     from sevlaunch.cli.verification import Verification
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.guest import LaunchedGuest
     from sevlaunch.guest.readiness import Condition
 
 

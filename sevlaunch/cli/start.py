@@ -14,16 +14,15 @@ from msgspec import Struct
 from sevlaunch.atomic import write_whole
 from sevlaunch.cli.output import Format, note
 from sevlaunch.cli.signals import hold_signals
+from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.starting import started
 from sevlaunch.host.model import Host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.host.requirements import missing, missing_for_rehearsal
 from sevlaunch.plan import Plan, resolve
 from sevlaunch.profile.loader import LoadedProfile, load
 
 if TYPE_CHECKING:
-    from sevlaunch.cli.show import Finished
+    from sevlaunch.cli.status_text import Finished
     from sevlaunch.cli.verification import Verification
     from sevlaunch.guest.readiness import Condition
 
@@ -96,7 +95,7 @@ def start(request: Request) -> None:
         if plan.reboot.value == "relaunch":
             note(f"sevlaunch: note: a reboot ends {plan.name} ({plan.guest_type}); only --foreground starts it anew")
     finished = _let_go(plans, request, conditions, verification)
-    from sevlaunch.cli.show import show_guest, show_started
+    from sevlaunch.cli.status_text import show_guest, show_started
 
     if request.single and finished[0].document:
         show_guest(finished[0].document, request.output)
@@ -144,7 +143,7 @@ def _make(request: Request, loaded: LoadedProfile) -> Made:
 
 def _make_plan(request: Request, loaded: LoadedProfile) -> Plan:
     profile = loaded.profile
-    host = probe_host(profile.qemu.binary)
+    host = Host.probe(profile.qemu.binary)
     if request.rehearse:
         return _make_rehearsal(loaded, host)
     lacking = missing(profile.security.type, profile.accel, host)

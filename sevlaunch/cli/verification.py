@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.cli.output import note
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
+from sevlaunch.files import read_blob
 from sevlaunch.owner.evidence import parse_evidence
-from sevlaunch.owner.files import read_blob
 from sevlaunch.owner.lock import lock_plan
 from sevlaunch.owner.secret import Secret, make_packet, read_secret
 from sevlaunch.owner.verify import Expectation, Verdict, check_verifiable, verify
@@ -20,7 +20,7 @@ from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
 if TYPE_CHECKING:
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.guest import LaunchedGuest
 
 
 @dataclass(frozen=True, repr=False)

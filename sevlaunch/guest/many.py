@@ -15,7 +15,7 @@ from sevlaunch.guest.starting import Start
 from sevlaunch.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.guest import LaunchedGuest
 
 
 class Outcome(Struct, frozen=True):

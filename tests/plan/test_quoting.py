@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sevlaunch.guest.qmp import session
-from sevlaunch.host.model import Folders, Host, load_host
+from sevlaunch.host.facts import Folders
+from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
 from sevlaunch.plan import argv, monitor_on, resolve
 from sevlaunch.plan.option import Parameter, rule
@@ -47,7 +48,7 @@ class RealQemu:
 
     def __init__(self, version: str) -> None:
         self.host: Host = replace(
-            load_host(HOSTS / f"milan-qemu-{version}.json"), qemu=qemu_facts(qemu_binary_of(version))
+            Host.load(HOSTS / f"milan-qemu-{version}.json"), qemu=qemu_facts(qemu_binary_of(version))
         )
 
 
