@@ -20,7 +20,8 @@ from sevlaunch.errors import SevlaunchError
 from sevlaunch.host.model import Host
 from sevlaunch.libvirt.document import read_domain
 from sevlaunch.libvirt.domain import import_domain
-from sevlaunch.plan import argv, resolve
+from sevlaunch.plan.command_line import argv
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 
 NO_LIBVIRT = 3

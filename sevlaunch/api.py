@@ -34,9 +34,9 @@ from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.starting import Spawner
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan
-from sevlaunch.plan import argv as render
-from sevlaunch.plan import resolve as plan
+from sevlaunch.plan.command_line import argv as render
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve as plan
 from sevlaunch.profile.loader import LoadedProfile as Profile
 
 __all__ = [

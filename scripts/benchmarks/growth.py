@@ -26,7 +26,7 @@ from benchmarks.measuring import (
 from benchmarks.memory import fits, with_memory
 from benchmarks.starts import bare, launched
 from sevlaunch.host.model import Host
-from sevlaunch.plan import resolve
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 GUESTS = (1, 2, 5, 10, 20, 50)

@@ -12,7 +12,8 @@ from benchmarks.measuring import PLAIN, Candidate, Line, Result, Setting, Target
 from benchmarks.starts import BareQemu
 from sevlaunch.guest.many import launch_many
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan, resolve
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 NUMBERS = (1, 10, 50)

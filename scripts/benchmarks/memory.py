@@ -18,7 +18,7 @@ from functools import partial
 from benchmarks.measuring import MEBIBYTE, PLAIN, Candidate, Result, Setting, Target, alternate, missed, summarise
 from benchmarks.starts import bare
 from sevlaunch.host.model import Host
-from sevlaunch.plan import resolve
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 SIZE = 8 << 30

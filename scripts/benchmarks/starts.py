@@ -34,8 +34,10 @@ from benchmarks.measuring import (
 )
 from sevlaunch.guest.launch import launch
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan, argv, monitor_on, resolve
+from sevlaunch.plan.command_line import argv, monitor_on
 from sevlaunch.plan.option import rule
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 PROFILES = ROOT / "profiles"

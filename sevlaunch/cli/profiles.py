@@ -84,8 +84,8 @@ def render(
 ) -> None:
     """Print the QEMU command line of a profile, for this host or another one; or its launch lock file."""
     from sevlaunch.host.model import Host
-    from sevlaunch.plan import resolve
     from sevlaunch.plan.formats import format_plan
+    from sevlaunch.plan.resolve import resolve
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)

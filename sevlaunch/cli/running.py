@@ -14,7 +14,7 @@ from sevlaunch.cli.status_text import Finished, show_guest
 from sevlaunch.guest.launch import launch
 from sevlaunch.guest.many import launch_many
 from sevlaunch.guest.starting import Start
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
     from sevlaunch.cli.start import Request

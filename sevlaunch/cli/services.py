@@ -29,7 +29,7 @@ def unit(
 ) -> None:
     """Print a systemd unit that runs the guest of a profile."""
     from sevlaunch.host.model import Host
-    from sevlaunch.plan import resolve
+    from sevlaunch.plan.resolve import resolve
     from sevlaunch.plan.unit import Service, install_hint, systemd_unit, unit_name
     from sevlaunch.profile.loader import load
 

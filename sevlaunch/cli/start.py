@@ -18,7 +18,8 @@ from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.starting import started
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan, resolve
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import LoadedProfile, load
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from sevlaunch.owner.evidence import parse_evidence
 from sevlaunch.owner.lock import lock_plan
 from sevlaunch.owner.secret import Secret, make_packet, read_secret
 from sevlaunch.owner.verify import Expectation, Verdict, check_verifiable, verify
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 

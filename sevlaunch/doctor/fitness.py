@@ -13,7 +13,8 @@ from sevlaunch.doctor.tree import Finding, Result
 from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.guest.preflight import check_files
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan, resolve
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import LoadedProfile
 
 

@@ -13,7 +13,7 @@ from sevlaunch.errors import GuestTimeout, Problem, QemuError, QmpError
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.process import DEATH_LIMIT, Process, spawn, tail
 from sevlaunch.guest.starting import Embedding, Spawner, Start, started
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import LaunchedGuest

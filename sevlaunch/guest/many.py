@@ -12,7 +12,7 @@ from msgspec import Struct
 from sevlaunch.errors import SevlaunchError
 from sevlaunch.guest.launch import finish, launch
 from sevlaunch.guest.starting import Start
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import LaunchedGuest

@@ -14,7 +14,7 @@ from sevlaunch.files import read_bounded
 from sevlaunch.owner.digest import EncryptedType
 from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.owner.verify import Expectation
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
 
 VERSION: Final = 1

@@ -21,7 +21,7 @@ from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 # An owner without a profile, and so without the models of it, does not wait for them.
 if TYPE_CHECKING:
     from sevlaunch.host.model import Host
-    from sevlaunch.plan import Plan
+    from sevlaunch.plan.plan import Plan
     from sevlaunch.profile.loader import LoadedProfile
     from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 

@@ -15,7 +15,7 @@ from sevlaunch.profile.model import Profile
 
 @dataclass
 class Context:
-    """One run of :func:`sevlaunch.plan.resolve`."""
+    """One run of :func:`sevlaunch.plan.resolve.resolve`."""
 
     loaded: LoadedProfile
     host: Host

@@ -13,8 +13,10 @@ from sevlaunch.guest.preflight import check_files
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.host.ovmf import firmware_image
-from sevlaunch.plan import Plan, argv, resolve
+from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.formats import explain
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from sevlaunch.sevapi.ovmf import FOOTER
 from tests.conftest import HOSTS, tool

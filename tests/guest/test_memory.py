@@ -17,10 +17,12 @@ from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.folder import CGROUP, GuestFolder
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan, argv, resolve
+from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.footprint import Footprint, Piece
 from sevlaunch.plan.memory import MemoryLimit
 from sevlaunch.plan.option import Choice, rule
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 from tests.conftest import Command, wait_for_console, wait_until
 from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, some_qemu

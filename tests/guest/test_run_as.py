@@ -15,7 +15,7 @@ from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest.folder import GuestFolder, prepare_root
 from sevlaunch.host.accounts import PASS, READ, WRITE, acting_as, find_account, grant, has_grant, withdraw_grants
 from sevlaunch.host.model import Host
-from sevlaunch.plan import resolve
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, systemd_unit
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, PROFILES, Command, wait_until

@@ -16,7 +16,7 @@ from sevlaunch.errors import ProfileError
 from sevlaunch.host.model import Host
 from sevlaunch.libvirt.domain import Imported
 from sevlaunch.libvirt.reasons import Kind
-from sevlaunch.plan import resolve
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, ROOT
 from tests.libvirt.support import corpus, imported
@@ -84,7 +84,7 @@ def test_what_sev_needs_is_there_whatever_libvirts_test_domain_says(name: str) -
 
 def arguments_for(result: Imported, host: Host) -> list[str]:
     """The command line of an imported domain."""
-    from sevlaunch.plan import argv
+    from sevlaunch.plan.command_line import argv
 
     return argv(resolve(loads(result.text, name=result.name), host))
 

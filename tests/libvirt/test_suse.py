@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.host.model import Host
-from sevlaunch.plan import resolve
 from sevlaunch.plan.formats import lines
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, VERSIONS, Command, qemu_binary_of
 from tests.libvirt.support import SUSE, became, imported, profile_of

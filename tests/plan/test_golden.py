@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from sevlaunch.errors import SevlaunchError
 from sevlaunch.host.facts import Device
 from sevlaunch.host.model import Host
-from sevlaunch.plan import resolve
 from sevlaunch.plan.formats import lines
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 from tests.conftest import HOSTS, PROFILES, ROOT, VERSIONS
 

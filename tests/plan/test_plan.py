@@ -13,8 +13,10 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan, argv, render, resolve
+from sevlaunch.plan.command_line import argv, render
 from sevlaunch.plan.formats import as_json, choices, explain, lines, shell
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load, loads
 from tests.conftest import HOSTS, PROFILES
 

@@ -22,8 +22,9 @@ from sevlaunch.guest.qmp import session
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
-from sevlaunch.plan import argv, monitor_on, resolve
+from sevlaunch.plan.command_line import argv, monitor_on
 from sevlaunch.plan.option import Parameter, rule
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.extra_args import parse_value
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, VERSIONS, qemu_binary_of

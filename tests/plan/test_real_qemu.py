@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
-from sevlaunch.plan import argv, resolve
+from sevlaunch.plan.command_line import argv
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, PROFILES, VERSIONS, qemu_binary_of
 

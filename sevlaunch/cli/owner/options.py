@@ -144,7 +144,7 @@ def resolve_options(
             raise UsageError("--set and --host need a profile", hint="name one")
         return resolve_setup(None, options), None
     from sevlaunch.host.model import Host
-    from sevlaunch.plan import resolve
+    from sevlaunch.plan.resolve import resolve
     from sevlaunch.profile.loader import load
 
     if options.guest_type:
