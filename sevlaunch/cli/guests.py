@@ -99,7 +99,7 @@ def down(
 ) -> None:
     """Take guests down: ACPI power-down, then quit, then kill."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.commands import take_down
+    from sevlaunch.flows.take_down import take_down_many
     from sevlaunch.guest.folder import guests
     from sevlaunch.host.folders import runtime_folder
 
@@ -109,21 +109,15 @@ def down(
     elif not names:
         raise UsageError("wanted the name of a guest, found none", hint="sevlaunch down NAME, or --all")
 
-    async def all_down() -> list[Any]:
-        import asyncio
-
-        downs = (take_down(root, name, now=now, limit=timeout) for name in names)
-        return await asyncio.gather(*downs, return_exceptions=True)
-
     with progress(f"taking down {', '.join(names)}"):
-        results = run(all_down())
-    failures = [result for result in results if isinstance(result, BaseException)]
-    done = {name: how for name, how in zip(names, results, strict=True) if isinstance(how, str)}
+        finished = run(take_down_many(root, names, now=now, limit=timeout))
     if output is Format.JSON:
-        print_json([{"name": name, "how": how} for name, how in done.items()])
+        print_json([{"name": one.name, "how": one.how} for one in finished if one.how])
     else:
-        for name, how in done.items():
-            print(f"{name}: {how}")
+        for one in finished:
+            if one.how:
+                print(f"{one.name}: {one.how}")
+    failures = [one.error for one in finished if one.error]
     for failure in failures[1:]:
         note(f"sevlaunch: {failure}")
     if failures:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any
 
 from sevlaunch.cli.output import Format, print_json, table
-from sevlaunch.errors import SevlaunchError
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
+
+if TYPE_CHECKING:
+    from sevlaunch.flows.bring_up import BroughtUp
 
 # QEMU's run states, and ours, that need a word.
 _STATES = {
@@ -20,22 +20,21 @@ _STATES = {
 }
 
 
-class Finished(Struct, frozen=True):
-    """What `up` made of one of several guests: the evidence, or an error."""
-
-    name: str
-    document: dict[str, Any] | None
-    error: SevlaunchError | None
-
-
-def show_started(finished: Sequence[Finished], output: Format) -> None:
+def show_started(finished: Sequence[BroughtUp], output: Format) -> None:
     """Print which guests run, and which do not and why."""
     if output is Format.JSON:
-        print_json([one.document or {"name": one.name, "state": "failed", "error": str(one.error)} for one in finished])
+        print_json(
+            [
+                one.evidence.to_dict()
+                if one.evidence
+                else {"name": one.name, "state": "failed", "error": str(one.error)}
+                for one in finished
+            ]
+        )
         return
     rows = [
-        (one.name, one.document["state"], str(one.document["pid"]), one.document["measurement"] or "")
-        if one.document
+        (one.name, one.evidence.state, str(one.evidence.pid), one.evidence.measurement or "")
+        if one.evidence
         else (one.name, "failed", "-", str(one.error).partition("\n")[0])
         for one in finished
     ]

@@ -20,7 +20,7 @@ from msgspec import Struct
 from sevlaunch import sync
 from sevlaunch.api import Host, Plan, Profile, SevlaunchError, plan, render
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
-from sevlaunch.guest.commands import take_down
+from sevlaunch.flows.take_down import take_down
 from sevlaunch.guest.folder import CONSOLE_LOG, EVIDENCE, QEMU_LOG, guests, prepare_root
 from sevlaunch.host.folders import runtime_folder
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import QemuError
-from sevlaunch.guest.service import REBOOTS, WITHIN_SECONDS, RebootLimit, notify_service
+from sevlaunch.flows.service import REBOOTS, WITHIN_SECONDS, RebootLimit, notify_service
 from sevlaunch.host.model import Host
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, quote, systemd_unit, unit_name

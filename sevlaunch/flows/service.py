@@ -1,4 +1,4 @@
-"""A guest as a service: telling systemd how it is, and not starting one anew for ever."""
+"""A guest as a service: staying until it ends, starting it anew when it reboots, telling systemd how it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Callable
 
 from sevlaunch.errors import HostError, QemuError
+from sevlaunch.guest.guest import LaunchedGuest
+from sevlaunch.guest.launch import launch
+from sevlaunch.plan.plan import Plan
 
 # A guest that reboots more often than this within the time is in a loop: it fails on its way up.
 REBOOTS = 5
@@ -56,3 +59,33 @@ class RebootLimit:
                 f"{name} rebooted {len(self._times)} times within {WITHIN_SECONDS:g} s: it is not started anew",
                 hint=f"look at its console: sevlaunch up --paused, then sevlaunch console {name}; or on_reboot: stop",
             )
+
+
+async def stay(
+    plan: Plan,
+    *,
+    paused: bool = False,
+    limit: float | None = None,
+    launched: Callable[[LaunchedGuest], None] = lambda _: None,
+    rebooted: Callable[[], None] = lambda: None,
+) -> str:
+    """Start the guest and stay until it ends; where its plan says so, start it anew when it reboots.
+
+    :param paused: leave it before its first instruction.
+    :param limit: seconds for each start.
+    :param launched: called after each launch; other programs may take the guest down by then.
+    :param rebooted: called when it is about to be started anew.
+    :return: the reason of the end, as :meth:`LaunchedGuest.until_end`.
+    :raise QemuError: when it reboots again and again.
+    :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`.
+    """
+    reboots = RebootLimit()
+    while True:
+        async with launch(plan, paused=paused, limit=limit) as guest:
+            guest.announce()
+            launched(guest)
+            reason = await guest.until_end()
+        if reason != "guest-reset" or plan.reboot.value != "relaunch":
+            return reason
+        reboots.count(plan.name)
+        rebooted()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sevlaunch.cli.output import note
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
 from sevlaunch.files import read_blob
 from sevlaunch.owner.evidence import parse_evidence
@@ -41,7 +40,6 @@ class Verification:
         verdict = verify(evidence, self.expectation, self.keys.tik)
         if not verdict.verified:
             raise _refusal(guest.name, verdict)
-        note(f"sevlaunch: {guest.name} is verified: on the host that runs it this is a test, not a proof")
         if self.secrets:
             packet = make_packet(self.secrets, self.keys, evidence.measure)
             header, payload = (base64.b64encode(part).decode() for part in (packet.header, packet.payload))
