@@ -1,4 +1,11 @@
-# What scripts/quickstart and scripts/test share. To be sourced.
+# What the scripts share. To be sourced.
+
+# help_if_asked ARGUMENT...: --help as the first argument prints the comment at the head of the script, and ends it.
+help_if_asked() {
+    case "${1:-}" in -h | --help) ;; *) return 0 ;; esac
+    sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
+    exit 0
+}
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
