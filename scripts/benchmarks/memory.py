@@ -18,7 +18,8 @@ from functools import partial
 from benchmarks.measuring import MEBIBYTE, PLAIN, Candidate, Result, Setting, Target, alternate, missed, summarise
 from benchmarks.starts import bare
 from sevlaunch.host.model import Host
-from sevlaunch.plan.resolve import resolve
+from sevlaunch.host.probe import probe_host
+from sevlaunch.plan import resolve
 from sevlaunch.profile.loader import load
 
 SIZE = 8 << 30
@@ -67,7 +68,7 @@ def fits(size: int, host: Host) -> bool:
 
 def memory(setting: Setting) -> Result:
     """Both are sevlaunch's own command lines; only memory.prealloc differs."""
-    host = Host.probe(setting.qemu)
+    host = probe_host(setting.qemu)
     if not fits(SIZE, host):
         return Result(())
     candidates: dict[str, Candidate] = {}

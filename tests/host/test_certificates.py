@@ -12,16 +12,7 @@ from sevlaunch.errors import HostError
 from sevlaunch.host.certificates import platform_certificates
 from sevlaunch.owner.chain import Chain, parse_certificates, verify_chain
 from tests.conftest import Command
-
-REPLY = Path("/work/shared/libvirt-cases/query-sev-capabilities.json")
-
-
-def real_reply() -> dict[str, Any]:
-    """What QEMU on a real EPYC answered; skips by name where it is not there."""
-    if not REPLY.exists():
-        pytest.skip(f"{REPLY} is not here: replies from real hardware lie beside the project, not in it")
-    reply: dict[str, Any] = json.loads(REPLY.read_text())
-    return {"return": reply["return"]}
+from tests.published import sev_capabilities
 
 
 def fake_qemu(folder: Path, reply: dict[str, Any]) -> Path:
@@ -42,7 +33,7 @@ def fake_qemu(folder: Path, reply: dict[str, Any]) -> Path:
 
 
 def test_a_real_reply_becomes_files_that_an_owner_can_use(tmp_path: Path, sevlaunch: Command) -> None:
-    qemu, pdh = fake_qemu(tmp_path, real_reply()), tmp_path / "host.pdh"
+    qemu, pdh = fake_qemu(tmp_path, sev_capabilities()), tmp_path / "host.pdh"
     result = sevlaunch("host", "--qemu", qemu, "--pdh", pdh).json
     chain = tmp_path / "host.pdh.chain"
     assert (result["pdh"], result["chain"]) == (str(pdh), str(chain))
@@ -58,7 +49,7 @@ def test_a_real_reply_becomes_files_that_an_owner_can_use(tmp_path: Path, sevlau
 
 
 def test_qemu_before_7_1_tells_no_chip_id(tmp_path: Path) -> None:
-    reply = real_reply()
+    reply = sev_capabilities()
     del reply["return"]["cpu0-id"]
     found = platform_certificates(str(fake_qemu(tmp_path, reply)))
     assert (found.chip_id, found.cek_address) == (None, None)

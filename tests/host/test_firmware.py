@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from sevlaunch.host.facts import FirmwareDescriptor
 from sevlaunch.host.firmware import parse_descriptor, read_descriptors
-
-LIBVIRT = Path("/work/shared/libvirt-cases/firmware-descriptors")
+from sevlaunch.host.model import FirmwareDescriptor
+from tests.published import libvirts_descriptors
 
 
 def described(**changes: Any) -> dict[str, Any]:
@@ -113,12 +112,11 @@ def test_memory_and_flash_are_told_apart() -> None:
 
 
 def test_libvirts_own_tree_of_descriptors_gives_the_order_libvirt_expects() -> None:
-    if not LIBVIRT.exists():
-        pytest.skip(f"{LIBVIRT} is not here: libvirt's test cases lie beside the project, not in it")
-    found, problems = read_descriptors([LIBVIRT / "usr/share/qemu/firmware", LIBVIRT / "etc/qemu/firmware"])
+    libvirt = libvirts_descriptors()
+    found, problems = read_descriptors([libvirt / "usr/share/qemu/firmware", libvirt / "etc/qemu/firmware"])
     names = files(found)
     assert names == sorted(names)
-    # 92-masked is hidden by an empty file; 59-combined in /etc is a bare pointer, as libvirt's test has it.
+    # 92-masked is hidden by an empty file.
     assert "92-masked.json" not in names
     assert any("93-invalid.json" in problem for problem in problems)
     amdsev = next(one for one in found if one.file.endswith("60-edk2-ovmf-x64-amdsev.json"))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -16,19 +14,10 @@ from sevlaunch.sevapi.ca_certificate import ARK_USAGE, ASK_USAGE, CaCertificate
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.report import Report, Tcb
 
-VECTORS = Path("/work/shared/vectors")
 START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AMD = "1.3.6.1.4.1.3704.1"
 TCBS = {"boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8", "fmc": "3.9"}
-
-
-def vector(name: str) -> bytes:
-    """Data from real hardware; skips by name where it is not there."""
-    file = VECTORS / name
-    if not file.exists():
-        pytest.skip(f"{file} is not here: data from real hardware lies beside the project, not in it")
-    return file.read_bytes()
 
 
 def flipped(content: bytes, bit: int) -> bytes:

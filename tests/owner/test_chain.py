@@ -11,7 +11,8 @@ from sevlaunch.errors import UsageError
 from sevlaunch.owner.chain import Chain, Verdict, parse_certificates, verify_chain
 from sevlaunch.sevapi.certificate import Certificate, Signature
 from tests.guest.support import tries
-from tests.owner.pki import flipped, rsa_key, sev_chain, vector
+from tests.owner.pki import flipped, rsa_key, sev_chain
+from tests.published import vector
 
 NAMES = ("pdh", "pek", "oca", "cek", "ask", "ark")
 
@@ -40,10 +41,24 @@ def naples() -> list[bytes]:
     return [vector(f"naples-{name}.cert") for name in NAMES]
 
 
+def rome() -> list[bytes]:
+    """The same of a platform of the second generation."""
+    return [vector(f"rome/{name}.cert") for name in NAMES]
+
+
 def test_the_naples_chain_verifies_up_to_amds_root() -> None:
     found = verdict(*naples())
     assert found.verified
     assert found.checks[-1].detail == "AMD's root key for Naples"
+
+
+def test_the_rome_chain_verifies_and_with_any_certificate_of_naples_it_does_not() -> None:
+    found = verdict(*rome())
+    assert found.verified
+    assert found.checks[-1].detail == "AMD's root key for Rome"
+    for index, (name, other) in enumerate(zip(NAMES, naples(), strict=True)):
+        mixed = [*rome()[:index], other, *rome()[index + 1 :]]
+        assert refuses(*mixed), f"the {name} of Naples"
 
 
 @tries(60, 4000)

@@ -15,7 +15,8 @@ from sevlaunch.owner.report import Trust, Verdict, Wanted, parse_tcb, report_fie
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
 from tests.guest.support import tries
-from tests.owner.pki import NOW, Processor, der, flipped, pem, processor, vector
+from tests.owner.pki import NOW, Processor, der, flipped, pem, processor
+from tests.published import vector
 
 AMD_ONLY = Trust(at=NOW)
 
@@ -71,6 +72,14 @@ def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
     fields = report_fields(found)
     assert fields["reported_tcb"] == {"boot_loader": 3, "tee": 0, "snp": 8, "microcode": 115}
     assert fields["measurement"] == report[0x90:0xC0].hex()
+
+
+def test_a_real_milan_report_of_a_guest_that_may_be_debugged_lacks_only_that() -> None:
+    report, vcek, chain = (vector(f"go-sev-guest/{name}") for name in ("report.bin", "vcek.der", "chain.pem"))
+    assert failures(real(report, vcek, chain)) == ["debug"]
+    assert real(report, vcek, chain, wanted=Wanted(allow_debug=True)).ok
+    # It is signed by its own processor's key and by no other's.
+    assert failures(real(report, vector("milan-vcek.der"), chain, wanted=Wanted(allow_debug=True))) == ["signature"]
 
 
 @tries(2100, 1_000_000)

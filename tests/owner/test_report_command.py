@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Command
-from tests.owner.pki import Processor, der, pem, processor, vector
+from tests.owner.pki import Processor, der, pem, processor
 from tests.owner.spoiled import SPOILED, spoiled
 from tests.owner.test_session import FORMS
+from tests.published import vector
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from sevlaunch.sevapi.certificate import Algorithm, Certificate, Signature, Usag
 from sevlaunch.sevapi.session import TransportKeys, agree, unwrap
 from sevlaunch.sevapi.status import FirmwareError
 from tests.conftest import Command
-from tests.owner.pki import flipped, sev_chain, vector
+from tests.owner.pki import flipped, sev_chain
 from tests.owner.spoiled import SPOILED, spoiled
+from tests.published import vector
 
 
 @settings(max_examples=25, deadline=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,8 +14,7 @@ from sevlaunch.sevapi.measurement import measure
 from sevlaunch.sevapi.secret import secret_mac, unwrap_secret
 from sevlaunch.sevapi.session import TransportKeys, agree, kdf, unwrap, wrap
 from sevlaunch.sevapi.status import FirmwareError, Status, explain_status
-
-VECTORS = Path("/work/shared/vectors")
+from tests.published import vector
 
 
 def decoded(text: str) -> bytes:
@@ -116,22 +114,14 @@ def test_a_session_is_made_as_amd_writes_it() -> None:
 
 @pytest.mark.parametrize("name", ["pdh", "pek", "oca", "cek"])
 def test_naples_certificates_are_read_and_written_back_the_same(name: str) -> None:
-    file = VECTORS / f"naples-{name}.cert"
-    if not file.exists():
-        pytest.skip(f"{file} is not here: data from real hardware lies beside the project, not in it")
-    content = file.read_bytes()
+    content = vector(f"naples-{name}.cert")
     certificate = Certificate.from_bytes(content)
     assert certificate.usage == Usage[name.upper()]
     assert certificate.to_bytes() == content
 
 
 def test_the_naples_chain_verifies_and_an_altered_one_does_not() -> None:
-    if not VECTORS.exists():
-        pytest.skip(f"{VECTORS} is not here: data from real hardware lies beside the project, not in it")
-    chain = {
-        name: Certificate.from_bytes((VECTORS / f"naples-{name}.cert").read_bytes())
-        for name in ("pdh", "pek", "oca", "cek")
-    }
+    chain = {name: Certificate.from_bytes(vector(f"naples-{name}.cert")) for name in ("pdh", "pek", "oca", "cek")}
     assert chain["pdh"].is_signed_by(chain["pek"])
     assert chain["pek"].is_signed_by(chain["oca"])
     assert chain["pek"].is_signed_by(chain["cek"])

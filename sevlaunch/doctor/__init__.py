@@ -1,1 +1,0 @@
-"""Judges a host, and a plan's needs on it."""

@@ -1,0 +1,232 @@
+"""A running guest, for programs: ask QEMU, act on the guest, follow its events."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from sevlaunch.errors import GuestNotFound, QemuError, QmpError
+from sevlaunch.guest import folder as folders
+from sevlaunch.guest.agent import Agent
+from sevlaunch.guest.evidence import Evidence, SevInfo, gather, launch_measurement, sev_info, shown_state
+from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.launch import while_alive
+from sevlaunch.guest.process import Process, tail
+from sevlaunch.guest.qmp import Qmp, session
+from sevlaunch.guest.serial import Console
+from sevlaunch.guest.starting import Start
+from sevlaunch.host.folders import runtime_folder
+
+T = TypeVar("T")
+
+POWERDOWN_LIMIT = 60.0
+BUTTON_INTERVAL = 5.0
+
+
+async def press_power_button(qmp: Qmp, process: Process, *, limit: float) -> bool:
+    """Press the power button until QEMU ends; whether it did within ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while (left := end - time.monotonic()) > 0:
+        # A system that is still booting does not hear the button: it is pressed again.
+        try:
+            await qmp.execute("system_powerdown", limit=left)
+        except QmpError as error:
+            # QEMU hangs up when it ends.
+            if error.error_class:
+                raise
+        if await process.ends_within(min(left, BUTTON_INTERVAL)):
+            return True
+    return process.ended
+
+
+class Guest:
+    """A guest that runs: from :func:`sevlaunch.launch`, or :meth:`attach` for one that another program started."""
+
+    def __init__(self, folder: GuestFolder, record: Record, process: Process, qmp: Qmp) -> None:
+        self._folder = folder
+        self._record = record
+        self._process = process
+        self._qmp = qmp
+
+    @classmethod
+    @asynccontextmanager
+    async def attach(cls, name: str, *, root: Path | None = None) -> AsyncIterator[Guest]:
+        """The guest ``name``; leaving the block lets it run on.
+
+        :param root: the folder of all guests; default: the user's runtime folder.
+        :raise GuestNotFound: when there is none, or it does not run any more.
+        :raise QmpError: when QEMU does not answer.
+        """
+        folder = find(root or runtime_folder(), name)
+        record, pid = folder.record(), folder.pid()
+        process = Process.attach(pid) if pid else None
+        if record is None or process is None:
+            raise GuestNotFound(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {name}")
+        try:
+            async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+                guest = cls(folder, record, process, qmp)
+                try:
+                    yield guest
+                finally:
+                    guest.console.close()
+        finally:
+            process.close()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._record.name
+
+    @property
+    def pid(self) -> int:
+        """QEMU's PID."""
+        return self._process.pid
+
+    @property
+    def folder(self) -> Path:
+        """Its runtime folder."""
+        return self._folder.path
+
+    @cached_property
+    def console(self) -> Console:
+        """Its serial console."""
+        return Console(self._folder, self._process)
+
+    @cached_property
+    def agent(self) -> Agent:
+        """The guest agent in it, if its profile gives it a channel."""
+        return Agent(self.name, self._folder.file(folders.AGENT_SOCKET))
+
+    @property
+    def vsock_cid(self) -> int | None:
+        """Its vsock context ID; None when it has no vsock."""
+        found = re.search(r"\bguest-cid=(\d+)", " ".join(self._record.command))
+        return int(found[1]) if found else None
+
+    async def while_alive(self, action: Awaitable[T]) -> T:
+        """The result of ``action``, which is cancelled when the guest ends before.
+
+        :raise QemuError: when it does; with the end of QEMU's output.
+        """
+        task = asyncio.ensure_future(action)
+        death = asyncio.create_task(self.wait())
+        try:
+            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise QemuError(f"{self.name} has ended", stderr=tail(self._folder.file(folders.QEMU_LOG)))
+            return task.result()
+        finally:
+            for pending in (task, death):
+                pending.cancel()
+            await asyncio.gather(task, death, return_exceptions=True)
+
+    async def qmp(self, command: str, **arguments: Any) -> Any:
+        """What QEMU returns for a QMP command.
+
+        Arguments with a dash in their name go in with an underscore where QEMU has a dash.
+
+        :raise QmpError: when QEMU refuses it, or is gone.
+        :raise GuestTimeout: when QEMU does not answer.
+        """
+        return await self._qmp.execute(command, {key.replace("_", "-"): value for key, value in arguments.items()})
+
+    def events(self) -> AsyncIterator[dict[str, Any]]:
+        """QMP's events from this call on, until QEMU is gone."""
+        return self._qmp.events(self._process)
+
+    async def state(self) -> str:
+        """QEMU's run state, such as running; ``paused`` before the first instruction, too."""
+        return shown_state(await self._qmp.execute("query-status"))
+
+    async def sev_info(self) -> SevInfo:
+        """What QEMU says of SEV in this guest."""
+        return await sev_info(self._qmp, self._record.guest_type)
+
+    async def launch_measurement(self) -> str | None:
+        """The launch measurement: base64 of MEASURE and MNONCE; None for a guest that has none."""
+        return await launch_measurement(self._qmp)
+
+    async def evidence(self) -> Evidence:
+        """What the launch showed, with the state of now."""
+        written = self._folder.evidence() or {}
+        firmware = written.get("firmware") or {}
+        found = await gather(self._qmp, self._record, firmware_sha256=firmware.get("sha256"))
+        attestation = self._folder.attestation() or {}
+        return replace(found, **attestation)
+
+    async def inject_secret(self, header: str, payload: str, *, gpa: int | None = None) -> None:
+        """Hand the owner's secret to the secure processor: QMP ``sev-inject-launch-secret``.
+
+        :param header: base64 of 52 bytes.
+        :param payload: base64 of the ciphertext.
+        :param gpa: where in the guest; default: where the firmware's table says.
+        :raise QmpError: when the processor refuses it.
+        """
+        arguments: dict[str, Any] = {"packet-header": header, "secret": payload}
+        if gpa is not None:
+            arguments["gpa"] = gpa
+        await self._qmp.execute("sev-inject-launch-secret", arguments)
+
+    async def resume(self) -> None:
+        """Let it run."""
+        await self._qmp.execute("cont")
+
+    async def pause(self) -> None:
+        """Stop its vCPUs."""
+        await self._qmp.execute("stop")
+
+    async def powerdown(self, *, limit: float = POWERDOWN_LIMIT) -> bool:
+        """Press the power button until the guest's system powers down; whether it did within ``limit`` seconds."""
+        return await press_power_button(self._qmp, self._process, limit=limit)
+
+    async def wait(self) -> None:
+        """Wait until QEMU ends."""
+        await self._process.wait()
+
+
+class LaunchedGuest(Guest):
+    """A guest that this program has just started. It ends with the block of :func:`sevlaunch.launch`.
+
+    ``launch_evidence`` is what the launch showed.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        qmp: Qmp,
+        launch_evidence: Evidence,
+        start: Start,
+    ) -> None:
+        super().__init__(start.folder, record, start.process, qmp)
+        self.launch_evidence = launch_evidence
+        self._start = start
+
+    async def run(self) -> None:
+        """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
+        await while_alive(self._start, self.resume())
+        self.launch_evidence = await while_alive(self._start, self.evidence())
+        self._start.write_evidence(self.launch_evidence)
+
+    def announce(self) -> None:
+        """Let other programs take it down, too."""
+        self._start.announce()
+
+    def detach(self) -> None:
+        """Let it live on after the block. The last thing to do: from here on nothing takes it back."""
+        self._start.detach()
+
+    async def until_end(self) -> str:
+        """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""
+        reason = ""
+        async for event in self.events():
+            if event["event"] == "SHUTDOWN":
+                reason = event["data"].get("reason", "")
+        return reason
