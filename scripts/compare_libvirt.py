@@ -17,11 +17,11 @@ from pathlib import Path
 from command_line import Properties, items, read_arguments
 
 from sevlaunch.errors import SevlaunchError
-from sevlaunch.host.model import Host, load_host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.plan import argv, resolve
-from sevlaunch.profile.libvirt import import_domain
-from sevlaunch.profile.libvirt.document import read_domain
+from sevlaunch.host.model import Host
+from sevlaunch.libvirt.document import read_domain
+from sevlaunch.libvirt.domain import import_domain
+from sevlaunch.plan.command_line import argv
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 
 NO_LIBVIRT = 3
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     options = parser.parse_args()
     try:
-        host = load_host(options.host) if options.host else probe_host()
+        host = Host.load(options.host) if options.host else Host.probe()
         ours = items(arguments_of_sevlaunch(options.domain, host))
     except (SevlaunchError, OSError) as error:
         print(f"compare-libvirt: sevlaunch: {error}", file=sys.stderr)

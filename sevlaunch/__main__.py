@@ -1,6 +1,6 @@
 """``python -m sevlaunch``: the same as the ``sevlaunch`` command."""
 
-from sevlaunch.cli import main
+from sevlaunch.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -28,15 +28,15 @@ from sevlaunch.errors import (
     UsageError,
 )
 from sevlaunch.guest.evidence import Evidence, SevInfo
+from sevlaunch.guest.guest import Guest, LaunchedGuest
 from sevlaunch.guest.launch import launch
-from sevlaunch.guest.live import Guest, LaunchedGuest
 from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.starting import Spawner
 from sevlaunch.host.model import Host
-from sevlaunch.plan import Plan
-from sevlaunch.plan import argv as render
-from sevlaunch.plan import resolve as plan
+from sevlaunch.plan.command_line import argv as render
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve as plan
 from sevlaunch.profile.loader import LoadedProfile as Profile
 
 __all__ = [

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sevlaunch.host.model import Host, load_host
+from sevlaunch.host.model import Host
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "profiles"
@@ -71,7 +72,7 @@ def demo() -> Path:
 @pytest.fixture(params=VERSIONS)
 def milan(request: pytest.FixtureRequest) -> Host:
     """A recorded EPYC Milan host with SEV, SEV-ES and SNP, with each QEMU."""
-    return load_host(HOSTS / f"milan-qemu-{request.param}.json")
+    return Host.load(HOSTS / f"milan-qemu-{request.param}.json")
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,26 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture
 def sevlaunch(base: Path) -> Iterator[Command]:
-    """The command; guests that a failed test leaves are ended."""
+    """The command; guests that a test leaves are ended."""
     command = Command(base)
     try:
         yield command
     finally:
-        for pid in command.processes():
-            os.kill(pid, 9)
+        # A rehearsal's helper ends with its QEMU; killed beside it, it could not tell what it ran (coverage).
+        end = time.monotonic() + 10
+        while running := command.processes():
+            for pid in running:
+                if not _is_helper(pid) or time.monotonic() > end:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _is_helper(pid: int) -> bool:
+    try:
+        return b"sevlaunch.rehearsal" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def wait_until(condition: Callable[[], Any], limit: float = 60.0, what: str = "") -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import HOSTS, ROOT
-from tests.profile.libvirt.support import SEV, SUSE, domain
+from tests.libvirt.support import SEV, SUSE, domain
 
 HOST = HOSTS / "milan-qemu-10.0.json"
 DISK = (

@@ -25,8 +25,8 @@ from benchmarks.measuring import (
 )
 from benchmarks.memory import fits, with_memory
 from benchmarks.starts import bare, launched
-from sevlaunch.host.probe import probe_host
-from sevlaunch.plan import resolve
+from sevlaunch.host.model import Host
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 GUESTS = (1, 2, 5, 10, 20, 50)
@@ -39,7 +39,7 @@ Points = dict[int, tuple[Candidate, ...]]
 
 def growth(setting: Setting) -> Result:
     """Four curves."""
-    host = probe_host(setting.qemu)
+    host = Host.probe(setting.qemu)
     image = f"firmware={{image: {setting.firmware}}}"
     guests: Points = {}
     for number in GUESTS:

@@ -11,8 +11,9 @@ from functools import partial
 from benchmarks.measuring import PLAIN, Candidate, Line, Result, Setting, Target, alternate, summarise
 from benchmarks.starts import BareQemu
 from sevlaunch.guest.many import launch_many
-from sevlaunch.host.probe import probe_host
-from sevlaunch.plan import Plan, resolve
+from sevlaunch.host.model import Host
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 NUMBERS = (1, 10, 50)
@@ -20,7 +21,7 @@ NUMBERS = (1, 10, 50)
 
 def plans(setting: Setting, count: int) -> list[Plan]:
     """Small guests with names of their own."""
-    host = probe_host(setting.qemu)
+    host = Host.probe(setting.qemu)
     # A firmware in one file: variable stores are no part of a launch.
     overrides = ["accel=tcg", "memory.size=64M", "memory.lock=false", "cpus=1", "networks=[]"]
     overrides.append(f"firmware={{image: {setting.firmware}}}")

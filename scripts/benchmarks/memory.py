@@ -18,8 +18,7 @@ from functools import partial
 from benchmarks.measuring import MEBIBYTE, PLAIN, Candidate, Result, Setting, Target, alternate, missed, summarise
 from benchmarks.starts import bare
 from sevlaunch.host.model import Host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.plan import resolve
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 SIZE = 8 << 30
@@ -68,7 +67,7 @@ def fits(size: int, host: Host) -> bool:
 
 def memory(setting: Setting) -> Result:
     """Both are sevlaunch's own command lines; only memory.prealloc differs."""
-    host = probe_host(setting.qemu)
+    host = Host.probe(setting.qemu)
     if not fits(SIZE, host):
         return Result(())
     candidates: dict[str, Candidate] = {}

@@ -34,9 +34,10 @@ from benchmarks.measuring import (
 )
 from sevlaunch.guest.launch import launch
 from sevlaunch.host.model import Host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.plan import Plan, argv, monitor_on, resolve
+from sevlaunch.plan.command_line import argv, monitor_on
 from sevlaunch.plan.option import rule
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 
 PROFILES = ROOT / "profiles"
@@ -166,7 +167,7 @@ class Libvirt:
 def start(setting: Setting) -> Result:
     """A paused guest without KVM: bare, by the library, by the command, by libvirt."""
     # The system's QEMU: libvirt's user does not get at one in a home folder.
-    host = probe_host()
+    host = Host.probe()
     with tempfile.TemporaryDirectory(prefix="sevlaunch-bench-", dir=RUNTIME) as name:
         folder = Path(name)
         domain, profile = folder / "bench.xml", folder / "bench.yaml"
@@ -237,7 +238,7 @@ def _started_here() -> list[str]:
 
 def rehearsal(setting: Setting) -> Result:
     """What a rehearsed launch costs beside a bare start of the same guest without SEV."""
-    host = probe_host(setting.qemu)
+    host = Host.probe(setting.qemu)
     if not host.kvm.device.openable:
         print("rehearsal is left out: no usable /dev/kvm", file=sys.stderr)
         return Result(())

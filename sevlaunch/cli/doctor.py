@@ -1,4 +1,4 @@
-"""The command doctor: what this machine can do, why not, and how to mend it."""
+"""The command doctor: what this machine can do, why not, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sevlaunch.cli.profiles import GuestTypeName, SetOption
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:
-    from sevlaunch.host.doctor import Report
-    from sevlaunch.host.doctor.tree import Finding
+    from sevlaunch.doctor.examination import Report
+    from sevlaunch.doctor.tree import Finding
     from sevlaunch.host.model import Host
 
 # What stands before a finding, also where there is no colour.
@@ -41,27 +41,26 @@ def doctor(
     ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Check what this machine can run; tell what is missing and how to mend it. Exit 1 if it is not fit.
+    """Check what this machine can run; tell what is missing and how to fix it. Exit 1 if it is not fit.
 
     Fit is for --type, or for the guest of --for; without either, for any encrypted guest.
     """
-    from sevlaunch.host.doctor import examine
-    from sevlaunch.host.model import load_host
-    from sevlaunch.host.probe import probe_host
+    from sevlaunch.doctor.examination import examine
+    from sevlaunch.host.model import Host
 
     if profile is not None:
         if guest_type is not None:
             raise UsageError("--for and --type can't go together", hint="the profile says the type")
-        from sevlaunch.guest.fitness import examine_for
+        from sevlaunch.doctor.fitness import examine_for
         from sevlaunch.profile.loader import load
 
         loaded = load(profile, overrides=overrides)
-        host = load_host(host_file) if host_file else probe_host(loaded.profile.qemu.binary, thorough=True)
+        host = Host.load(host_file) if host_file else Host.probe(loaded.profile.qemu.binary, thorough=True)
         report = examine_for(loaded, host)
     else:
         if overrides:
             raise UsageError("--set changes a profile, and there is none", hint="name it: --for PROFILE")
-        host = load_host(host_file) if host_file else probe_host(thorough=True)
+        host = Host.load(host_file) if host_file else Host.probe(thorough=True)
         report = examine(host, guest_type.value if guest_type else None)
     if output is Format.JSON:
         print_json(

@@ -99,8 +99,8 @@ def down(
 ) -> None:
     """Take guests down: ACPI power-down, then quit, then kill."""
     from sevlaunch.cli.interrupt import run
+    from sevlaunch.flows.take_down import take_down_many
     from sevlaunch.guest.folder import guests
-    from sevlaunch.guest.guest import take_down
     from sevlaunch.host.folders import runtime_folder
 
     root = runtime_folder()
@@ -109,21 +109,15 @@ def down(
     elif not names:
         raise UsageError("wanted the name of a guest, found none", hint="sevlaunch down NAME, or --all")
 
-    async def all_down() -> list[Any]:
-        import asyncio
-
-        downs = (take_down(root, name, now=now, limit=timeout) for name in names)
-        return await asyncio.gather(*downs, return_exceptions=True)
-
     with progress(f"taking down {', '.join(names)}"):
-        results = run(all_down())
-    failures = [result for result in results if isinstance(result, BaseException)]
-    done = {name: how for name, how in zip(names, results, strict=True) if isinstance(how, str)}
+        finished = run(take_down_many(root, names, now=now, limit=timeout))
     if output is Format.JSON:
-        print_json([{"name": name, "how": how} for name, how in done.items()])
+        print_json([{"name": one.name, "how": one.how} for one in finished if one.how])
     else:
-        for name, how in done.items():
-            print(f"{name}: {how}")
+        for one in finished:
+            if one.how:
+                print(f"{one.name}: {one.how}")
+    failures = [one.error for one in finished if one.error]
     for failure in failures[1:]:
         note(f"sevlaunch: {failure}")
     if failures:
@@ -133,8 +127,8 @@ def down(
 def ps(output: FormatOption = Format.TEXT) -> None:
     """List the guests."""
     from sevlaunch.cli.interrupt import run
+    from sevlaunch.guest.commands import status
     from sevlaunch.guest.folder import guests
-    from sevlaunch.guest.guest import status
     from sevlaunch.host.folders import runtime_folder
 
     async def all_states() -> list[dict[str, Any]]:
@@ -164,9 +158,9 @@ def ps(output: FormatOption = Format.TEXT) -> None:
 def status(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
     """Show a guest's state, its SEV state and its launch measurement."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.cli.show import show_guest
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.guest.commands import status as read_status
     from sevlaunch.guest.folder import find
-    from sevlaunch.guest.guest import status as read_status
     from sevlaunch.host.folders import runtime_folder
 
     show_guest(run(read_status(find(runtime_folder(), name))), output)
@@ -191,8 +185,8 @@ def logs(
     """Print the guest's console output, or QEMU's own."""
     from sevlaunch.cli.interrupt import run
     from sevlaunch.guest import folder as folders
-    from sevlaunch.guest.follow import follow as read_on
     from sevlaunch.guest.process import Process
+    from sevlaunch.guest.watch import follow as read_on
     from sevlaunch.host.folders import runtime_folder
 
     folder = folders.find(runtime_folder(), name)
@@ -239,7 +233,7 @@ def qmp(
 ) -> None:
     """Send a QMP command to the guest's QEMU; print what it returns."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.guest import execute
+    from sevlaunch.guest.commands import execute
     from sevlaunch.host.folders import runtime_folder
 
     try:
@@ -259,20 +253,20 @@ def inject(
 ) -> None:
     """Put the owner's secrets into a guest that waits paused in its launch."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.cli.show import show_guest
-    from sevlaunch.guest.guest import inject as hand_in
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.guest.commands import inject as inject_secret
     from sevlaunch.host.folders import runtime_folder
     from sevlaunch.owner.secret import read_packet
 
     packet = read_packet(header, payload)
-    show_guest(run(hand_in(runtime_folder(), name, packet.header, packet.payload)), output)
+    show_guest(run(inject_secret(runtime_folder(), name, packet.header, packet.payload)), output)
 
 
 def resume(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
     """Let a paused guest run."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.cli.show import show_guest
-    from sevlaunch.guest.guest import resume as let_run
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.guest.commands import resume as let_run
     from sevlaunch.host.folders import runtime_folder
 
     show_guest(run(let_run(runtime_folder(), name)), output)

@@ -12,8 +12,8 @@ from sevlaunch.cli.output import Format, FormatOption, note, print_json
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:
-    from sevlaunch.profile.libvirt import Imported
-    from sevlaunch.profile.libvirt.outcome import Outcome
+    from sevlaunch.libvirt.domain import Imported
+    from sevlaunch.libvirt.outcomes import Outcome
 
 # Where the same happened to more elements, the rest is counted.
 _SHOWN_LINES = 8
@@ -32,10 +32,10 @@ def import_(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Turn a libvirt domain into a profile; tell what did not come along. Exit 1 if it can't be started so."""
-    from sevlaunch.owner.files import read_bounded
-    from sevlaunch.profile.libvirt import import_domain
-    from sevlaunch.profile.libvirt.document import MAX_BYTES, read_domain
-    from sevlaunch.profile.libvirt.general import emulator
+    from sevlaunch.files import read_bounded
+    from sevlaunch.libvirt.document import MAX_BYTES, read_domain
+    from sevlaunch.libvirt.domain import import_domain
+    from sevlaunch.libvirt.general import emulator
 
     if profile is not None and profile.exists():
         raise UsageError(f"{profile} exists already", hint="name another file, or remove this one")
@@ -64,11 +64,11 @@ def import_(
 def _machines(host: Path | None, emulator: str) -> list[str] | None:
     """The machine types of the QEMU that is to run the guest; None where they are not known."""
     from sevlaunch.errors import HostError
-    from sevlaunch.host.model import load_host
+    from sevlaunch.host.model import Host
     from sevlaunch.host.qemu import find_binary, qemu_facts
 
     if host is not None:
-        saved = load_host(host).qemu
+        saved = Host.load(host).qemu
         return list(saved.machines) if saved else None
     # A program that a stranger's XML names is not asked: that would be to run it.
     if emulator != "auto":
@@ -102,7 +102,7 @@ def _as_json(imported: Imported, profile: Path | None) -> dict[str, Any]:
 
 def _report(imported: Imported, file: str) -> str:
     """What people want to know: all but what was carried, the same reasons together; then the numbers."""
-    from sevlaunch.profile.libvirt.outcome import Kind
+    from sevlaunch.libvirt.reasons import Kind
 
     groups: dict[tuple[Kind, str, str], list[Outcome]] = {}
     for outcome in imported.outcomes:

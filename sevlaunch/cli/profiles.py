@@ -83,14 +83,13 @@ def render(
     output: Annotated[RenderFormat, typer.Option("--format", help="How to print it.")] = RenderFormat.SHELL,
 ) -> None:
     """Print the QEMU command line of a profile, for this host or another one; or its launch lock file."""
-    from sevlaunch.host.model import load_host
-    from sevlaunch.host.probe import probe_host
-    from sevlaunch.plan import resolve
+    from sevlaunch.host.model import Host
     from sevlaunch.plan.formats import format_plan
+    from sevlaunch.plan.resolve import resolve
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    plan = resolve(loaded, load_host(host) if host else probe_host(loaded.profile.qemu.binary), rehearse=rehearse)
+    plan = resolve(loaded, Host.load(host) if host else Host.probe(loaded.profile.qemu.binary), rehearse=rehearse)
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:
             note(f"sevlaunch: warning: {warning}")
@@ -179,15 +178,16 @@ def host(
         return
     if rehearse:
         raise UsageError("--rehearse goes with --pdh", hint="sevlaunch host --pdh FILE --rehearse")
-    from sevlaunch.host.probe import probe_host
 
-    print(probe_host(qemu, thorough=True).to_json())
+    from sevlaunch.host.model import Host
+
+    print(Host.probe(qemu, thorough=True).to_json())
 
 
 def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:
+    from sevlaunch.files import NewFile, write_new
     from sevlaunch.host.certificates import platform_certificates
     from sevlaunch.host.qemu import find_binary
-    from sevlaunch.owner.files import NewFile, write_new
 
     found = platform_certificates(find_binary(qemu))
     chain = Path(f"{pdh}.chain")
@@ -202,8 +202,8 @@ def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:
 
 
 def _write_emulated_certificates(pdh: Path, output: Format) -> None:
+    from sevlaunch.files import NewFile, write_new
     from sevlaunch.host.folders import state_folder
-    from sevlaunch.owner.files import NewFile, write_new
     from sevlaunch.rehearsal.platform import user_platform
 
     platform = user_platform(state_folder())

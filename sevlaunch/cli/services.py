@@ -28,14 +28,13 @@ def unit(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Print a systemd unit that runs the guest of a profile."""
-    from sevlaunch.host.model import load_host
-    from sevlaunch.host.probe import probe_host
-    from sevlaunch.plan import resolve
+    from sevlaunch.host.model import Host
+    from sevlaunch.plan.resolve import resolve
     from sevlaunch.plan.unit import Service, install_hint, systemd_unit, unit_name
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    host = load_host(host_file) if host_file else probe_host(loaded.profile.qemu.binary)
+    host = Host.load(host_file) if host_file else Host.probe(loaded.profile.qemu.binary)
     plan = resolve(loaded, host)
     arguments = [str(profile.absolute()), *(("--name", name) if name else ())]
     arguments += [word for override in overrides for word in ("--set", override)]

@@ -1,33 +1,29 @@
-"""What ``sevlaunch up`` does: profile -> host -> plan -> guest.
+"""What ``sevlaunch up`` does with its options; the flows do the rest.
 
 One guest's QEMU is started before what is asynchronous is imported, which takes as long as QEMU.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sevlaunch.atomic import write_whole
-from sevlaunch.cli.output import Format, note
+from sevlaunch.cli.output import Format, note, progress
 from sevlaunch.cli.signals import hold_signals
-from sevlaunch.errors import HostError, UsageError
-from sevlaunch.guest.starting import started
-from sevlaunch.host.model import Host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.host.requirements import missing, missing_for_rehearsal
-from sevlaunch.plan import Plan, resolve
-from sevlaunch.profile.loader import LoadedProfile, load
+from sevlaunch.errors import UsageError
+from sevlaunch.flows.plans import Planned, begun, plan_guests
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.cli.show import Finished
-    from sevlaunch.cli.verification import Verification
+    from sevlaunch.flows.bring_up import BroughtUp
+    from sevlaunch.flows.verification import Verification
+    from sevlaunch.guest.evidence import Evidence
+    from sevlaunch.guest.guest import LaunchedGuest
     from sevlaunch.guest.readiness import Condition
-
-_WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
 
 
 class Request(Struct, frozen=True):
@@ -57,13 +53,6 @@ class Request(Struct, frozen=True):
         return len(self.profiles) == 1 and self.count is None
 
 
-class Made(Struct, frozen=True):
-    """A plan, and the profile that it was made from."""
-
-    loaded: LoadedProfile
-    plan: Plan
-
-
 def start(request: Request) -> None:
     """Start the guests, print what their launches showed, and let go of them (or stay, with --foreground).
 
@@ -71,35 +60,36 @@ def start(request: Request) -> None:
     """
     _check(request)
     conditions = _conditions(request)
-    made = [
-        _make(request, load(profile, overrides=request.overrides, name=name))
-        for profile in request.profiles
-        for name in ([request.name] if request.count is None else _numbered(profile, request))
-    ]
-    plans = [one.plan for one in made]
-    verification = _verification(request, made[0])
+    planned = plan_guests(
+        request.profiles,
+        name=request.name,
+        count=request.count,
+        overrides=request.overrides,
+        rehearse=request.rehearse,
+    )
+    plans = [one.plan for one in planned]
+    verification = _verification(request, planned[0])
     if request.lock_file:
         from sevlaunch.owner.lock import lock_plan
 
-        write_whole(request.lock_file.absolute(), lock_plan(made[0].loaded, made[0].plan).to_json().encode())
+        write_whole(request.lock_file.absolute(), lock_plan(planned[0].loaded, plans[0]).to_json().encode())
     for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
         note(f"sevlaunch: warning: {warning}")
     if request.rehearse:
         note("sevlaunch: REHEARSAL: memory is NOT encrypted")
     if request.foreground:
-        from sevlaunch.cli.interrupt import run
-        from sevlaunch.cli.running import stay
-
-        run(stay(plans[0], request))
+        _stay(plans[0], request)
         return
     for plan in plans:
         if plan.reboot.value == "relaunch":
             note(f"sevlaunch: note: a reboot ends {plan.name} ({plan.guest_type}); only --foreground starts it anew")
     finished = _let_go(plans, request, conditions, verification)
-    from sevlaunch.cli.show import show_guest, show_started
+    from sevlaunch.cli.status_text import show_guest, show_started
 
-    if request.single and finished[0].document:
-        show_guest(finished[0].document, request.output)
+    if verification and finished[0].evidence:
+        note(f"sevlaunch: {plans[0].name} is verified: on the host that runs it this is a test, not a proof")
+    if request.single and finished[0].evidence:
+        show_guest(finished[0].evidence.to_dict(), request.output)
     elif not request.single:
         show_started(finished, request.output)
     for one in finished:
@@ -133,64 +123,61 @@ def _conditions(request: Request) -> list[Condition]:
     return [parse_condition(text) for text in request.conditions]
 
 
-def _numbered(profile: Path, request: Request) -> list[str]:
-    base = load(profile, overrides=request.overrides, name=request.name).profile.name
-    return [f"{base}-{number}" for number in range(1, (request.count or 1) + 1)]
-
-
-def _make(request: Request, loaded: LoadedProfile) -> Made:
-    return Made(loaded, _make_plan(request, loaded))
-
-
-def _make_plan(request: Request, loaded: LoadedProfile) -> Plan:
-    profile = loaded.profile
-    host = probe_host(profile.qemu.binary)
-    if request.rehearse:
-        return _make_rehearsal(loaded, host)
-    lacking = missing(profile.security.type, profile.accel, host)
-    if lacking:
-        raise HostError(
-            f"this host can't run {profile.name} ({profile.security.type})",
-            problems=lacking,
-            hint="" if profile.security.type == "none" else _WITHOUT_SEV,
-        )
-    return resolve(loaded, host)
-
-
-def _make_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
-    from sevlaunch.rehearsal.available import check_available
-
-    profile = loaded.profile
-    if profile.security.type == "none":
-        raise UsageError(
-            f"{profile.name} has no security to rehearse", hint="leave --rehearse out, or set security.type"
-        )
-    lacking = missing_for_rehearsal(host)
-    if lacking:
-        raise HostError(f"this host can't rehearse {profile.name} ({profile.security.type})", problems=lacking)
-    plan = resolve(loaded, host, rehearse=True)
-    check_available(traced=bool(plan.security and plan.security.init2), snp=plan.guest_type == "sev-snp")
-    return plan
-
-
-def _verification(request: Request, made: Made) -> Verification | None:
+def _verification(request: Request, planned: Planned) -> Verification | None:
     if not request.verify:
         return None
-    from sevlaunch.cli.verification import prepare
+    from sevlaunch.flows.verification import prepare
 
-    return prepare(made.loaded, made.plan, request.tik, request.tek, request.secrets)
+    return prepare(planned.loaded, planned.plan, request.tik, request.tek, request.secrets)
 
 
 def _let_go(
     plans: list[Plan], request: Request, conditions: list[Condition], verification: Verification | None
-) -> list[Finished]:
-    with ExitStack() as stack:
-        begun = None
-        if len(plans) == 1:
-            # A signal in the midst of a start would leave what it has begun.
-            stack.enter_context(hold_signals())
-            begun = stack.enter_context(started(plans[0]))
-        from sevlaunch.cli.interrupt import run
-        from sevlaunch.cli.running import let_go
+) -> list[BroughtUp]:
+    what = plans[0].name if len(plans) == 1 else f"{len(plans)} guests"
+    # A signal in the midst of a start would leave what it has begun.
+    with hold_signals(), begun(plans) as beginning:
+        from sevlaunch.cli.interrupt import no_way_back, run
+        from sevlaunch.flows.bring_up import Wanted, bring_up
 
-        return run(let_go(plans, request, begun, conditions, verification))
+        wanted = Wanted(
+            paused=request.paused,
+            limit=request.limit,
+            verification=verification,
+            conditions=conditions,
+            ready_limit=request.ready_limit,
+        )
+        work = bring_up(
+            plans,
+            beginning,
+            wanted=wanted,
+            keep=lambda evidence: _keep(evidence, request),
+            no_way_back=no_way_back,
+        )
+        with progress(f"starting {what}"):
+            return run(work)
+
+
+def _stay(plan: Plan, request: Request) -> None:
+    from sevlaunch.cli.interrupt import run
+    from sevlaunch.cli.status_text import show_guest
+    from sevlaunch.flows.service import notify_service, stay
+
+    def launched(guest: LaunchedGuest) -> None:
+        evidence = guest.launch_evidence
+        _keep(evidence, request)
+        show_guest(evidence.to_dict(), request.output)
+        notify_service(f"READY=1\nSTATUS={plan.name} is {evidence.state}")
+
+    def rebooted() -> None:
+        notify_service(f"STATUS={plan.name} rebooted: starting it anew")
+        note(f"sevlaunch: {plan.name} rebooted: starting it anew")
+
+    reason = run(stay(plan, paused=request.paused, limit=request.limit, launched=launched, rebooted=rebooted))
+    note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
+
+
+def _keep(evidence: Evidence, request: Request) -> None:
+    if request.evidence_file:
+        document = json.dumps(evidence.to_dict(), indent=1)
+        write_whole(request.evidence_file.absolute(), f"{document}\n".encode())

@@ -1,195 +1,232 @@
-"""A guest that another command started: look at it, let it run, take it down."""
+"""A running guest, for programs: ask QEMU, act on the guest, follow its events."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import re
 import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec.structs import asdict
+from msgspec.structs import replace
 
-from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
+from sevlaunch.errors import GuestNotFound, QemuError, QmpError
 from sevlaunch.guest import folder as folders
-from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
-from sevlaunch.guest.folder import GuestFolder, Record, find, hold_launcher
-from sevlaunch.guest.live import POWERDOWN_LIMIT, press_power_button
-from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
-from sevlaunch.guest.qmp import session
+from sevlaunch.guest.agent import Agent
+from sevlaunch.guest.evidence import Evidence, SevInfo, gather, launch_measurement, sev_info, shown_state
+from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.launch import while_alive
+from sevlaunch.guest.process import Process, tail
+from sevlaunch.guest.qmp import Qmp, session
+from sevlaunch.guest.serial import Console
+from sevlaunch.guest.starting import Start
+from sevlaunch.host.folders import runtime_folder
 
-QUIT_LIMIT = 10.0
-STATUS_LIMIT = 5.0
+T = TypeVar("T")
 
-
-async def status(folder: GuestFolder) -> dict[str, Any]:
-    """The fields of `status`: the launch's evidence with the state of now.
-
-    ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), unresponsive (QMP does not
-    answer), exited (QEMU has ended).
-    """
-    record = folder.record()
-    document = folder.evidence() or _without_evidence(folder.name, record)
-    if not folder.alive():
-        return {**document, "state": "exited", "pid": None}
-    document = {**document, "pid": folder.pid()}
-    if record is None or not record.launched:
-        return {**document, "state": "starting" if folder.launching() else "abandoned"}
-    try:
-        async with session(folder.file(folders.QMP_SOCKET), limit=STATUS_LIMIT) as qmp:
-            state = shown_state(await qmp.execute("query-status", limit=STATUS_LIMIT))
-            sev = await sev_info(qmp, record.guest_type)
-    except (QmpError, GuestTimeout):
-        # QEMU may have ended while it was asked.
-        return {**document, "state": "unresponsive"} if folder.alive() else {**document, "state": "exited", "pid": None}
-    return {**document, "state": state, "sev": asdict(sev)}
+POWERDOWN_LIMIT = 60.0
+BUTTON_INTERVAL = 5.0
 
 
-def _without_evidence(name: str, record: Record | None) -> dict[str, Any]:
-    """The fields of evidence for a guest whose launch never got that far."""
-    return {
-        "name": name,
-        "state": "exited",
-        "pid": None,
-        "profile": record.profile if record else None,
-        "command": record.command if record else [],
-        "rehearsal": bool(record and record.rehearsal),
-        "qemu": {"binary": record.binary, "version": record.qemu_version} if record else None,
-        "firmware": {"path": record.firmware, "sha256": None} if record else None,
-        "vcpus": record.vcpus if record else None,
-        "sev": asdict(SevInfo.from_qmp(record.guest_type if record else "none", None)),
-        "measurement": None,
-    }
+async def press_power_button(qmp: Qmp, process: Process, *, limit: float) -> bool:
+    """Press the power button until QEMU ends; whether it did within ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while (left := end - time.monotonic()) > 0:
+        # A system that is still booting does not hear the button: it is pressed again.
+        try:
+            await qmp.execute("system_powerdown", limit=left)
+        except QmpError as error:
+            # QEMU hangs up when it ends.
+            if error.error_class:
+                raise
+        if await process.ends_within(min(left, BUTTON_INTERVAL)):
+            return True
+    return process.ended
 
 
-async def execute(root: Path, name: str, command: str, arguments: dict[str, Any] | None = None) -> Any:
-    """What the guest's QEMU returns for a QMP command.
+class Guest:
+    """A guest that runs: from :func:`sevlaunch.launch`, or :meth:`attach` for one that another program started."""
 
-    :raise GuestNotFound: when it does not run.
-    :raise QmpError: when QEMU refuses the command, or ends; the error has the end of its output.
-    """
-    folder = _running(root, name)
-    pid = folder.pid()
-    process = Process.attach(pid) if pid else None
-    try:
-        async with session(folder.file(folders.QMP_SOCKET)) as qmp:
-            return await qmp.execute(command, arguments)
-    except QmpError as error:
-        # QEMU ends by itself when the secure processor refuses to finish a launch.
-        if not error.error_class and process and await process.ends_within(DEATH_LIMIT):
-            error.stderr = tuple(tail(folder.file(folders.QEMU_LOG)))
-            error.hint = error.hint or hint_for(error.stderr)
-        raise
-    finally:
-        if process:
+    def __init__(self, folder: GuestFolder, record: Record, process: Process, qmp: Qmp) -> None:
+        self._folder = folder
+        self._record = record
+        self._process = process
+        self._qmp = qmp
+
+    @classmethod
+    @asynccontextmanager
+    async def attach(cls, name: str, *, root: Path | None = None) -> AsyncIterator[Guest]:
+        """The guest ``name``; leaving the block lets it run on.
+
+        :param root: the folder of all guests; default: the user's runtime folder.
+        :raise GuestNotFound: when there is none, or it does not run any more.
+        :raise QmpError: when QEMU does not answer.
+        """
+        folder = find(root or runtime_folder(), name)
+        record, pid = folder.record(), folder.pid()
+        process = Process.attach(pid) if pid else None
+        if record is None or process is None:
+            raise GuestNotFound(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {name}")
+        try:
+            async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+                guest = cls(folder, record, process, qmp)
+                try:
+                    yield guest
+                finally:
+                    guest.console.close()
+        finally:
             process.close()
 
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._record.name
 
-async def resume(root: Path, name: str) -> dict[str, Any]:
-    """Let a paused guest run; its status afterwards."""
-    await execute(root, name, "cont")
-    return await status(find(root, name))
+    @property
+    def pid(self) -> int:
+        """QEMU's PID."""
+        return self._process.pid
+
+    @property
+    def folder(self) -> Path:
+        """Its runtime folder."""
+        return self._folder.path
+
+    @cached_property
+    def console(self) -> Console:
+        """Its serial console."""
+        return Console(self._folder, self._process)
+
+    @cached_property
+    def agent(self) -> Agent:
+        """The guest agent in it, if its profile gives it a channel."""
+        return Agent(self.name, self._folder.file(folders.AGENT_SOCKET))
+
+    @property
+    def vsock_cid(self) -> int | None:
+        """Its vsock context ID; None when it has no vsock."""
+        found = re.search(r"\bguest-cid=(\d+)", " ".join(self._record.command))
+        return int(found[1]) if found else None
+
+    async def while_alive(self, action: Awaitable[T]) -> T:
+        """The result of ``action``, which is cancelled when the guest ends before.
+
+        :raise QemuError: when it does; with the end of QEMU's output.
+        """
+        task = asyncio.ensure_future(action)
+        death = asyncio.create_task(self.wait())
+        try:
+            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise QemuError(f"{self.name} has ended", stderr=tail(self._folder.file(folders.QEMU_LOG)))
+            return task.result()
+        finally:
+            for pending in (task, death):
+                pending.cancel()
+            await asyncio.gather(task, death, return_exceptions=True)
+
+    async def qmp(self, command: str, **arguments: Any) -> Any:
+        """What QEMU returns for a QMP command.
+
+        Arguments with a dash in their name go in with an underscore where QEMU has a dash.
+
+        :raise QmpError: when QEMU refuses it, or is gone.
+        :raise GuestTimeout: when QEMU does not answer.
+        """
+        return await self._qmp.execute(command, {key.replace("_", "-"): value for key, value in arguments.items()})
+
+    def events(self) -> AsyncIterator[dict[str, Any]]:
+        """QMP's events from this call on, until QEMU is gone."""
+        return self._qmp.events(self._process)
+
+    async def state(self) -> str:
+        """QEMU's run state, such as running; ``paused`` before the first instruction, too."""
+        return shown_state(await self._qmp.execute("query-status"))
+
+    async def sev_info(self) -> SevInfo:
+        """What QEMU says of SEV in this guest."""
+        return await sev_info(self._qmp, self._record.guest_type)
+
+    async def launch_measurement(self) -> str | None:
+        """The launch measurement: base64 of MEASURE and MNONCE; None for a guest that has none."""
+        return await launch_measurement(self._qmp)
+
+    async def evidence(self) -> Evidence:
+        """What the launch showed, with the state of now."""
+        written = self._folder.evidence() or {}
+        firmware = written.get("firmware") or {}
+        found = await gather(self._qmp, self._record, firmware_sha256=firmware.get("sha256"))
+        attestation = self._folder.attestation() or {}
+        return replace(found, **attestation)
+
+    async def inject_secret(self, header: str, payload: str, *, gpa: int | None = None) -> None:
+        """Hand the owner's secret to the secure processor: QMP ``sev-inject-launch-secret``.
+
+        :param header: base64 of 52 bytes.
+        :param payload: base64 of the ciphertext.
+        :param gpa: where in the guest; default: where the firmware's table says.
+        :raise QmpError: when the processor refuses it.
+        """
+        arguments: dict[str, Any] = {"packet-header": header, "secret": payload}
+        if gpa is not None:
+            arguments["gpa"] = gpa
+        await self._qmp.execute("sev-inject-launch-secret", arguments)
+
+    async def resume(self) -> None:
+        """Let it run."""
+        await self._qmp.execute("cont")
+
+    async def pause(self) -> None:
+        """Stop its vCPUs."""
+        await self._qmp.execute("stop")
+
+    async def powerdown(self, *, limit: float = POWERDOWN_LIMIT) -> bool:
+        """Press the power button until the guest's system powers down; whether it did within ``limit`` seconds."""
+        return await press_power_button(self._qmp, self._process, limit=limit)
+
+    async def wait(self) -> None:
+        """Wait until QEMU ends."""
+        await self._process.wait()
 
 
-async def inject(root: Path, name: str, header: bytes, payload: bytes) -> dict[str, Any]:
-    """Put the owner's secrets into a guest that waits in its launch; its status afterwards.
+class LaunchedGuest(Guest):
+    """A guest that this program has just started. It ends with the block of :func:`sevlaunch.launch`.
 
-    :param header: packet header, 52 bytes (AMD 55766, LAUNCH_SECRET).
-    :param payload: the encrypted table of secrets.
-    :raise UnsupportedError: when it is no SEV or SEV-ES guest.
-    :raise SevlaunchError: when its launch is over.
-    :raise QmpError: when QEMU or the secure processor refuses them.
+    ``launch_evidence`` is what the launch showed.
     """
-    before = await status(_running(root, name))
-    sev = before["sev"]
-    if sev["type"] == "sev-snp":
-        raise UnsupportedError(
-            f"{name} is a SEV-SNP guest, which takes no secret at its launch",
-            hint="give it one over the network, once its owner has checked its report: sevlaunch owner report",
-        )
-    if not sev["enabled"]:
-        raise UnsupportedError(f"{name} is no encrypted guest: a secret would not be one")
-    if sev["state"] != "launch-secret":
-        raise SevlaunchError(
-            f"the launch of {name} is over (SEV state {sev['state']}): a secret goes in before the guest runs",
-            hint=f"start it anew: sevlaunch down {name}, then sevlaunch up PROFILE --paused",
-        )
-    packet = {"packet-header": base64.b64encode(header).decode(), "secret": base64.b64encode(payload).decode()}
-    await execute(root, name, "sev-inject-launch-secret", packet)
-    return await status(find(root, name))
 
+    def __init__(
+        self,
+        record: Record,
+        qmp: Qmp,
+        launch_evidence: Evidence,
+        start: Start,
+    ) -> None:
+        super().__init__(start.folder, record, start.process, qmp)
+        self.launch_evidence = launch_evidence
+        self._start = start
 
-def _running(root: Path, name: str) -> GuestFolder:
-    folder = find(root, name)
-    if not folder.alive():
-        raise GuestNotFound(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {name}")
-    return folder
+    async def run(self) -> None:
+        """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
+        await while_alive(self._start, self.resume())
+        self.launch_evidence = await while_alive(self._start, self.evidence())
+        self._start.write_evidence(self.launch_evidence)
 
+    def announce(self) -> None:
+        """Let other programs take it down, too."""
+        self._start.announce()
 
-async def take_down(root: Path, name: str, *, now: bool = False, limit: float = POWERDOWN_LIMIT) -> str:
-    """End a guest and remove its runtime folder: ACPI power-down, then QMP quit, then SIGKILL.
+    def detach(self) -> None:
+        """Let it live on after the block. The last thing to do: from here on nothing takes it back."""
+        self._start.detach()
 
-    :param now: no power-down: the guest is not asked.
-    :param limit: seconds that the guest's OS has for the power-down.
-    :return: how it ended: ``powered down``, ``quit``, ``killed``, or ``had ended already``.
-    :raise GuestNotFound: when there is none.
-    :raise NameTaken: when another command is starting it or taking it down.
-    """
-    folder = find(root, name)
-    with hold_launcher(folder):
-        record = folder.record()
-        pid = folder.pid()
-        process = Process.attach(pid) if pid else None
-        how = "had ended already"
-        if process:
-            try:
-                how = await _end(folder, process, now=now, limit=limit)
-            finally:
-                process.close()
-        for companion, start_time in record.companions if record else []:
-            beside = Process.attach(companion, start_time)
-            if beside:
-                # They end by themselves when QEMU hangs up; this is for those that don't.
-                if not await beside.ends_within(QUIT_LIMIT):
-                    beside.kill()
-                beside.close()
-        folder.remove()
-    return how
-
-
-async def _end(folder: GuestFolder, process: Process, *, now: bool, limit: float) -> str:
-    if not now and await _power_down(folder, process, limit):
-        return "powered down"
-    if await _quit(folder, process):
-        return "quit"
-    process.kill()
-    return "killed"
-
-
-async def _power_down(folder: GuestFolder, process: Process, limit: float) -> bool:
-    end = time.monotonic() + limit
-    try:
-        async with session(folder.file(folders.QMP_SOCKET), limit=min(limit, STATUS_LIMIT)) as qmp:
-            status = await qmp.execute("query-status", limit=min(limit, STATUS_LIMIT))
-            # A guest that executes nothing can't hear the power button.
-            if not status["running"]:
-                return False
-            return await press_power_button(qmp, process, limit=end - time.monotonic())
-    except SevlaunchError:
-        # QEMU hangs up when it ends.
-        return await process.ends_within(max(0.0, min(end - time.monotonic(), STATUS_LIMIT)))
-
-
-async def _quit(folder: GuestFolder, process: Process) -> bool:
-    asked = False
-    try:
-        async with asyncio.timeout(QUIT_LIMIT), session(folder.file(folders.QMP_SOCKET), limit=QUIT_LIMIT) as qmp:
-            asked = True
-            await qmp.execute("quit")
-    except TimeoutError:
-        asked = False
-    except SevlaunchError:
-        # QEMU may hang up before its answer arrives: whether it ended is what counts.
-        pass
-    return await process.ends_within(QUIT_LIMIT if asked else 1.0)
+    async def until_end(self) -> str:
+        """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""
+        reason = ""
+        async for event in self.events():
+            if event["event"] == "SHUTDOWN":
+                reason = event["data"].get("reason", "")
+        return reason

@@ -13,10 +13,10 @@ from sevlaunch.errors import GuestTimeout, Problem, QemuError, QmpError
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.process import DEATH_LIMIT, Process, spawn, tail
 from sevlaunch.guest.starting import Embedding, Spawner, Start, started
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.guest import LaunchedGuest
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
         await _rehearsed(start, start.told)
     # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
     from sevlaunch.guest.evidence import check_encryption, gather, sha256_of
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.guest import LaunchedGuest
     from sevlaunch.guest.qmp import session
 
     firmware_sha256 = sha256_of(plan.firmware.code.value)
@@ -146,7 +146,7 @@ async def _socket_appears(socket_path: str, process: Process, log: Path) -> None
 
     :raise QemuError: when it ends before that, or does not listen in time.
     """
-    from sevlaunch.guest.follow import FolderWatch
+    from sevlaunch.guest.watch import FolderWatch
 
     with FolderWatch(log.parent) as watch:
         async with asyncio.timeout(COMPANION_LIMIT):

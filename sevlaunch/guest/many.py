@@ -12,10 +12,10 @@ from msgspec import Struct
 from sevlaunch.errors import SevlaunchError
 from sevlaunch.guest.launch import finish, launch
 from sevlaunch.guest.starting import Start
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.guest.live import LaunchedGuest
+    from sevlaunch.guest.guest import LaunchedGuest
 
 
 class Outcome(Struct, frozen=True):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.accounts import acting_as, find_account
-from sevlaunch.plan import Plan
 from sevlaunch.plan.host_access import device_paths, images, peripheral_devices
+from sevlaunch.plan.plan import Plan
 
 
 def check_files(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from sevlaunch.errors import GuestTimeout, UsageError
 
 if TYPE_CHECKING:
     # `up` imports this before QEMU starts, and the rest while it does.
-    from sevlaunch.guest.live import Guest
+    from sevlaunch.guest.guest import Guest
 
 READY_LIMIT = 120.0
 # Between two attempts to connect: nobody tells when a port opens.

@@ -12,8 +12,8 @@ from sevlaunch.errors import GuestTimeout, SevlaunchError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.console import connect
 from sevlaunch.guest.folder import GuestFolder
-from sevlaunch.guest.follow import FolderWatch
 from sevlaunch.guest.process import Process
+from sevlaunch.guest.watch import FolderWatch
 
 EXPECT_LIMIT = 60.0
 # A console that floods: text is looked for in what came new, and in this much before it.

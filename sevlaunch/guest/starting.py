@@ -23,9 +23,10 @@ from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launche
 from sevlaunch.guest.preflight import check_files
 from sevlaunch.guest.process import Process, find_program, spawn, tail
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, find_account, grant
-from sevlaunch.plan import Plan, argv, monitor_on
+from sevlaunch.plan.command_line import argv, monitor_on
 from sevlaunch.plan.formats import choices
 from sevlaunch.plan.option import rule
+from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
     from sevlaunch.guest.evidence import Evidence

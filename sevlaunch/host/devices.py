@@ -9,13 +9,13 @@ import stat
 from pathlib import Path
 
 from sevlaunch.host.accounts import ACL_GROUP, ACL_USER, acl_entries
-from sevlaunch.host.model import Device
-from sevlaunch.host.source import Source
+from sevlaunch.host.facts import Device, KvmFacts
+from sevlaunch.host.system import System
 
 
-def device_facts(source: Source, path: str) -> Device:
+def device_facts(system: System, path: str) -> Device:
     """The device file at the absolute ``path``."""
-    file = source.path(path)
+    file = system.path(path)
     try:
         status = file.stat()
     except OSError as error:
@@ -72,3 +72,22 @@ def parse_acl(content: bytes) -> list[str]:
         elif tag == ACL_GROUP:
             entries.append(f"group:{group_name(number)}:{letters}")
     return entries
+
+
+def kvm_facts(system: System) -> KvmFacts:
+    """KVM: its modules, their parameters, /dev/kvm and /dev/sev."""
+    holders = system.names("/sys/module/kvm/holders")
+    # With KVM built into the kernel there are no holders, only the modules' parameters.
+    modules = holders or [name for name in system.names("/sys/module") if name.startswith("kvm_")]
+    parameters: dict[str, str] = {}
+    for module in ("kvm", *modules):
+        folder = f"/sys/module/{module}/parameters"
+        for name in system.names(folder):
+            text = system.text(f"{folder}/{name}")
+            parameters[f"{module}.{name}"] = "(not readable)" if text is None else text
+    return KvmFacts(
+        module=modules[0] if modules else "",
+        parameters=parameters,
+        device=device_facts(system, "/dev/kvm"),
+        sev_device=device_facts(system, "/dev/sev"),
+    )

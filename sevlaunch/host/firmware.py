@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sevlaunch.host.model import FirmwareDescriptor
+from sevlaunch.host.facts import FirmwareDescriptor
 
 ARCHITECTURE = "x86_64"
 

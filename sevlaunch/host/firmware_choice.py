@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from sevlaunch.host.model import FirmwareDescriptor
+from sevlaunch.host.facts import FirmwareDescriptor
 
 # The feature that a descriptor must have, by guest type; QEMU's docs/interop/firmware.json, FirmwareFeature.
 FEATURES = {"sev": ("amd-sev",), "sev-es": ("amd-sev", "amd-sev-es"), "sev-snp": ("amd-sev-snp",)}

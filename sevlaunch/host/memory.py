@@ -8,8 +8,8 @@ import shutil
 from pathlib import PurePosixPath
 from typing import Literal
 
-from sevlaunch.host.model import CgroupFacts, MemoryFacts
-from sevlaunch.host.source import Source
+from sevlaunch.host.facts import CgroupFacts, MemoryFacts
+from sevlaunch.host.system import System
 
 # capability numbers: include/uapi/linux/capability.h
 _CAP_IPC_LOCK = 14
@@ -21,38 +21,38 @@ _CGROUP = "/sys/fs/cgroup"
 _V1_UNLIMITED = 1 << 62
 
 
-def memory_facts(source: Source) -> MemoryFacts:
+def memory_facts(system: System) -> MemoryFacts:
     """The memory of a machine, and this user's limits on it."""
-    sizes = _meminfo(source, "/proc/meminfo")
+    sizes = _meminfo(system, "/proc/meminfo")
     folder = "/sys/kernel/mm/hugepages"
-    free, reserved = (_huge_pages(source, folder, name) for name in ("free_hugepages", "resv_hugepages"))
+    free, reserved = (_huge_pages(system, folder, name) for name in ("free_hugepages", "resv_hugepages"))
     soft, hard = (
-        None if limit == resource.RLIM_INFINITY else limit for limit in source.limits(resource.RLIMIT_MEMLOCK)
+        None if limit == resource.RLIM_INFINITY else limit for limit in system.limits(resource.RLIMIT_MEMLOCK)
     )
     return MemoryFacts(
         total=sizes.get("MemTotal", 0),
         available=sizes.get("MemAvailable", 0),
         swap=sizes.get("SwapTotal", 0),
         hugepages_free={size: max(0, count - reserved.get(size, 0)) for size, count in free.items()},
-        hugepages_total=_huge_pages(source, folder, "nr_hugepages"),
-        nodes=_nodes(source),
-        cgroup=cgroup_facts(source),
+        hugepages_total=_huge_pages(system, folder, "nr_hugepages"),
+        nodes=_nodes(system),
+        cgroup=cgroup_facts(system),
         memlock_soft=soft,
         memlock_hard=hard,
-        stack=_stack(source),
-        can_set_limits=bool(_effective_capabilities(source) >> _CAP_SYS_RESOURCE & 1),
-        can_raise_memlock=bool(_effective_capabilities(source) & (1 << _CAP_IPC_LOCK | 1 << _CAP_SYS_RESOURCE)),
+        stack=_stack(system),
+        can_set_limits=bool(_effective_capabilities(system) >> _CAP_SYS_RESOURCE & 1),
+        can_raise_memlock=bool(_effective_capabilities(system) & (1 << _CAP_IPC_LOCK | 1 << _CAP_SYS_RESOURCE)),
     )
 
 
-def cgroup_facts(source: Source) -> CgroupFacts:
+def cgroup_facts(system: System) -> CgroupFacts:
     """The memory limit that this process is under, and where it could set one: cgroups(7), /proc/PID/cgroup."""
-    hierarchies = [line.split(":", 2) for line in (source.text("/proc/self/cgroup") or "").splitlines()]
+    hierarchies = [line.split(":", 2) for line in (system.text("/proc/self/cgroup") or "").splitlines()]
     unified = next((path for number, _, path in hierarchies if number == "0"), None)
     old = next((path for _, controllers, path in hierarchies if "memory" in controllers.split(",")), None)
     if old is not None:
         folder = f"{_CGROUP}/memory{old}".rstrip("/")
-        limit, limited_by = _limit(source, folder, "memory.limit_in_bytes", f"{_CGROUP}/memory")
+        limit, limited_by = _limit(system, folder, "memory.limit_in_bytes", f"{_CGROUP}/memory")
         return CgroupFacts(
             version=1,
             path=folder,
@@ -63,10 +63,10 @@ def cgroup_facts(source: Source) -> CgroupFacts:
     if unified is None:
         return CgroupFacts(parent_problem="no cgroup v2 is mounted")
     folder = f"{_CGROUP}{unified}".rstrip("/")
-    if "memory" not in (source.text(f"{_CGROUP}/cgroup.controllers") or "").split():
+    if "memory" not in (system.text(f"{_CGROUP}/cgroup.controllers") or "").split():
         return CgroupFacts(path=folder, parent_problem="cgroup v2 has no memory controller")
-    limit, limited_by = _limit(source, folder, "memory.max", _CGROUP)
-    parent, problem = _parent(source, folder)
+    limit, limited_by = _limit(system, folder, "memory.max", _CGROUP)
+    parent, problem = _parent(system, folder)
     return CgroupFacts(
         version=2,
         path=folder,
@@ -74,24 +74,24 @@ def cgroup_facts(source: Source) -> CgroupFacts:
         limited_by=limited_by,
         parent=parent,
         parent_problem=problem,
-        systemd=_systemd(source),
+        systemd=_systemd(system),
     )
 
 
-def _limit(source: Source, folder: str, name: str, top: str) -> tuple[int | None, str]:
+def _limit(system: System, folder: str, name: str, top: str) -> tuple[int | None, str]:
     """The smallest limit from ``folder`` up to ``top``, and the file that holds it."""
     smallest: int | None = None
     where = ""
     current = PurePosixPath(folder)
     while str(current).startswith(top):
-        value = source.number(f"{current}/{name}")
+        value = system.number(f"{current}/{name}")
         if value is not None and value < _V1_UNLIMITED and (smallest is None or value < smallest):
             smallest, where = value, f"{current}/{name}"
         current = current.parent
     return smallest, where
 
 
-def _parent(source: Source, folder: str) -> tuple[str, str]:
+def _parent(system: System, folder: str) -> tuple[str, str]:
     """The nearest cgroup above the process's own in which this user may make one with a memory limit.
 
     A cgroup with processes of its own can't have children with controllers, so the process's own one won't do; and
@@ -99,9 +99,9 @@ def _parent(source: Source, folder: str) -> tuple[str, str]:
     """
     current = PurePosixPath(folder)
     while str(current).startswith(_CGROUP):
-        enabled = (source.text(f"{current}/cgroup.subtree_control") or "").split()
+        enabled = (system.text(f"{current}/cgroup.subtree_control") or "").split()
         writable = all(
-            os.access(source.path(f"{current}{file}"), os.W_OK)
+            os.access(system.path(f"{current}{file}"), os.W_OK)
             for file in ("", "/cgroup.procs", "/cgroup.subtree_control")
         )
         if "memory" in enabled and writable:
@@ -110,9 +110,9 @@ def _parent(source: Source, folder: str) -> tuple[str, str]:
     return "", f"no cgroup above {folder} with memory in cgroup.subtree_control lets this user make one"
 
 
-def _meminfo(source: Source, path: str) -> dict[str, int]:
+def _meminfo(system: System, path: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    for line in (source.text(path) or "").splitlines():
+    for line in (system.text(path) or "").splitlines():
         key, _, rest = line.partition(":")
         numbers = rest.split()
         if numbers and numbers[0].isdigit():
@@ -120,41 +120,41 @@ def _meminfo(source: Source, path: str) -> dict[str, int]:
     return sizes
 
 
-def _huge_pages(source: Source, folder: str, name: str) -> dict[str, int]:
-    counts = {size: source.number(f"{folder}/{pages}/{name}") for size, pages in _HUGE_PAGE_FOLDERS.items()}
+def _huge_pages(system: System, folder: str, name: str) -> dict[str, int]:
+    counts = {size: system.number(f"{folder}/{pages}/{name}") for size, pages in _HUGE_PAGE_FOLDERS.items()}
     return {size: count for size, count in counts.items() if count is not None}
 
 
-def _nodes(source: Source) -> dict[str, dict[str, int]]:
+def _nodes(system: System) -> dict[str, dict[str, int]]:
     folder = "/sys/devices/system/node"
     found: dict[str, dict[str, int]] = {}
-    for name in source.names(folder):
+    for name in system.names(folder):
         number = name.removeprefix("node")
         if name.startswith("node") and number.isdigit():
             # A line reads "Node 0 MemFree:  123 kB".
-            free = _meminfo(source, f"{folder}/{name}/meminfo").get("MemFree", 0)
-            found[number] = {"free": free, **_huge_pages(source, f"{folder}/{name}/hugepages", "free_hugepages")}
+            free = _meminfo(system, f"{folder}/{name}/meminfo").get("MemFree", 0)
+            found[number] = {"free": free, **_huge_pages(system, f"{folder}/{name}/hugepages", "free_hugepages")}
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 
-def _stack(source: Source) -> int:
+def _stack(system: System) -> int:
     """pthread_attr_init(3): the soft limit, or 2 MiB on x86-64 where there is none."""
-    soft = source.limits(resource.RLIMIT_STACK)[0]
+    soft = system.limits(resource.RLIMIT_STACK)[0]
     return 2 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
-def _systemd(source: Source) -> Literal["", "system", "user"]:
+def _systemd(system: System) -> Literal["", "system", "user"]:
     """sd_booted(3); a user's own systemd listens in the runtime folder."""
-    if not source.path("/run/systemd/system").is_dir() or shutil.which("systemd-run") is None:
+    if not system.path("/run/systemd/system").is_dir() or shutil.which("systemd-run") is None:
         return ""
     if os.geteuid() == 0:
         return "system"
     folder = os.environ.get("XDG_RUNTIME_DIR")
-    return "user" if folder and source.path(f"{folder}/systemd/private").exists() else ""
+    return "user" if folder and system.path(f"{folder}/systemd/private").exists() else ""
 
 
-def _effective_capabilities(source: Source) -> int:
-    for line in (source.text("/proc/self/status") or "").splitlines():
+def _effective_capabilities(system: System) -> int:
+    for line in (system.text("/proc/self/status") or "").splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from uuid import UUID
 
-from sevlaunch.host.model import FirmwareImage
+from sevlaunch.host.facts import FirmwareImage
 from sevlaunch.sevapi.ovmf import HASHES_TABLE, SECRET_AREA, es_reset_eip, table_of
 
 # edk2's OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm and X64/OvmfSevMetadata.asm.

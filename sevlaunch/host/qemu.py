@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
+from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
-from sevlaunch.host.model import QemuFacts
-from sevlaunch.shapes import decode
+from sevlaunch.host.facts import QemuFacts
 
 BINARY_NAMES = ("qemu-system-x86_64", "qemu-kvm", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
 CONFIDENTIAL_OBJECTS = ("sev-guest", "sev-snp-guest")

@@ -17,8 +17,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from sevlaunch.errors import UsageError
+from sevlaunch.files import read_as
 from sevlaunch.owner.checks import Check, all_hold, any_fails
-from sevlaunch.owner.files import read_as
 from sevlaunch.owner.roots import check_root, fingerprint
 from sevlaunch.sevapi import certificate
 from sevlaunch.sevapi.ca_certificate import CaCertificate

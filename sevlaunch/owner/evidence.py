@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sevlaunch.documents import decode, matching
 from sevlaunch.errors import EvidenceError, UsageError
-from sevlaunch.owner.files import read_bounded
+from sevlaunch.files import read_bounded
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, MNONCE_BYTES
-from sevlaunch.shapes import decode, matching
 
 MAX_BYTES = 1 << 20
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
+from sevlaunch.files import hash_file, read_bounded
 from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.evidence import Evidence
-from sevlaunch.owner.files import hash_file, read_bounded
 from sevlaunch.owner.firmware import MAX_BYTES
 from sevlaunch.owner.search import Findings, Target, search
 from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup

@@ -10,7 +10,7 @@ from pathlib import Path
 from sevsnpmeasure.gctx import GCTX
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.files import read_bounded
+from sevlaunch.files import read_bounded
 from sevlaunch.sevapi.ovmf import Section, es_reset_eip, hashes_table_gpa, secret_area, sev_metadata
 
 # QEMU's hw/i386/pc.c, pc_machine_set_max_fw_size: more does not fit below the I/O APIC.

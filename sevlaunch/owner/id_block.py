@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.files import NewFile, read_bounded, write_new
+from sevlaunch.files import NewFile, read_bounded, write_new
 from sevlaunch.sevapi import ecdsa
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
 

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from sevlaunch.documents import decode, matching
 from sevlaunch.errors import UsageError
+from sevlaunch.files import read_bounded
 from sevlaunch.owner.digest import EncryptedType
-from sevlaunch.owner.files import read_bounded
 from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.owner.verify import Expectation
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.shapes import decode, matching
 
 VERSION: Final = 1
 MAX_BYTES = 1 << 20

@@ -11,7 +11,7 @@ from cryptography import x509
 from msgspec import Struct
 
 from sevlaunch.errors import EvidenceError, InsecureUse
-from sevlaunch.owner.files import read_bounded, recognise
+from sevlaunch.files import read_bounded, recognise
 from sevlaunch.owner.x509_files import parse_der
 from sevlaunch.sevapi.report import REPORT_BYTES
 

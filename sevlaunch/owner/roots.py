@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sevlaunch.owner.checks import Check
 
-# SHA-256 of the DER SubjectPublicKeyInfo of each ARK. Sources: AMD's ask_ark_naples.cert and ask_ark_rome.cert
+# SHA-256 of the DER SubjectPublicKeyInfo of each ARK. Positions: AMD's ask_ark_naples.cert and ask_ark_rome.cert
 # (developer.amd.com/sev); for the others both ask_ark_GENERATION.cert and AMD's key distribution service,
 # https://kdsintf.amd.com/vcek/v1/GENERATION/cert_chain, which give the same key.
 AMD_ROOTS = {

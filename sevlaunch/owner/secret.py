@@ -11,8 +11,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from sevlaunch.errors import UnsupportedError, UsageError
+from sevlaunch.files import decode_text, read_bounded
 from sevlaunch.owner.evidence import Evidence
-from sevlaunch.owner.files import decode_text, read_bounded
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.sevapi.secret import HEADER_BYTES, LUKS_PASSPHRASE, MAX_PAYLOAD_BYTES, secret_table, wrap_secret
 from sevlaunch.sevapi.session import TransportKeys

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.files import NewFile, write_new
+from sevlaunch.files import NewFile, write_new
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys, agree, wrap
 from sevlaunch.sevapi.status import FirmwareError

@@ -10,9 +10,9 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
+from sevlaunch.files import hash_file
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
 from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, EncryptedType, Launch, Vmm
-from sevlaunch.owner.files import hash_file
 from sevlaunch.owner.firmware import Firmware, read_firmware
 from sevlaunch.profile.cpu_models import EPYC_MODELS
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, default_policy, parse_policy
@@ -21,7 +21,7 @@ from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 # An owner without a profile, and so without the models of it, does not wait for them.
 if TYPE_CHECKING:
     from sevlaunch.host.model import Host
-    from sevlaunch.plan import Plan
+    from sevlaunch.plan.plan import Plan
     from sevlaunch.profile.loader import LoadedProfile
     from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 

@@ -15,7 +15,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from msgspec import Struct
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.files import decode_text, read_bounded
+from sevlaunch.files import decode_text, read_bounded
 
 # A PEM file with AMD's ASK, ARK and a VCEK has some 7 KiB.
 _MAX_BYTES = 64 << 10

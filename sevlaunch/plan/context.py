@@ -1,4 +1,4 @@
-"""What the resolving functions share: the profile with its sources, the host, and the problems found so far."""
+"""What the resolving functions share: the profile with its positions, the host, and the problems found so far."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sevlaunch.errors import HostError, Problem, ProfileError
-from sevlaunch.host.model import Host, QemuFacts
+from sevlaunch.host.facts import QemuFacts
+from sevlaunch.host.model import Host
 from sevlaunch.plan.option import Parameter, Reason, rule
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import Profile
@@ -14,7 +15,7 @@ from sevlaunch.profile.model import Profile
 
 @dataclass
 class Context:
-    """One run of :func:`sevlaunch.plan.resolve`."""
+    """One run of :func:`sevlaunch.plan.resolve.resolve`."""
 
     loaded: LoadedProfile
     host: Host
@@ -52,7 +53,7 @@ class Context:
 
     def why(self, *path: str | int, default: str = "default") -> Reason:
         """The reason for a value taken from the profile: its line, or that it is the default."""
-        mark = self.loaded.sources.mark(path)
+        mark = self.loaded.positions.mark(path)
         return Reason("profile", str(mark)) if mark else rule(default)
 
     def from_profile(self, key: str, value: object, *path: str | int, default: str = "default") -> Parameter:
@@ -61,7 +62,7 @@ class Context:
 
     def refuse(self, message: str, *path: str | int, hint: str = "") -> None:
         """Note that the profile can't be had on this host, at the value to blame."""
-        location = str(self.loaded.sources.nearest(path))
+        location = str(self.loaded.positions.nearest(path))
         self.refusals.append(Problem(message, location=location, path=".".join(map(str, path)), hint=hint))
 
     def lack(self, message: str, hint: str = "") -> None:

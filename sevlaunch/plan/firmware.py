@@ -7,8 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from sevlaunch.host.facts import FirmwareDescriptor
 from sevlaunch.host.firmware_choice import FEATURES, Wanted, choose, is_stateless
-from sevlaunch.host.model import FirmwareDescriptor
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 

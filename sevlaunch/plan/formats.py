@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from sevlaunch.plan import Plan, argv, render
+from sevlaunch.plan.command_line import argv, render
 from sevlaunch.plan.memory import explain_memory
 from sevlaunch.plan.option import Option
+from sevlaunch.plan.plan import Plan
 
 FORMATS = ("shell", "json", "lines", "explain")
 

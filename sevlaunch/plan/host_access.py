@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from sevlaunch.plan import Plan
+from sevlaunch.plan.plan import Plan
 
 
 class NeededDevice(Struct, frozen=True):

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
-from sevlaunch.plan import Plan
 from sevlaunch.plan.host_access import device_paths, written_paths
+from sevlaunch.plan.plan import Plan
 from sevlaunch.units import mebibytes
 
 # Time for the guest to power down, and for sevlaunch to quit or kill QEMU after that.

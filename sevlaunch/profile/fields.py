@@ -28,13 +28,13 @@ BLOB_BYTES = {
 }
 
 
-class Reader(NamedTuple):
+class Parser(NamedTuple):
     """On a field's type: how its value is made of what stands in the profile. ``read`` raises ValueError."""
 
     read: Callable[[object], Any]
 
 
-class Instead(NamedTuple):
+class Placeholder(NamedTuple):
     """On a field's type: what stands in for a value that is missing or wrong, while the rest is looked at."""
 
     value: Any
@@ -62,7 +62,7 @@ def _size(value: object) -> int:
     return size
 
 
-def _policy(policy_format: PolicyFormat) -> tuple[Reader, Meta]:
+def _policy(policy_format: PolicyFormat) -> tuple[Parser, Meta]:
     names = [*policy_format.bits]
     schema = {
         "type": ["integer", "string", "array"],
@@ -70,7 +70,7 @@ def _policy(policy_format: PolicyFormat) -> tuple[Reader, Meta]:
         "items": {"anyOf": [{"enum": names}, {"pattern": rf"^{policy_format.version}-\d+\.\d+$"}]},
     }
     return (
-        Reader(lambda value: parse_policy(value, policy_format)),
+        Parser(lambda value: parse_policy(value, policy_format)),
         Meta(
             description=f"{policy_format.title} guest policy: a number, or names of bits",
             extra_json_schema=schema,
@@ -121,10 +121,10 @@ def decode_base64(text: bytes) -> bytes | None:
         return None
 
 
-def _blob(key: str, what: str) -> tuple[Reader, Meta]:
+def _blob(key: str, what: str) -> tuple[Parser, Meta]:
     size = BLOB_BYTES[key]
     return (
-        Reader(lambda value: read_blob(value, size, what)),
+        Parser(lambda value: read_blob(value, size, what)),
         Meta(description=f"{what}: {size} bytes as base64, or the path of a file"),
     )
 
@@ -162,7 +162,7 @@ def _auto_or_number(value: object) -> object:
     raise ValueError(f"wanted 'auto' or a number, found {value!r}")
 
 
-def auto_or_number(minimum: int, maximum: int) -> tuple[Reader, Meta]:
+def auto_or_number(minimum: int, maximum: int) -> tuple[Parser, Meta]:
     """For a field that is ``auto`` or a whole number in the given range."""
 
     def read(value: object) -> object:
@@ -171,7 +171,7 @@ def auto_or_number(minimum: int, maximum: int) -> tuple[Reader, Meta]:
             raise ValueError(f"wanted a number from {minimum} to {maximum}, found {number}")
         return number
 
-    return Reader(read), Meta(extra_json_schema={"minimum": minimum, "maximum": maximum})
+    return Parser(read), Meta(extra_json_schema={"minimum": minimum, "maximum": maximum})
 
 
 def _name(value: object) -> str:
@@ -214,14 +214,14 @@ _SIZE_SCHEMA = {
     "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]([iI]?[bB])?|[bB])?\s*$",
 }
 
-Size = Annotated[int, Reader(_size), Meta(extra_json_schema=_SIZE_SCHEMA)]
+Size = Annotated[int, Parser(_size), Meta(extra_json_schema=_SIZE_SCHEMA)]
 AbsolutePath = Annotated[
-    str, Reader(_absolute_path), Instead("/"), Meta(min_length=1, description="a path; relative to the profile")
+    str, Parser(_absolute_path), Placeholder("/"), Meta(min_length=1, description="a path; relative to the profile")
 ]
-Forward = Annotated[str, Reader(_forward), Instead("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
-Name = Annotated[str, Reader(_name), Instead("guest")]
-DiskSerial = Annotated[str, Reader(_disk_serial), Meta(min_length=1)]
-Mac = Annotated[str, Reader(_mac)]
+Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
+Name = Annotated[str, Parser(_name), Placeholder("guest")]
+DiskSerial = Annotated[str, Parser(_disk_serial), Meta(min_length=1)]
+Mac = Annotated[str, Parser(_mac)]
 SevPolicyValue = Annotated[int, *_policy(SEV_POLICY)]
 SnpPolicyValue = Annotated[int, *_policy(SNP_POLICY)]
 

@@ -16,9 +16,10 @@ from msgspec import Struct, field
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.profile import source
 from sevlaunch.profile.model import Firmware, Profile
-from sevlaunch.profile.reading import Path_, Reading, switch
+from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.profile.rules import check_rules
 from sevlaunch.profile.source import Mark, Node
+from sevlaunch.profile.validation import Reading, switch
 
 # Each of these keys takes one plain value as the short form of a mapping: the value goes to the key named here.
 SHORT_FORMS = {"memory": "size", "security": "type", "video": "type"}
@@ -30,37 +31,11 @@ MAX_EXTENDS = 16
 MAX_LAYERS = 100
 
 
-class Sources(Struct, frozen=True):
-    """Where each value of a profile came from."""
-
-    root: Node
-
-    def mark(self, path: Path_) -> Mark | None:
-        """Where the value at ``path`` stands, or None if the profile does not say it."""
-        node: Node | None = self.root
-        for part in path:
-            node = node.child(part) if node else None
-        return node.mark if node else None
-
-    def nearest(self, path: Path_, *, key: bool = False) -> Mark:
-        """Where the value at ``path`` stands, or else the innermost value around it that the profile does say.
-
-        With ``key``, where its key stands rather than its value.
-        """
-        node = self.root
-        for part in path:
-            child = node.child(part)
-            if child is None:
-                return node.key_mark or node.mark
-            node = child
-        return node.key_mark or node.mark if key else node.mark
-
-
 class LoadedProfile(Struct, frozen=True):
     """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``."""
 
     profile: Profile
-    sources: Sources
+    positions: Positions
     file: str = field(default="")
 
     @classmethod
@@ -137,22 +112,22 @@ def _finish(
     if "name" not in root.value:
         stem_node = Node(stem, Mark(f"{file} (the file's name)"))
         root = source.merge(Node({"name": stem_node}, root.mark, base=root.base), root)
-    sources = Sources(root)
+    positions = Positions(root)
     data = root.plain()
     data.pop("extends", None)
-    reading = Reading(sources)
+    reading = Reading(positions)
     profile = reading.profile(data)
     # What could not be read is reported; what stands in for it is not the user's.
     reported = {problem.location for problem in problems}
     problems += [problem for problem in reading.problems if problem.location not in reported]
     problems += [
-        violation.located(sources)
+        violation.located(positions)
         for violation in check_rules(profile)
         if not any(_concerns(path, reading.wrong) for path in (violation.path, *violation.others))
     ]
     if problems:
         raise ProfileError(f"{file} is refused", problems=_in_order(problems))
-    return LoadedProfile(profile, sources, file)
+    return LoadedProfile(profile, positions, file)
 
 
 def _laid_over(below: Node, above: Node) -> Node:
@@ -232,7 +207,7 @@ def _expand_short_forms(root: Node, problems: list[Problem]) -> Node:
     return Node(values, root.mark, root.key_mark, root.base)
 
 
-def _concerns(path: Path_, others: set[Path_]) -> bool:
+def _concerns(path: KeyPath, others: set[KeyPath]) -> bool:
     return any(path[:length] in others for length in range(len(path) + 1))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sevlaunch.documents import matching
 from sevlaunch.profile.fields import (
     AbsolutePath,
     DhCert,
@@ -14,9 +15,9 @@ from sevlaunch.profile.fields import (
     HostData,
     IdAuth,
     IdBlock,
-    Instead,
     Mac,
     Name,
+    Placeholder,
     Session,
     SevPolicyValue,
     Size,
@@ -24,7 +25,6 @@ from sevlaunch.profile.fields import (
     auto_or_number,
 )
 from sevlaunch.profile.policy import default_policy
-from sevlaunch.shapes import matching
 
 Auto = Literal["auto"]
 GuestType = Literal["none", "sev", "sev-es", "sev-snp"]
@@ -51,7 +51,7 @@ class Cpu(Model, frozen=True, kw_only=True):
     cores: Annotated[int, Meta(ge=1)] | None = None
     threads: Annotated[int, Meta(ge=1)] | None = None
     features: Annotated[
-        list[Annotated[str, matching(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+"), Instead("x=y")]],
+        list[Annotated[str, matching(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+"), Placeholder("x=y")]],
         Meta(description="CPU properties such as host-phys-bits=on"),
     ] = []
 
@@ -168,7 +168,7 @@ class Boot(Model, frozen=True, kw_only=True):
     initrd: AbsolutePath | None = None
     cmdline: Annotated[str | None, Meta(description="kernel command line")] = None
     order: Annotated[
-        list[Annotated[str, matching(r"(disk|net)[0-9]+"), Instead("disk999")]],
+        list[Annotated[str, matching(r"(disk|net)[0-9]+"), Placeholder("disk999")]],
         Meta(description="devices in the order of booting, such as disk0, net0"),
     ] = []
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -15,9 +14,7 @@ from sevlaunch.errors import Problem
 from sevlaunch.profile.extra_args import check_extra_args
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY
-
-if TYPE_CHECKING:
-    from sevlaunch.profile.loader import Sources
+from sevlaunch.profile.positions import KeyPath, Positions
 
 Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
 
@@ -29,14 +26,14 @@ class Violation(Struct, frozen=True):
     says nothing.
     """
 
-    path: tuple[str | int, ...]
+    path: KeyPath
     message: str
-    others: tuple[tuple[str | int, ...], ...] = ()
+    others: tuple[KeyPath, ...] = ()
 
-    def located(self, sources: Sources) -> Problem:
+    def located(self, positions: Positions) -> Problem:
         """The problem for the user, with file, line and column."""
         dotted = ".".join(str(part) for part in self.path)
-        return Problem(self.message, location=str(sources.nearest(self.path)), path=dotted)
+        return Problem(self.message, location=str(positions.nearest(self.path)), path=dotted)
 
 
 def check_rules(profile: Profile) -> Iterator[Violation]:

@@ -9,7 +9,7 @@ import msgspec
 
 from sevlaunch.profile.loader import SHORT_FORMS, SWITCHES
 from sevlaunch.profile.model import Model, Profile
-from sevlaunch.profile.reading import shapes
+from sevlaunch.profile.validation import field_types
 
 
 def profile_schema() -> dict[str, Any]:
@@ -42,9 +42,9 @@ def profile_schema() -> dict[str, Any]:
 
 def _short_form(key: str, long_key: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """What the key of the long form may be; for a union, the words that tell its members apart."""
-    structs = shapes(Profile)[key].structs
+    structs = field_types(Profile)[key].structs
     if len(structs) > 1:
-        return {"enum": [word for kind in structs for word in shapes(kind)[long_key].words]}
+        return {"enum": [word for kind in structs for word in field_types(kind)[long_key].words]}
     found: dict[str, Any] = definitions[structs[0].__name__]["properties"][long_key]
     return found
 
@@ -52,7 +52,7 @@ def _short_form(key: str, long_key: str, definitions: dict[str, Any]) -> dict[st
 def _mapping(kind: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = {"title": kind.__name__, "type": "object", "description": kind.__doc__, "properties": {}}
     for field in msgspec.structs.fields(kind):
-        property_ = _schema_of(shapes(kind)[field.name].annotation, definitions)
+        property_ = _schema_of(field_types(kind)[field.name].annotation, definitions)
         if field.required:
             schema.setdefault("required", []).append(field.name)
         elif field.default is not msgspec.NODEFAULT:

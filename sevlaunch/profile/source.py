@@ -7,7 +7,9 @@ accident; fields that want a boolean still take ``on``, ``off``, ``yes`` and ``n
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -147,6 +149,19 @@ def _mark_at(file: str, content: bytes | str, offset: int) -> Mark:
 
 def _check_depth(content: bytes | str, file: str) -> None:
     # Composing is recursive in C: some 10,000 levels overflow the stack and end the process. Parsing is not.
+    try:
+        _follow_depth(content, file)
+    except yaml.MarkedYAMLError as error:
+        # A parser with a limit of its own looks up to 1024 characters ahead, and so may refuse what is too deep before
+        # it told of the levels above. Up to where it stopped it has nothing against the text but that it ends there.
+        if error.problem_mark:
+            text = _decoded(content)[: error.problem_mark.index]
+            with suppress(yaml.YAMLError):
+                _follow_depth(text, file)
+        raise
+
+
+def _follow_depth(content: bytes | str, file: str) -> None:
     depth = 0
     for event in yaml.parse(content, Loader=_CoreSchemaLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -156,6 +171,13 @@ def _check_depth(content: bytes | str, file: str) -> None:
                 raise _too_deep(Mark(file, start.line + 1, start.column + 1) if start else Mark(file))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+
+
+def _decoded(content: bytes | str) -> str:
+    """The characters that the parser's marks count."""
+    if isinstance(content, str):
+        return content
+    return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8", "replace")
 
 
 class _Builder:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import HOSTS, Command
-from tests.profile.libvirt.support import SEV, SUSE, domain
+from tests.libvirt.support import SEV, SUSE, domain
 
 JSON = ("--format", "json")
 

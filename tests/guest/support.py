@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sevlaunch.guest.folder import lock_is_held
-from sevlaunch.host.probe import probe_host
+from sevlaunch.host.model import Host
 from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait_until
 
 PLAIN = PROFILES / "plain.yaml"
@@ -235,10 +235,10 @@ def free_huge_pages(count: int) -> Iterator[None]:
     if not os.access(HUGE_PAGES, os.W_OK):
         pytest.skip("huge pages can't be set up here: that takes root and a kernel with them")
     before = int(HUGE_PAGES.read_text())
-    free = probe_host().memory.hugepages_free["2M"]
+    free = Host.probe().memory.hugepages_free["2M"]
     HUGE_PAGES.write_text(str(before - free + count))
     try:
-        if probe_host().memory.hugepages_free["2M"] != count:
+        if Host.probe().memory.hugepages_free["2M"] != count:
             pytest.skip(f"the kernel found no {count} huge pages")
         yield
     finally:

@@ -10,10 +10,13 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest.preflight import check_files
-from sevlaunch.host.model import Folders, Host, load_host
+from sevlaunch.host.facts import Folders
+from sevlaunch.host.model import Host
 from sevlaunch.host.ovmf import firmware_image
-from sevlaunch.plan import Plan, argv, resolve
+from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.formats import explain
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from sevlaunch.sevapi.ovmf import FOOTER
 from tests.conftest import HOSTS, tool
@@ -24,7 +27,7 @@ ORDINARY_OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 @pytest.fixture
 def host(base: Path) -> Host:
     """The recorded Milan with QEMU 10.0 and folders of the test's own."""
-    recorded = load_host(HOSTS / "milan-qemu-10.0.json")
+    recorded = Host.load(HOSTS / "milan-qemu-10.0.json")
     return replace(recorded, folders=Folders(runtime=str(base / "run"), state=str(base / "state")))
 
 

@@ -15,12 +15,14 @@ from msgspec.structs import replace
 
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.folder import CGROUP, GuestFolder
-from sevlaunch.host.model import Folders, Host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.plan import Plan, argv, resolve
+from sevlaunch.host.facts import Folders
+from sevlaunch.host.model import Host
+from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.footprint import Footprint, Piece
 from sevlaunch.plan.memory import MemoryLimit
 from sevlaunch.plan.option import Choice, rule
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 from tests.conftest import Command, wait_for_console, wait_until
 from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, some_qemu
@@ -33,7 +35,7 @@ OLD_CGROUP = Path("/sys/fs/cgroup/memory")
 
 def plan_of(*overrides: str, profile: Path = PLAIN) -> Plan:
     """The plan of a profile, on this machine."""
-    return resolve(load(profile, overrides=overrides), probe_host())
+    return resolve(load(profile, overrides=overrides), Host.probe())
 
 
 def status(pid: int, key: str) -> int:
@@ -46,7 +48,7 @@ def status(pid: int, key: str) -> int:
 
 def needs_free_memory(size: int) -> None:
     """Skips by name where the machine does not have that much to spare."""
-    available = probe_host().memory.available
+    available = Host.probe().memory.available
     if available < size:
         pytest.skip(f"the test locks {size >> 20} MiB, and {available >> 20} MiB are available")
 
@@ -98,7 +100,7 @@ def test_of_8_gib_as_much_is_locked_as_was_counted(sevlaunch: Command) -> None:
 @pytest.mark.parametrize("vcpus", [1, 8])
 @pytest.mark.parametrize("video", ["none", "std", "qxl"])
 def test_what_is_locked_is_what_was_counted(video: str, vcpus: int, qemu_binary: str, sevlaunch: Command) -> None:
-    host = probe_host(qemu_binary)
+    host = Host.probe(qemu_binary)
     assert host.qemu
     if video == "qxl" and "qxl-vga" not in host.qemu.devices:
         pytest.skip(f"QEMU {host.qemu.version} has no qxl here")
@@ -129,7 +131,7 @@ def test_with_too_few_huge_pages_it_says_how_many_are_missing(sevlaunch: Command
 
 
 def test_memory_comes_from_the_numa_node_that_was_asked_for(sevlaunch: Command) -> None:
-    if "0" not in probe_host().memory.nodes:
+    if "0" not in Host.probe().memory.nodes:
         pytest.skip("the kernel tells of no NUMA nodes")
     options = ("--set", "memory={size: 64M, nodes: [0], prealloc: true}", "--set", "accel=tcg", *some_qemu())
     pid = sevlaunch("up", PLAIN, *options, "--paused", *JSON).json["pid"]
@@ -194,7 +196,7 @@ def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
 def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(
     demo: Path, base: Path, sevlaunch: Command
 ) -> None:
-    plan = limited_plan(probe_host(), demo, base, sevlaunch.runtime)
+    plan = limited_plan(Host.probe(), demo, base, sevlaunch.runtime)
     assert plan.memory.limit
     size = plan.memory.limit.size.value
     with old_cgroup(size) as folder:

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest.folder import GuestFolder, prepare_root
 from sevlaunch.host.accounts import PASS, READ, WRITE, acting_as, find_account, grant, has_grant, withdraw_grants
-from sevlaunch.host.model import Host, load_host
-from sevlaunch.plan import resolve
+from sevlaunch.host.model import Host
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, systemd_unit
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
@@ -145,7 +145,7 @@ def test_a_user_that_is_not_known_is_refused(reachable: Command, system_qemu: st
 
 def recorded(**changes: object) -> Host:
     """The recorded Milan, with other facts."""
-    return replace(load_host(HOSTS / "milan-qemu-10.0.json"), **changes)
+    return replace(Host.load(HOSTS / "milan-qemu-10.0.json"), **changes)
 
 
 def test_an_ordinary_user_can_not_become_another_one() -> None:

@@ -13,9 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import QemuError
-from sevlaunch.guest.service import REBOOTS, WITHIN_SECONDS, RebootLimit, notify_service
-from sevlaunch.host.model import load_host
-from sevlaunch.plan import resolve
+from sevlaunch.flows.service import REBOOTS, WITHIN_SECONDS, RebootLimit, notify_service
+from sevlaunch.host.model import Host
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, quote, systemd_unit, unit_name
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, PROFILES, Command
@@ -78,7 +78,7 @@ def test_the_system_unit_is_hardened(sevlaunch: Command, systemd_analyze: str, t
 
 
 def test_the_unit_gives_the_guest_its_devices_and_its_lock_limit_and_no_more(sevlaunch: Command) -> None:
-    host = load_host(SAVED)
+    host = Host.load(SAVED)
     text = unit_of(sevlaunch, PROFILES / "sev.yaml", "--host", SAVED)
     plan = resolve(loads((PROFILES / "sev.yaml").read_text(), file="sev.yaml", base=PROFILES), host)
     assert settings(text, "DevicePolicy") == ["closed"]
@@ -92,7 +92,7 @@ def test_the_unit_gives_the_guest_its_devices_and_its_lock_limit_and_no_more(sev
 
 
 def test_writable_images_networks_and_limits_show_in_the_unit() -> None:
-    host = load_host(SAVED)
+    host = Host.load(SAVED)
     text = (
         "name: a b\nmemory: {size: 1G, hard_limit: auto}\ndisks: [{path: /srv/d 1.qcow2}, {path: /srv/r, read_only: "
         "true}, {path: /dev/vg/lv}]\nnetworks: [{type: bridge, bridge: br0}]\nvsock: auto\n"

@@ -12,9 +12,8 @@ import yaml
 from msgspec.structs import replace
 
 from sevlaunch.host.cpuid import ENCRYPTION_LEAF, Reader, Registers
-from sevlaunch.host.model import Host, load_host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.host.source import Source
+from sevlaunch.host.model import Host
+from sevlaunch.host.system import System
 from tests.conftest import HOSTS, ROOT
 
 MACHINES = ROOT / "tests/machines"
@@ -26,13 +25,13 @@ _MSR_SYSCFG = 0xC0010010
 def machine(name: str, root: Path) -> Host:
     """The recorded machine, as the probe sees it. QEMU and firmware are those of the recorded Milan host."""
     described = yaml.safe_load((MACHINES / f"{name}.yaml").read_text())
-    installed = load_host(HOSTS / "milan-qemu-10.0.json")
-    host = probe_host(source=source(described, root), thorough=True)
+    installed = Host.load(HOSTS / "milan-qemu-10.0.json")
+    host = Host.probe(system=source(described, root), thorough=True)
     # Root can open everything here; who the user is does not matter.
     return replace(host, qemu=installed.qemu, firmware=installed.firmware, qemu_problem="")
 
 
-def source(described: dict[str, Any], root: Path) -> Source:
+def source(described: dict[str, Any], root: Path) -> System:
     """The source of a machine that is described as in tests/machines."""
     for path, content in described["files"].items():
         file = root / path.lstrip("/")
@@ -59,7 +58,7 @@ def source(described: dict[str, Any], root: Path) -> Source:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return 12 if request == _KVM_GET_API_VERSION else int(described.get("vm_types", 0))
 
-    return Source(
+    return System(
         root=root,
         cpuid=lambda: (_cpuid(described), "a recording"),
         sev_command=sev_command,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from sevlaunch.host.facts import FirmwareDescriptor
 from sevlaunch.host.firmware import parse_descriptor, read_descriptors
-from sevlaunch.host.model import FirmwareDescriptor
 from tests.published import libvirts_descriptors
 
 

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from sevlaunch.doctor.requirements import missing
 from sevlaunch.host import cpuid
+from sevlaunch.host.facts import Device, EncryptionLeaf, KvmFacts
 from sevlaunch.host.folders import runtime_folder, state_folder
-from sevlaunch.host.model import Device, EncryptionLeaf, Host, KvmFacts, load_host
-from sevlaunch.host.probe import probe_host
-from sevlaunch.host.requirements import missing
+from sevlaunch.host.model import Host
 from tests.conftest import HOSTS
 
 
 @pytest.fixture(scope="module")
 def here() -> Host:
     """This machine."""
-    return probe_host()
+    return Host.probe()
 
 
 def from_proc_cpuinfo(key: str) -> str:
@@ -75,7 +75,7 @@ def test_without_an_executable_page_the_device_is_read_or_the_reason_given(
 def test_a_host_is_saved_and_loaded_unchanged(here: Host, tmp_path: Path) -> None:
     file = tmp_path / "host.json"
     file.write_text(here.to_json())
-    assert load_host(file) == here
+    assert Host.load(file) == here
 
 
 def test_kvm_is_seen_as_it_is(here: Host) -> None:
@@ -103,7 +103,7 @@ def test_the_encryption_leaf_is_decoded() -> None:
 
 
 def test_a_milan_host_lacks_nothing_and_each_fault_is_named_alone() -> None:
-    milan = load_host(HOSTS / "milan-qemu-10.0.json")
+    milan = Host.load(HOSTS / "milan-qemu-10.0.json")
     assert [missing(kind, "auto", milan) for kind in ("none", "sev", "sev-es", "sev-snp")] == [[], [], [], []]
     assert milan.cpu.encryption
     faults: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sevlaunch.errors import EvidenceError, SevlaunchError, UsageError
-from sevlaunch.owner.files import NewFile, decode_text, read_blob, read_bounded, write_new
+from sevlaunch.files import NewFile, decode_text, read_blob, read_bounded, write_new
 from sevlaunch.owner.x509_files import parse_certificates, read_folder
 from tests.owner.pki import der, pem, processor
 

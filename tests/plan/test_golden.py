@@ -13,9 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import SevlaunchError
-from sevlaunch.host.model import Device, Host, load_host
-from sevlaunch.plan import resolve
+from sevlaunch.host.facts import Device
+from sevlaunch.host.model import Host
 from sevlaunch.plan.formats import lines
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 from tests.conftest import HOSTS, PROFILES, ROOT, VERSIONS
 
@@ -47,7 +48,7 @@ def rendered(profile: Path, host: Host) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_line_is_the_recorded_one(name: str, version: str, kind: str) -> None:
-    host = load_host(HOSTS / f"milan-qemu-{version}.json")
+    host = Host.load(HOSTS / f"milan-qemu-{version}.json")
     text = rendered(PROFILES / f"{name}.yaml", host if kind == "milan" else without_sev(host))
     file = GOLDEN / f"{kind}-qemu-{version}" / f"{name}.args"
     if os.environ.get("SEVLAUNCH_UPDATE_GOLDEN"):

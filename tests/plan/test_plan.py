@@ -12,9 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
-from sevlaunch.host.model import Host, load_host
-from sevlaunch.plan import Plan, argv, render, resolve
+from sevlaunch.host.model import Host
+from sevlaunch.plan.command_line import argv, render
 from sevlaunch.plan.formats import as_json, choices, explain, lines, shell
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load, loads
 from tests.conftest import HOSTS, PROFILES
 
@@ -24,7 +26,7 @@ SEV = "name: g\nsecurity: {type: sev}\n"
 @pytest.fixture
 def host() -> Host:
     """The recorded Milan with QEMU 10.0."""
-    return load_host(HOSTS / "milan-qemu-10.0.json")
+    return Host.load(HOSTS / "milan-qemu-10.0.json")
 
 
 def plan_of(text: str, host: Host) -> Plan:
@@ -55,7 +57,7 @@ def test_a_saved_host_gives_the_same_plan_as_the_host_itself(milan: Host, tmp_pa
     saved = tmp_path / "host.json"
     saved.write_text(milan.to_json())
     loaded = load(PROFILES / "sev-es.yaml")
-    assert argv(resolve(loaded, load_host(saved))) == argv(resolve(loaded, milan))
+    assert argv(resolve(loaded, Host.load(saved))) == argv(resolve(loaded, milan))
 
 
 @pytest.mark.parametrize("name", ["sles15-sev", "sev", "sev-es", "plain", "demo"])
@@ -181,7 +183,7 @@ def test_every_property_of_the_sev_objects_can_be_set(host: Host) -> None:
 
 
 def test_what_a_qemu_lacks_is_refused_with_the_version_that_has_it() -> None:
-    old = load_host(HOSTS / "milan-qemu-7.2.json")
+    old = Host.load(HOSTS / "milan-qemu-7.2.json")
     for text, lacking in (
         ("security: sev-snp", "sev-snp-guest, which came with QEMU 9.1"),
         ("security: {type: sev, legacy_vm_type: on}", "legacy-vm-type"),

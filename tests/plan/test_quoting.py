@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sevlaunch.guest.qmp import session
-from sevlaunch.host.model import Folders, Host, load_host
+from sevlaunch.host.facts import Folders
+from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
-from sevlaunch.plan import argv, monitor_on, resolve
+from sevlaunch.plan.command_line import argv, monitor_on
 from sevlaunch.plan.option import Parameter, rule
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.extra_args import parse_value
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, VERSIONS, qemu_binary_of
@@ -47,7 +49,7 @@ class RealQemu:
 
     def __init__(self, version: str) -> None:
         self.host: Host = replace(
-            load_host(HOSTS / f"milan-qemu-{version}.json"), qemu=qemu_facts(qemu_binary_of(version))
+            Host.load(HOSTS / f"milan-qemu-{version}.json"), qemu=qemu_facts(qemu_binary_of(version))
         )
 
 

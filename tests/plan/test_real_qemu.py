@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sevlaunch.host.model import Folders, Host, load_host
+from sevlaunch.host.facts import Folders
+from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
-from sevlaunch.plan import argv, resolve
+from sevlaunch.plan.command_line import argv
+from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from tests.conftest import HOSTS, PROFILES, VERSIONS, qemu_binary_of
 
@@ -28,7 +30,7 @@ REFUSALS = (
 @pytest.fixture(params=VERSIONS)
 def host_here(request: pytest.FixtureRequest, base: Path) -> Host:
     """The recorded Milan, with a QEMU that is here and folders of the test's own."""
-    host = load_host(HOSTS / f"milan-qemu-{request.param}.json")
+    host = Host.load(HOSTS / f"milan-qemu-{request.param}.json")
     folders = Folders(runtime=str(base / "run"), state=str(base / "state"))
     facts = qemu_facts(qemu_binary_of(request.param))
     return replace(host, qemu=facts, folders=folders)
@@ -116,7 +118,7 @@ def test_without_the_sev_object_qemu_takes_every_argument_and_is_paused(
 
 @pytest.mark.parametrize("version", ["7.2", "10.0", "11.1"])
 def test_the_recorded_host_knows_what_the_real_qemu_knows(version: str) -> None:
-    recorded = load_host(HOSTS / f"milan-qemu-{version}.json").qemu
+    recorded = Host.load(HOSTS / f"milan-qemu-{version}.json").qemu
     assert recorded
     real = qemu_facts(qemu_binary_of(version))
     assert real.objects == recorded.objects

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.profile.loader import loads
 from sevlaunch.profile.model import Profile
-from sevlaunch.profile.reading import known_keys, shapes
 from sevlaunch.profile.source import parse
+from sevlaunch.profile.validation import field_types, known_keys
 
 SECTIONS = [*Profile.__struct_fields__, "extends", "cpus", "<<"]
 WORDS = [
@@ -21,7 +21,7 @@ WORDS = [
     *(
         key
         for section in ("cpu", "memory", "boot", "firmware", "video", "qemu")
-        for key in known_keys(shapes(Profile)[section].structs, {})
+        for key in known_keys(field_types(Profile)[section].structs, {})
     ),
 ]
 WORDS += ["type", "path", "forward", "policy", "interface", "bridge", "tag", "sev", "sev-es", "sev-snp", "none", "auto"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sevlaunch.errors import Problem, ProfileError
 from sevlaunch.profile.source import MAX_BYTES, MAX_DEPTH, Node, Text, parse, read
@@ -289,6 +292,35 @@ DEEP = 10_000
 )
 def test_deep_nesting_is_an_error_and_no_crash(text: str) -> None:
     assert f"the values are nested more than {MAX_DEPTH} levels deep" in refusal(text)
+
+
+@pytest.mark.parametrize("above", ["", "# é\r\nname: x\n"], ids=["alone", "after other lines"])
+@pytest.mark.parametrize("encoding", [None, "utf-8", "utf-8-sig", "utf-16"])
+def test_too_deep_a_level_is_told_where_it_starts(above: str, encoding: str | None) -> None:
+    text = f"{above}a: " + "[" * DEEP
+    line, column = above.count("\n") + 1, len("a: ") + MAX_DEPTH
+    content = text.encode(encoding) if encoding else text
+    message = f"p.yaml:{line}:{column}: the values are nested more than {MAX_DEPTH} levels deep"
+    with pytest.raises(ProfileError, match=re.escape(message)):
+        parse(content, file="p.yaml", base=Path(), problems=[])
+
+
+def test_a_parser_with_a_limit_of_its_own_does_not_change_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(content: str, Loader: Any) -> Iterator[Any]:
+        limit = 500
+        if content.count("[") > limit:
+            index = content.index("[") + limit
+            raise yaml.parser.ParserError(None, None, "too deep", yaml.Mark("", index, 0, index, "", 0))
+        yield from parser(content, Loader=Loader)
+
+    parser = yaml.parse
+    monkeypatch.setattr(yaml, "parse", refusing)
+    assert f"the values are nested more than {MAX_DEPTH} levels deep" in refusal("a: " + "[" * DEEP)
+
+
+def test_another_mistake_behind_deep_nesting_is_told_as_what_it_is() -> None:
+    levels = MAX_DEPTH - 1
+    assert "p.yaml:1:67: no valid YAML: " in refusal("a: " + "[" * levels + "}")
 
 
 def test_nesting_up_to_the_limit_is_read() -> None:

@@ -143,14 +143,14 @@ def resolve_options(
         if overrides or host:
             raise UsageError("--set and --host need a profile", hint="name one")
         return resolve_setup(None, options), None
-    from sevlaunch.host.model import load_host
-    from sevlaunch.plan import resolve
+    from sevlaunch.host.model import Host
+    from sevlaunch.plan.resolve import resolve
     from sevlaunch.profile.loader import load
 
     if options.guest_type:
         overrides = [*overrides, f"security.type={options.guest_type}"]
     loaded = load(profile, overrides=overrides)
-    saved = load_host(host) if host else None
+    saved = Host.load(host) if host else None
     plan = resolve(loaded, saved) if saved else None
     return resolve_setup(loaded, options, plan=plan, host=saved), loaded.profile
 
@@ -187,7 +187,7 @@ def _number(name: str, text: str | None, bits: int) -> int | None:
 
 
 def _cmdline(text: str | None, file: Path | None) -> bytes | None:
-    from sevlaunch.owner.files import read_bounded
+    from sevlaunch.files import read_bounded
 
     content = None if text is None else text.encode(errors="surrogateescape")
     if file is not None:

@@ -34,8 +34,8 @@ def secret(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Wrap secrets for one launch, that `sevlaunch inject` hands in. Verify the launch first."""
+    from sevlaunch.files import NewFile, read_blob, write_new
     from sevlaunch.owner.evidence import read_evidence
-    from sevlaunch.owner.files import NewFile, read_blob, write_new
     from sevlaunch.owner.firmware import read_firmware
     from sevlaunch.owner.secret import check_injectable, make_packet, read_secret
     from sevlaunch.owner.verify import REHEARSAL, check_verifiable

@@ -71,9 +71,9 @@ def verify(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Was the launch right? Exit 0: yes; 1: no, and what would have to be otherwise."""
+    from sevlaunch.files import read_blob
     from sevlaunch.owner.evidence import read_evidence
     from sevlaunch.owner.explain import explain
-    from sevlaunch.owner.files import read_blob
     from sevlaunch.owner.lock import read_lock
     from sevlaunch.owner.setup import Options
     from sevlaunch.owner.verify import Expectation, check_verifiable

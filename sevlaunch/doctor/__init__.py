@@ -1,0 +1,1 @@
+"""Judges a host, and a plan's needs on it."""

@@ -1,0 +1,199 @@
+"""Checks of what is installed: QEMU and its SEV objects, firmware, what a rehearsal takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, Check, Verdict, failed, ok, unknown, warning
+from sevlaunch.host.firmware_choice import Wanted, choose
+from sevlaunch.host.model import Host
+
+_INSTALL_QEMU = (
+    "Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; openSUSE: zypper install "
+    "qemu-x86"
+)
+_INSTALL_OVMF = (
+    "install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
+    "qemu-ovmf-x86_64), or name it in firmware"
+)
+GUESTS = ENCRYPTED | {"none"}
+_SINCE = {"sev-guest": "2.12", "sev-snp-guest": "9.1"}
+
+
+def _qemu(host: Host) -> Verdict:
+    if host.qemu is None:
+        return failed(host.qemu_problem, _INSTALL_QEMU)
+    return ok(f"{host.qemu.version}, {host.qemu.binary}")
+
+
+def _object(name: str) -> Callable[[Host], Verdict]:
+    def judge(host: Host) -> Verdict:
+        assert host.qemu is not None
+        if name not in host.qemu.objects:
+            return failed(
+                f"QEMU {host.qemu.version} has no object {name}, which came with QEMU {_SINCE[name]}",
+                "install a newer QEMU, and name it in qemu.binary",
+            )
+        return ok("there")
+
+    return judge
+
+
+def _firmware(guest_type: str) -> Callable[[Host], Verdict]:
+    def judge(host: Host) -> Verdict:
+        if host.qemu is None:
+            return unknown("depends on QEMU's machine types")
+        wanted = Wanted(
+            guest_type=guest_type,
+            machine=host.qemu.machines.get("q35", "q35"),
+            read_only_memory=True,
+            stateless=guest_type in ES,
+        )
+        choice = choose(host.firmware, wanted)
+        over = "; ".join(f"{file.rpartition('/')[2]}: {reason}" for file, reason in choice.passed_over.items())
+        passed_over = f" (passed over: {over})" if over else ""
+        if not choice.fitting:
+            return failed(f"none is described{passed_over}", _INSTALL_OVMF)
+        path = choice.fitting[0].executable
+        lacking = _lacking(host, guest_type, path)
+        if lacking:
+            return failed(f"{path}: {lacking}", _INSTALL_OVMF)
+        return ok(f"{path}{_supports(host, path)}{passed_over}")
+
+    return judge
+
+
+def _lacking(host: Host, guest_type: str, path: str) -> str:
+    image = next((image for image in host.platform.images if image.path == path), None) if host.platform else None
+    if image is None:
+        return ""
+    if image.error:
+        return image.error
+    return image.lacks_for(guest_type)
+
+
+def _supports(host: Host, path: str) -> str:
+    images = [image for image in host.platform.images if image.path == path] if host.platform else []
+    parts = [
+        name
+        for image in images
+        for name, there in (
+            ("SEV-ES reset vector", image.es_reset_vector is not None),
+            ("hashes table", image.hashes_table),
+            ("secret area", image.secret_area),
+            ("SNP metadata", image.snp_metadata),
+        )
+        if there
+    ]
+    return f", with {', '.join(parts)}" if parts else ""
+
+
+def _descriptors(host: Host) -> Verdict:
+    if host.firmware_problems:
+        return warning("; ".join(host.firmware_problems), "repair or remove these firmware descriptors")
+    return ok(f"{len(host.firmware)} read")
+
+
+def _rehearsal(host: Host) -> Verdict:
+    actions = host.platform.seccomp_actions if host.platform else []
+    if host.platform is None or not actions:
+        return unknown("/proc/sys/kernel/seccomp/actions_avail can't be read")
+    if "user_notif" not in actions:
+        return failed("the kernel has no seccomp user notification", "use Linux 5.5 or newer")
+    return ok("seccomp user notification is there")
+
+
+def _rehearsal_kvm(host: Host) -> Verdict:
+    if not host.kvm.runs_firmware:
+        return warning(
+            f"{host.kvm.module or 'this KVM'} can't run firmware code: only the launch can be rehearsed",
+            "rehearse with --paused here",
+        )
+    return ok("the guest boots after the rehearsed launch")
+
+
+def _extra_device(path: str, remedy: str) -> Callable[[Host], Verdict]:
+    def judge(host: Host) -> Verdict:
+        device = next((one for one in host.platform.devices if one.path == path), None) if host.platform else None
+        if device is None:
+            return unknown("not looked at")
+        if not device.exists:
+            return warning("missing", remedy)
+        if not device.openable:
+            return warning(f"can't be opened: {device.error}", f"setfacl -m u:$USER:rw {path}, or leave it out")
+        return ok("can be opened")
+
+    return judge
+
+
+QEMU = Check("qemu", "QEMU", _qemu, "QEMU runs the guest.", ANY, ANY)
+
+QEMU_OBJECTS = tuple(
+    Check(
+        f"qemu.{name}",
+        name,
+        _object(name),
+        "QEMU's object for the guest's encryption.",
+        needed_by,
+        needed_by,
+    )
+    for name, needed_by in (("sev-guest", frozenset(("sev", "sev-es", "rehearsal"))), ("sev-snp-guest", SNP))
+)
+
+FIRMWARE = Check(
+    "firmware",
+    "firmware descriptors",
+    _descriptors,
+    "firmware: auto takes the first that fits.",
+    GUESTS,
+    children=tuple(
+        Check(
+            f"firmware.{guest_type}",
+            f"OVMF for {guest_type}",
+            _firmware(guest_type),
+            "The guest's firmware has to be built for its type. A profile may name one that no descriptor tells of.",
+            frozenset((guest_type,)),
+            frozenset((guest_type,)),
+        )
+        for guest_type in ("none", "sev", "sev-es", "sev-snp")
+    ),
+)
+
+REHEARSAL = Check(
+    "rehearsal",
+    "rehearsal",
+    _rehearsal,
+    "A launch can be tried without SEV: ioctls of QEMU are answered by an emulated secure processor.",
+    frozenset(("rehearsal",)),
+    frozenset(("rehearsal",)),
+    children=(
+        Check(
+            "rehearsal.boot",
+            "after the launch",
+            _rehearsal_kvm,
+            "A rehearsed guest runs as an ordinary one.",
+            concerns=frozenset(("rehearsal",)),
+        ),
+    ),
+)
+
+EXTRAS = (
+    Check(
+        "tun",
+        "/dev/net/tun",
+        _extra_device("/dev/net/tun", "modprobe tun; networks of type user and passt do without"),
+        "Networks of type tap and bridge.",
+    ),
+    Check(
+        "vhost_net",
+        "/dev/vhost-net",
+        _extra_device("/dev/vhost-net", "modprobe vhost_net"),
+        "Quicker tap networks (vhost: true).",
+    ),
+    Check(
+        "vhost_vsock",
+        "/dev/vhost-vsock",
+        _extra_device("/dev/vhost-vsock", "modprobe vhost_vsock"),
+        "vsock between host and guest.",
+    ),
+)

@@ -1,0 +1,31 @@
+"""What a guest of each type needs from the host and is not there: those of the doctor's checks that all need."""
+
+from __future__ import annotations
+
+from sevlaunch.errors import Problem
+from sevlaunch.host.model import Host
+
+
+def missing(guest_type: str, accel: str, host: Host) -> list[Problem]:
+    """Everything that ``host`` lacks for a guest of ``guest_type`` with ``accel`` (kvm, tcg or auto)."""
+    return _problems("kvm" if guest_type == "none" and accel == "kvm" else guest_type, host)
+
+
+def missing_for_rehearsal(host: Host) -> list[Problem]:
+    """Everything that ``host`` lacks for a rehearsal: it takes KVM, and no SEV."""
+    return _problems("rehearsal", host)
+
+
+def _problems(purpose: str, host: Host) -> list[Problem]:
+    if purpose == "none" and host.qemu is not None:
+        # An ordinary guest needs QEMU, and starts without the time to import all checks.
+        return []
+    from sevlaunch.doctor.examination import REQUIRED
+    from sevlaunch.doctor.tree import failures, judge
+
+    return [
+        Problem(f"{top.title}: {finding.found}", hint=finding.remedy)
+        if top is finding
+        else Problem(f"{top.title}: {finding.title}: {finding.found}", hint=finding.remedy)
+        for top, finding in failures(judge(REQUIRED, host, purpose))
+    ]

@@ -1,0 +1,123 @@
+"""A guest that another command started: look at it, ask it, let it run."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import asdict
+
+from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
+from sevlaunch.guest import folder as folders
+from sevlaunch.guest.diagnosis import hint_for
+from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
+from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
+from sevlaunch.guest.qmp import session
+
+STATUS_LIMIT = 5.0
+
+
+async def status(folder: GuestFolder) -> dict[str, Any]:
+    """The fields of `status`: the launch's evidence with the state of now.
+
+    ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), unresponsive (QMP does not
+    answer), exited (QEMU has ended).
+    """
+    record = folder.record()
+    document = folder.evidence() or _without_evidence(folder.name, record)
+    if not folder.alive():
+        return {**document, "state": "exited", "pid": None}
+    document = {**document, "pid": folder.pid()}
+    if record is None or not record.launched:
+        return {**document, "state": "starting" if folder.launching() else "abandoned"}
+    try:
+        async with session(folder.file(folders.QMP_SOCKET), limit=STATUS_LIMIT) as qmp:
+            state = shown_state(await qmp.execute("query-status", limit=STATUS_LIMIT))
+            sev = await sev_info(qmp, record.guest_type)
+    except (QmpError, GuestTimeout):
+        # QEMU may have ended while it was asked.
+        return {**document, "state": "unresponsive"} if folder.alive() else {**document, "state": "exited", "pid": None}
+    return {**document, "state": state, "sev": asdict(sev)}
+
+
+def _without_evidence(name: str, record: Record | None) -> dict[str, Any]:
+    """The fields of evidence for a guest whose launch never got that far."""
+    return {
+        "name": name,
+        "state": "exited",
+        "pid": None,
+        "profile": record.profile if record else None,
+        "command": record.command if record else [],
+        "rehearsal": bool(record and record.rehearsal),
+        "qemu": {"binary": record.binary, "version": record.qemu_version} if record else None,
+        "firmware": {"path": record.firmware, "sha256": None} if record else None,
+        "vcpus": record.vcpus if record else None,
+        "sev": asdict(SevInfo.from_qmp(record.guest_type if record else "none", None)),
+        "measurement": None,
+    }
+
+
+async def execute(root: Path, name: str, command: str, arguments: dict[str, Any] | None = None) -> Any:
+    """What the guest's QEMU returns for a QMP command.
+
+    :raise GuestNotFound: when it does not run.
+    :raise QmpError: when QEMU refuses the command, or ends; the error has the end of its output.
+    """
+    folder = _running(root, name)
+    pid = folder.pid()
+    process = Process.attach(pid) if pid else None
+    try:
+        async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+            return await qmp.execute(command, arguments)
+    except QmpError as error:
+        # QEMU ends by itself when the secure processor refuses to finish a launch.
+        if not error.error_class and process and await process.ends_within(DEATH_LIMIT):
+            error.stderr = tuple(tail(folder.file(folders.QEMU_LOG)))
+            error.hint = error.hint or hint_for(error.stderr)
+        raise
+    finally:
+        if process:
+            process.close()
+
+
+async def resume(root: Path, name: str) -> dict[str, Any]:
+    """Let a paused guest run; its status afterwards."""
+    await execute(root, name, "cont")
+    return await status(find(root, name))
+
+
+async def inject(root: Path, name: str, header: bytes, payload: bytes) -> dict[str, Any]:
+    """Put the owner's secrets into a guest that waits in its launch; its status afterwards.
+
+    :param header: packet header, 52 bytes (AMD 55766, LAUNCH_SECRET).
+    :param payload: the encrypted table of secrets.
+    :raise UnsupportedError: when it is no SEV or SEV-ES guest.
+    :raise SevlaunchError: when its launch is over.
+    :raise QmpError: when QEMU or the secure processor refuses them.
+    """
+    before = await status(_running(root, name))
+    sev = before["sev"]
+    if sev["type"] == "sev-snp":
+        raise UnsupportedError(
+            f"{name} is a SEV-SNP guest, which takes no secret at its launch",
+            hint="give it one over the network, once its owner has checked its report: sevlaunch owner report",
+        )
+    if not sev["enabled"]:
+        raise UnsupportedError(f"{name} is no encrypted guest: a secret would not be one")
+    if sev["state"] != "launch-secret":
+        raise SevlaunchError(
+            f"the launch of {name} is over (SEV state {sev['state']}): a secret goes in before the guest runs",
+            hint=f"start it anew: sevlaunch down {name}, then sevlaunch up PROFILE --paused",
+        )
+    packet = {"packet-header": base64.b64encode(header).decode(), "secret": base64.b64encode(payload).decode()}
+    await execute(root, name, "sev-inject-launch-secret", packet)
+    return await status(find(root, name))
+
+
+def _running(root: Path, name: str) -> GuestFolder:
+    folder = find(root, name)
+    if not folder.alive():
+        raise GuestNotFound(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {name}")
+    return folder

@@ -1,0 +1,295 @@
+"""The facts that make up a Host, each group as the probe of that name finds it. Plain data, saved as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of facts about a machine."""
+
+
+class EncryptionLeaf(Facts, frozen=True, kw_only=True):
+    """CPUID 0x8000001F as read. AMD 24594 (APM volume 3), appendix E.4.17."""
+
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+
+    @property
+    def sme(self) -> bool:
+        """The CPU has SME, which SEV builds on."""
+        return bool(self.eax & 1)
+
+    @property
+    def sev(self) -> bool:
+        """The CPU has SEV."""
+        return bool(self.eax >> 1 & 1)
+
+    @property
+    def sev_es(self) -> bool:
+        """The CPU has SEV-ES."""
+        return bool(self.eax >> 3 & 1)
+
+    @property
+    def sev_snp(self) -> bool:
+        """The CPU has SEV-SNP."""
+        return bool(self.eax >> 4 & 1)
+
+    @property
+    def page_flush_msr(self) -> bool:
+        """The CPU has the MSR that flushes one page of a guest, a shortcut for KVM."""
+        return bool(self.eax >> 2 & 1)
+
+    @property
+    def vmpls(self) -> int:
+        """How many VM permission levels a SNP guest has; 0: the CPU has none."""
+        return self.ebx >> 12 & 0xF if self.eax >> 5 & 1 else 0
+
+    @property
+    def cbitpos(self) -> int:
+        """Position of the C-bit in a page table entry."""
+        return self.ebx & 0x3F
+
+    @property
+    def reduced_phys_bits(self) -> int:
+        """Physical address bits that the host loses; a guest loses one."""
+        return self.ebx >> 6 & 0x3F
+
+    @property
+    def sev_guests(self) -> int:
+        """How many SEV guests can run at once: the ASIDs from the minimum on."""
+        return max(0, self.ecx - self.edx + 1)
+
+    @property
+    def es_guests(self) -> int:
+        """How many SEV-ES and SNP guests can run at once: the ASIDs below the minimum for SEV."""
+        return max(0, self.edx - 1)
+
+
+class CpuFacts(Facts, frozen=True, kw_only=True):
+    """The processor."""
+
+    vendor: str = ""
+    name: str = ""
+    family: int = 0
+    model: int = 0
+    stepping: int = 0
+    count: Annotated[int, Meta(description="CPUs that this user's processes may run on")] = 1
+    read_by: Annotated[str, Meta(description="how CPUID was read, or why it could not be")] = ""
+    instruction_cbitpos: Annotated[
+        int,
+        Meta(description="EBX[5:0] of CPUID 0x8000001F, with or without the leaf: QEMU compares cbitpos with it"),
+    ] = 0
+    encryption: Annotated[
+        EncryptionLeaf | None, Meta(description="CPUID 0x8000001F; null: this CPU does not have it")
+    ] = None
+    hypervisor: Annotated[bool, Meta(description="CPUID 1 ECX[31]: this machine is a virtual one itself")] = False
+    kernel_flags: Annotated[
+        list[str] | None,
+        Meta(description="the FLAGS of host/processor.py that /proc/cpuinfo lists; null: not read"),
+    ] = None
+
+
+class Device(Facts, frozen=True, kw_only=True):
+    """A device file, and whether this user can open it for reading and writing."""
+
+    path: str
+    exists: bool = False
+    mode: Annotated[str, Meta(description="octal permissions")] = ""
+    owner: str = ""
+    group: str = ""
+    acl: Annotated[list[str], Meta(description="users and groups of its access control list, such as user:7:rw-")] = []
+    openable: bool = False
+    error: Annotated[str, Meta(description="why it can't be opened")] = ""
+
+
+class KvmFacts(Facts, frozen=True, kw_only=True):
+    """KVM in the kernel."""
+
+    module: Annotated[
+        str, Meta(description="the module that drives the hardware: kvm_amd, kvm_intel, another, or none")
+    ] = ""
+    parameters: Annotated[dict[str, str], Meta(description="/sys/module/kvm*/parameters, as kvm_amd.sev")] = {}
+    device: Device = Device(path="/dev/kvm")
+    sev_device: Device = Device(path="/dev/sev")
+
+    def enabled(self, parameter: str) -> bool:
+        """Whether a boolean parameter of kvm_amd is on: the kernel prints Y, older ones 1."""
+        return self.parameters.get(f"kvm_amd.{parameter}", "") in ("Y", "y", "1")
+
+    @property
+    def runs_firmware(self) -> bool:
+        """Whether a guest's firmware can run. The paravirtual kvm_pvm can't run real mode and 32-bit code."""
+        return self.module in ("kvm_amd", "kvm_intel")
+
+
+class QemuFacts(Facts, frozen=True, kw_only=True):
+    """A QEMU binary and what it says of itself."""
+
+    binary: str
+    version: Annotated[str, Meta(description="such as 7.2.22")]
+    package: str = ""
+    machines: Annotated[dict[str, str], Meta(description="machine type or alias -> machine type")]
+    cpu_models: list[str]
+    objects: Annotated[dict[str, list[str]], Meta(description="confidential guest objects -> their properties")]
+    object_types: Annotated[list[str], Meta(description="types that -object can make")]
+    devices: Annotated[list[str], Meta(description="devices that sevlaunch can use")]
+    netdevs: list[str] = []
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Major and minor version."""
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
+
+
+class FirmwareDescriptor(Facts, frozen=True, kw_only=True):
+    """A firmware descriptor, QEMU's docs/interop/firmware.json."""
+
+    file: str
+    description: str = ""
+    device: Annotated[str, Meta(description="flash or memory")]
+    mode: Annotated[str, Meta(description="of flash: split, combined or stateless")] = "split"
+    executable: str
+    executable_format: str = "raw"
+    nvram_template: str | None = None
+    interface_types: list[str] = []
+    machines: Annotated[list[str], Meta(description="patterns of machine types for x86_64")] = []
+    features: list[str] = []
+
+
+class CgroupFacts(Facts, frozen=True, kw_only=True):
+    """The cgroup of this process, as far as it limits memory."""
+
+    version: Annotated[int, Meta(description="2, 1 (memory is in the old hierarchy), or 0: no memory controller")] = 0
+    path: Annotated[str, Meta(description="folder of the cgroup that this process is in")] = ""
+    limit: Annotated[int | None, Meta(description="smallest memory.max from here to the root, bytes; null: none")] = (
+        None
+    )
+    limited_by: Annotated[str, Meta(description="the file that says so")] = ""
+    parent: Annotated[
+        str, Meta(description="cgroup v2 folder where this user may make one with a memory limit, or empty")
+    ] = ""
+    parent_problem: Annotated[str, Meta(description="why there is none")] = ""
+    systemd: Annotated[
+        Literal["", "system", "user"], Meta(description="the systemd that makes scopes for this user")
+    ] = ""
+
+
+class MemoryFacts(Facts, frozen=True, kw_only=True):
+    """Memory and the limits on locking it."""
+
+    total: Annotated[int, Meta(description="bytes")] = 0
+    available: Annotated[int, Meta(description="bytes")] = 0
+    swap: Annotated[int, Meta(description="bytes of swap space")] = 0
+    hugepages_free: Annotated[dict[str, int], Meta(description="page size such as 2M -> free pages")] = {}
+    hugepages_total: Annotated[dict[str, int], Meta(description="page size such as 2M -> pages, free or used")] = {}
+    nodes: Annotated[
+        dict[str, dict[str, int]],
+        Meta(description="NUMA node number -> free pages by size such as 2M, and free bytes as free"),
+    ] = {}
+    cgroup: CgroupFacts = CgroupFacts()
+    memlock_soft: Annotated[int | None, Meta(description="RLIMIT_MEMLOCK in bytes; null: unlimited")] = None
+    memlock_hard: int | None = None
+    stack: Annotated[int, Meta(description="bytes of a thread's stack, from RLIMIT_STACK")] = 8 << 20
+    can_set_limits: Annotated[
+        bool, Meta(description="CAP_SYS_RESOURCE: limits can be raised for another user, too")
+    ] = False
+    can_raise_memlock: Annotated[bool, Meta(description="CAP_SYS_RESOURCE or CAP_IPC_LOCK")] = False
+
+
+class SevStatus(Facts, frozen=True, kw_only=True):
+    """The answer to SEV_PLATFORM_STATUS: linux/psp-sev.h, struct sev_user_data_status."""
+
+    api_major: int
+    api_minor: int
+    build: int
+    state: Annotated[int, Meta(description="0 uninit, 1 init, 2 working")]
+    es: Annotated[bool, Meta(description="initialised for SEV-ES")]
+    guests: Annotated[int, Meta(description="guests that the secure processor knows")]
+
+
+class SnpStatus(Facts, frozen=True, kw_only=True):
+    """The answer to SNP_PLATFORM_STATUS: linux/psp-sev.h, struct sev_user_data_snp_status."""
+
+    api_major: int
+    api_minor: int
+    build: int
+    state: Annotated[int, Meta(description="0 uninit, 1 init")]
+    rmp_initialized: bool
+    guests: int
+    current_tcb: Annotated[int, Meta(description="TCB_VERSION of the firmware that runs")]
+    reported_tcb: Annotated[int, Meta(description="TCB_VERSION in attestation reports")]
+
+
+class AsidPool(Facts, frozen=True, kw_only=True):
+    """The ASIDs of one kind, from the misc cgroup."""
+
+    capacity: int
+    used: int
+
+
+class FirmwareImage(Facts, frozen=True, kw_only=True):
+    """What an OVMF image has for encrypted guests."""
+
+    path: str
+    error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
+    es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
+    hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False
+    secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
+    snp_metadata: Annotated[bool, Meta(description="the list of pages that a SNP launch prepares")] = False
+
+    def lacks_for(self, guest_type: str, *, kernel_hashes: bool = False) -> str:
+        """What the image lacks for a guest of this type, or nothing."""
+        needed = {
+            "SEV-ES reset vector": self.es_reset_vector is not None or guest_type not in ("sev-es", "sev-snp"),
+            "SNP metadata": self.snp_metadata or guest_type != "sev-snp",
+            "table of hashes for kernel_hashes": self.hashes_table or not kernel_hashes,
+        }
+        lacking = [name for name, fine in needed.items() if not fine]
+        return f"it has no {' and no '.join(lacking)}" if lacking else ""
+
+
+class Setting(Facts, frozen=True, kw_only=True):
+    """A kernel parameter or module option that has to do with SEV."""
+
+    where: str
+    text: str
+
+
+class PlatformFacts(Facts, frozen=True, kw_only=True):
+    """What only `sevlaunch doctor` looks at, around KVM and the secure processor."""
+
+    sev: SevStatus | None = None
+    sev_problem: Annotated[str, Meta(description="why the secure processor did not tell its status")] = ""
+    snp: SnpStatus | None = None
+    snp_problem: str = ""
+    kvm_api: Annotated[int | None, Meta(description="KVM_GET_API_VERSION; null: not asked")] = None
+    kvm_vm_types: Annotated[
+        int | None, Meta(description="KVM_CAP_VM_TYPES, a bit for each type of VM; null: not told")
+    ] = None
+    asids: Annotated[dict[str, AsidPool], Meta(description="sev and sev_es, from the misc cgroup where it is on")] = {}
+    iommu_table: Annotated[str, Meta(description="IVRS (AMD) or DMAR (Intel), if the BIOS has such a table")] = ""
+    iommu_groups: int = 0
+    kernel_log: Annotated[
+        list[str] | None, Meta(description="lines about SEV, SNP, the ccp and the IOMMU; null: not read")
+    ] = None
+    kernel_log_problem: str = ""
+    settings: Annotated[list[Setting], Meta(description="from the kernel's command line and /etc/modprobe.d")] = []
+    syscfg: Annotated[int | None, Meta(description="MSR 0xC0010010; null: not read")] = None
+    syscfg_problem: str = ""
+    container: Annotated[str, Meta(description="the kind of container that this is, or empty")] = ""
+    seccomp_actions: Annotated[list[str], Meta(description="/proc/sys/kernel/seccomp/actions_avail")] = []
+    devices: Annotated[list[Device], Meta(description="/dev/net/tun, /dev/vhost-net, /dev/vhost-vsock")] = []
+    images: Annotated[list[FirmwareImage], Meta(description="the images that firmware descriptors name")] = []
+
+
+class Folders(Facts, frozen=True, kw_only=True):
+    """Where this user's guests have their files."""
+
+    runtime: Annotated[str, Meta(description="running guests: sockets, locks, logs")]
+    state: Annotated[str, Meta(description="what outlives a guest: its NVRAM")]

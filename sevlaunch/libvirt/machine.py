@@ -1,0 +1,70 @@
+"""Machine type, accelerator and the chipset's features."""
+
+from __future__ import annotations
+
+from sevlaunch.libvirt.conversion import Conversion
+from sevlaunch.libvirt.document import Element, Part
+from sevlaunch.profile.rules import Q35
+
+_ACCELERATORS = {"kvm": "kvm", "qemu": "tcg"}
+
+
+def import_machine(conversion: Conversion) -> None:
+    """domain@type, os/type and the features that are the machine's."""
+    _accelerator(conversion)
+    _machine_type(conversion)
+    _features(conversion)
+
+
+def _accelerator(conversion: Conversion) -> None:
+    part = conversion.domain.part("type")
+    accelerator = _ACCELERATORS[str(conversion.domain.get("type"))]
+    if conversion.encrypted and accelerator == "tcg":
+        conversion.outcomes.correct(("accel",), "kvm", part, "an encrypted guest needs KVM")
+    else:
+        conversion.outcomes.carry(("accel",), accelerator, part)
+
+
+def _machine_type(conversion: Conversion) -> None:
+    os_type = conversion.domain.child("os").child("type")
+    outcomes = conversion.outcomes
+    outcomes.same(Part(os_type), "QEMU's kind of guest")
+    outcomes.same(os_type.part("arch"), "sevlaunch's only architecture")
+    wanted = os_type.get("machine")
+    part = os_type.part("machine") or Part(os_type)
+    is_q35 = wanted is not None and wanted.startswith(("q35", "pc-q35-"))
+    if conversion.encrypted and not is_q35:
+        found = wanted or "libvirt's default, pc"
+        outcomes.correct(("machine",), "q35", part, f"an encrypted guest needs a q35 machine, found {found}")
+    elif conversion.machines is not None and wanted is not None and wanted not in conversion.machines:
+        outcomes.correct(("machine",), "q35" if is_q35 else "pc", part, f"this QEMU has no machine type {wanted}")
+    elif conversion.encrypted and wanted is not None and not Q35.fullmatch(wanted):
+        outcomes.correct(("machine",), "q35", part, f"{wanted} is a distribution's own machine type")
+    elif wanted is None:
+        outcomes.carry(("machine",), "pc", part, reason="libvirt's default")
+    else:
+        outcomes.carry(("machine",), wanted, part)
+
+
+def _features(conversion: Conversion) -> None:
+    features = conversion.domain.child("features")
+    outcomes = conversion.outcomes
+    vmport = features.child("vmport")
+    if vmport.get("state") == "off":
+        outcomes.same(vmport.part("state"), "vmport is off")
+    else:
+        outcomes.note(vmport.part("state"), "vmport is always off: it reads registers that SEV-ES encrypts")
+    smm = features.child("smm")
+    if _state(smm) and conversion.encrypted:
+        outcomes.note(smm.part("state") or Part(smm), "SEV-ES and SNP guests can't have SMM; others have it by default")
+    elif _state(smm):
+        outcomes.same(smm.part("state") or Part(smm), "q35 has SMM by default")
+    elif conversion.snp:
+        outcomes.same(smm.part("state"), "off for SNP")
+    if features.child("apic").get("eoi"):
+        eoi = features.child("apic").get("eoi")
+        conversion.cpu_feature(features.child("apic").part("eoi"), f"kvm-pv-eoi={eoi}")
+
+
+def _state(element: Element) -> bool:
+    return bool(element) and element.get("state") != "off"

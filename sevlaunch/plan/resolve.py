@@ -1,0 +1,125 @@
+"""(Profile, Host) -> Plan, as a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sevlaunch.errors import HostError, Problem
+from sevlaunch.host.model import Host
+from sevlaunch.plan.context import Context
+from sevlaunch.plan.firmware import resolve_firmware
+from sevlaunch.plan.machine import resolve_machine
+from sevlaunch.plan.memory import resolve_memory
+from sevlaunch.plan.network import resolve_network
+from sevlaunch.plan.option import Choice, Option, Parameter, rule, verbatim
+from sevlaunch.plan.peripherals import resolve_peripherals
+from sevlaunch.plan.plan import Plan, Reboot
+from sevlaunch.plan.security import resolve_security
+from sevlaunch.plan.storage import resolve_storage
+from sevlaunch.profile.loader import LoadedProfile
+
+# struct sockaddr_un, unix(7): 108 bytes with the final NUL.
+MAX_SOCKET_PATH = 107
+
+
+def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Plan:
+    """The plan for ``loaded`` on ``host``.
+
+    :param rehearse: for a launch with the emulated secure processor: only cbitpos and sev-device differ.
+    :raise ProfileError: when the profile asks for what can't work on this host.
+    :raise HostError: when the host lacks what the plan needs; all of it is listed.
+    """
+    if host.qemu is None:
+        raise HostError(
+            f"this host can't run {loaded.profile.name}",
+            problems=[Problem(f"QEMU: {host.qemu_problem}")],
+            hint="Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; "
+            "openSUSE: zypper install qemu-x86",
+        )
+    context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.type != "none")
+    machine = resolve_machine(context)
+    memory = resolve_memory(context, machine.accel.value)
+    firmware = resolve_firmware(context)
+    security = resolve_security(context, firmware)
+    storage = resolve_storage(context)
+    network = resolve_network(context)
+    peripherals = resolve_peripherals(context)
+    reboot = _reboot(context)
+    run_as = _run_as(context)
+    _check_socket_paths(context)
+    context.raise_problems()
+    assert firmware is not None, "resolve_firmware notes a problem where it finds none"
+    profile = loaded.profile
+    return Plan(
+        name=profile.name,
+        profile_file=loaded.file,
+        binary=Choice(host.qemu.binary, context.why("qemu", "binary", default="the first QEMU on PATH")),
+        qemu_version=host.qemu.version,
+        folder=context.folder,
+        state_folder=context.state_folder,
+        machine=machine,
+        memory=memory,
+        firmware=firmware,
+        security=security,
+        boot=tuple(_boot(context)),
+        boot_files=tuple(file for file in (profile.boot.kernel, profile.boot.initrd) if file),
+        storage=storage,
+        network=network,
+        peripherals=peripherals,
+        reboot=reboot,
+        run_as=run_as,
+        uuid=Choice(profile.uuid, context.why("uuid")) if profile.uuid else None,
+        # QEMU 11.1 deprecates -mon for objects, which older ones don't have.
+        monitor_object="monitor-qmp" in host.qemu.object_types,
+        rehearsal=context.rehearse,
+        extra_args=tuple(
+            Choice(text, context.why("qemu", "extra_args", index)) for index, text in enumerate(profile.qemu.extra_args)
+        ),
+        warnings=tuple(context.warnings),
+    )
+
+
+def _boot(context: Context) -> Iterator[Option]:
+    boot = context.profile.boot
+    for name, key in (("-kernel", "kernel"), ("-initrd", "initrd"), ("-append", "cmdline")):
+        value = getattr(boot, key)
+        if value is not None:
+            yield verbatim(name, value, context.why("boot", key))
+    if boot.order:
+        yield Option("-boot", (Parameter("strict", "on", context.why("boot", "order")),))
+
+
+def _reboot(context: Context) -> Choice[Reboot]:
+    wanted = context.profile.on_reboot
+    if wanted == "stop":
+        return Choice("stop", context.why("on_reboot"))
+    if context.profile.security.type in ("sev-es", "sev-snp"):
+        return Choice("relaunch", rule("an SEV-ES or SNP guest can't be reset: QEMU ends and is started anew"))
+    return Choice("reset", context.why("on_reboot", default="QEMU resets the guest in place"))
+
+
+def _run_as(context: Context) -> Choice[str] | None:
+    user = context.other_user
+    if user is None:
+        return None
+    if context.host.user != "root":
+        context.lack(
+            f"run_as asks for the user {user}, and {context.host.user} can't become another one",
+            hint=f"start it as root or as {user}, or leave run_as out",
+        )
+    if context.rehearse:
+        context.refuse(
+            "a rehearsal runs QEMU as the user who starts it", "run_as", hint="leave run_as out: --set run_as=null"
+        )
+    return Choice(user, context.why("run_as"))
+
+
+def _check_socket_paths(context: Context) -> None:
+    longest = str(context.folder / "console.sock")
+    if len(longest.encode()) > MAX_SOCKET_PATH:
+        context.refuse(
+            f"the socket {longest} would have a path of {len(longest.encode())} bytes; a socket's path has at most "
+            f"{MAX_SOCKET_PATH}",
+            "name",
+            hint="use a shorter name, or a shorter XDG_RUNTIME_DIR",
+        )
