@@ -16,14 +16,14 @@ from sevlaunch.doctor.memory import MEMORY
 from sevlaunch.doctor.processor import PROCESSOR
 from sevlaunch.doctor.programs import EXTRAS, FIRMWARE, QEMU, QEMU_OBJECTS, REHEARSAL
 from sevlaunch.doctor.secure_processor import ASIDS, SECURE_PROCESSOR
-from sevlaunch.doctor.tree import PURPOSES, Check, Finding, failures, judge
+from sevlaunch.doctor.tree import PURPOSES, Finding, HostCheck, failures, judge
 from sevlaunch.host.model import Host
 
 # What no profile can do without: `sevlaunch up` looks at this before it makes a plan.
-REQUIRED: tuple[Check, ...] = (QEMU, PROCESSOR, KERNEL, KVM_DEVICE, SECURE_PROCESSOR)
+REQUIRED: tuple[HostCheck, ...] = (QEMU, PROCESSOR, KERNEL, KVM_DEVICE, SECURE_PROCESSOR)
 
 # Everything, in the order in which it is to be fixed: the machine, the kernel, what is installed.
-TREE: tuple[Check, ...] = (
+TREE: tuple[HostCheck, ...] = (
     PROCESSOR,
     KERNEL,
     KVM_DEVICE,
@@ -54,7 +54,7 @@ class Report(Struct, frozen=True):
         return any(self.fit[guest_type] for guest_type in ("sev", "sev-es", "sev-snp"))
 
 
-def examine(host: Host, purpose: str | None = None, *, tree: Sequence[Check] = TREE) -> Report:
+def examine(host: Host, purpose: str | None = None, *, tree: Sequence[HostCheck] = TREE) -> Report:
     """The report on ``host``, for one of :data:`PURPOSES` or for all."""
     fit = {name: not failures(judge(tree, host, name)) for name in PURPOSES}
     return Report(purpose, tuple(judge(tree, host, purpose)), fit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, Check, Verdict, failed, ok, skipped, unknown, warning
+from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, skipped, unknown, warning
 from sevlaunch.host.facts import Device, PlatformFacts
 from sevlaunch.host.model import Host
 
@@ -31,7 +31,7 @@ _COMPLAINTS = (
 )
 
 
-def device_verdict(device: Device, what: str, remedy: str, container: str = "") -> Verdict:
+def device_judgement(device: Device, what: str, remedy: str, container: str = "") -> Judgement:
     """Whether this user can open a device file, and what to do if not."""
     if not device.exists:
         inside = f"pass it to the container: --device {device.path}; " if container else ""
@@ -60,7 +60,7 @@ def _container(host: Host) -> str:
     return host.platform.container if host.platform else ""
 
 
-def _module(host: Host) -> Verdict:
+def _module(host: Host) -> Judgement:
     if host.cpu.vendor and host.cpu.vendor != "AuthenticAMD":
         return skipped("not looked at: kvm_amd is for AMD processors")
     found = host.kvm.module
@@ -72,8 +72,8 @@ def _module(host: Host) -> Verdict:
     return ok("kvm_amd is loaded")
 
 
-def _parameter(name: str) -> Callable[[Host], Verdict]:
-    def judge(host: Host) -> Verdict:
+def _parameter(name: str) -> Callable[[Host], Judgement]:
+    def judge(host: Host) -> Judgement:
         value = host.kvm.parameters.get(f"kvm_amd.{name}")
         if host.kvm.enabled(name):
             return ok(f"kvm_amd.{name} is {value}")
@@ -108,9 +108,9 @@ def _parameter(name: str) -> Callable[[Host], Verdict]:
     return judge
 
 
-def _kvm_device(host: Host) -> Verdict:
+def _kvm_device(host: Host) -> Judgement:
     module = "kvm_amd" if host.cpu.vendor == "AuthenticAMD" else "kvm_intel"
-    return device_verdict(
+    return device_judgement(
         host.kvm.device,
         "KVM",
         f"modprobe {module}; turn on virtualisation (SVM, VT-x) in the BIOS",
@@ -118,14 +118,14 @@ def _kvm_device(host: Host) -> Verdict:
     )
 
 
-def _kvm_api(host: Host) -> Verdict:
+def _kvm_api(host: Host) -> Judgement:
     if host.platform is None or host.platform.kvm_api is None:
         return unknown("the device was not asked")
     return ok(f"version {host.platform.kvm_api}")
 
 
-def _vm_type(guest_type: str) -> Callable[[Host], Verdict]:
-    def judge(host: Host) -> Verdict:
+def _vm_type(guest_type: str) -> Callable[[Host], Judgement]:
+    def judge(host: Host) -> Judgement:
         types = host.platform.kvm_vm_types if host.platform else None
         if types is None:
             return unknown("this KVM does not tell its types of VM (Linux 6.10 and newer do)")
@@ -137,7 +137,7 @@ def _vm_type(guest_type: str) -> Callable[[Host], Verdict]:
     return judge
 
 
-def _firmware_code(host: Host) -> Verdict:
+def _firmware_code(host: Host) -> Judgement:
     if not host.kvm.runs_firmware:
         return warning(
             f"{host.kvm.module or 'this KVM'} can't run firmware code: an ordinary guest gets TCG, which is slow",
@@ -151,7 +151,7 @@ def _settings_off(platform: PlatformFacts) -> list[str]:
     return [setting.text for setting in platform.settings if bad.fullmatch(setting.text)]
 
 
-def _iommu(host: Host) -> Verdict:
+def _iommu(host: Host) -> Judgement:
     platform = host.platform
     if host.cpu.vendor and host.cpu.vendor != "AuthenticAMD":
         return skipped("not looked at: SNP is a feature of AMD processors")
@@ -170,7 +170,7 @@ def _iommu(host: Host) -> Verdict:
     return ok(f"{platform.iommu_groups} groups")
 
 
-def _complaints(host: Host) -> Verdict:
+def _complaints(host: Host) -> Judgement:
     platform = host.platform
     if platform is None:
         return unknown("not looked at")
@@ -184,7 +184,7 @@ def _complaints(host: Host) -> Verdict:
     return ok("; ".join(told) or "no complaint")
 
 
-_PARAMETERS = Check(
+_PARAMETERS = HostCheck(
     "kernel.sev",
     "SEV in kvm_amd",
     _parameter("sev"),
@@ -192,7 +192,7 @@ _PARAMETERS = Check(
     ENCRYPTED,
     ENCRYPTED,
     children=(
-        Check(
+        HostCheck(
             "kernel.sev_es",
             "SEV-ES in kvm_amd",
             _parameter("sev_es"),
@@ -200,7 +200,7 @@ _PARAMETERS = Check(
             ES,
             ES,
             children=(
-                Check(
+                HostCheck(
                     "kernel.sev_snp",
                     "SEV-SNP in kvm_amd",
                     _parameter("sev_snp"),
@@ -213,7 +213,7 @@ _PARAMETERS = Check(
     ),
 )
 
-KERNEL = Check(
+KERNEL = HostCheck(
     "kernel",
     "kernel",
     _module,
@@ -223,7 +223,7 @@ KERNEL = Check(
     children=(_PARAMETERS,),
 )
 
-KVM_DEVICE = Check(
+KVM_DEVICE = HostCheck(
     "kvm",
     "/dev/kvm",
     _kvm_device,
@@ -231,10 +231,12 @@ KVM_DEVICE = Check(
     _KVM,
     ANY,
     children=(
-        Check("kvm.api", "API", _kvm_api, "Shows that KVM answers.", concerns=_KVM),
-        Check("kvm.firmware", "firmware code", _firmware_code, "Guests start in real mode.", concerns=ANY - ENCRYPTED),
+        HostCheck("kvm.api", "API", _kvm_api, "Shows that KVM answers.", concerns=_KVM),
+        HostCheck(
+            "kvm.firmware", "firmware code", _firmware_code, "Guests start in real mode.", concerns=ANY - ENCRYPTED
+        ),
         *(
-            Check(
+            HostCheck(
                 f"kvm.type.{guest_type}",
                 f"VM type {guest_type}",
                 _vm_type(guest_type),
@@ -246,7 +248,7 @@ KVM_DEVICE = Check(
     ),
 )
 
-SNP_HOST = Check(
+SNP_HOST = HostCheck(
     "iommu",
     "IOMMU",
     _iommu,
@@ -255,7 +257,7 @@ SNP_HOST = Check(
     SNP,
 )
 
-KERNEL_LOG = Check(
+KERNEL_LOG = HostCheck(
     "log",
     "kernel log",
     _complaints,

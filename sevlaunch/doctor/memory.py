@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sevlaunch.doctor.tree import ANY, Check, Verdict, ok, unknown, warning
+from sevlaunch.doctor.tree import ANY, HostCheck, Judgement, ok, unknown, warning
 from sevlaunch.host.model import Host
 from sevlaunch.units import mebibytes
 
@@ -11,12 +11,12 @@ _LOCKERS = frozenset(("sev", "sev-es"))
 _SMALL_GUEST = 512 << 20
 
 
-def _memory(host: Host) -> Verdict:
+def _memory(host: Host) -> Judgement:
     memory = host.memory
     return ok(f"{mebibytes(memory.available)} of {mebibytes(memory.total)} available")
 
 
-def _memlock(host: Host) -> Verdict:
+def _memlock(host: Host) -> Judgement:
     memory = host.memory
     if memory.can_raise_memlock:
         return ok("this user may lock any amount (CAP_IPC_LOCK or CAP_SYS_RESOURCE)")
@@ -32,7 +32,7 @@ def _memlock(host: Host) -> Verdict:
     return ok(f"{limit}; sevlaunch render PROFILE --format explain counts what a guest needs")
 
 
-def _cgroup(host: Host) -> Verdict:
+def _cgroup(host: Host) -> Judgement:
     cgroup = host.memory.cgroup
     if cgroup.limit is not None:
         return warning(
@@ -42,7 +42,7 @@ def _cgroup(host: Host) -> Verdict:
     return ok("no limit")
 
 
-def _own_cgroup(host: Host) -> Verdict:
+def _own_cgroup(host: Host) -> Judgement:
     cgroup = host.memory.cgroup
     if cgroup.systemd:
         return ok(f"a scope of systemd ({cgroup.systemd})")
@@ -57,7 +57,7 @@ def _own_cgroup(host: Host) -> Verdict:
     )
 
 
-def _huge_pages(host: Host) -> Verdict:
+def _huge_pages(host: Host) -> Judgement:
     memory = host.memory
     if not memory.hugepages_total:
         return unknown("the kernel tells of none", "use a kernel with CONFIG_HUGETLBFS for memory.hugepages")
@@ -73,23 +73,23 @@ def _huge_pages(host: Host) -> Verdict:
     return ok(counts)
 
 
-MEMORY = Check(
+MEMORY = HostCheck(
     "memory",
     "memory",
     _memory,
     "The memory of an encrypted guest can't be shared or swapped: it is all taken.",
     concerns=ANY,
     children=(
-        Check(
+        HostCheck(
             "memory.lock",
             "limit on locking",
             _memlock,
             "Memory of a SEV guest is locked, so that it is not swapped (RLIMIT_MEMLOCK).",
             concerns=_LOCKERS,
         ),
-        Check("memory.cgroup", "limit of the cgroup", _cgroup, "The kernel kills a guest that goes over it."),
-        Check("memory.own_cgroup", "cgroup for a guest", _own_cgroup, "memory.hard_limit makes one for QEMU."),
-        Check(
+        HostCheck("memory.cgroup", "limit of the cgroup", _cgroup, "The kernel kills a guest that goes over it."),
+        HostCheck("memory.own_cgroup", "cgroup for a guest", _own_cgroup, "memory.hard_limit makes one for QEMU."),
+        HostCheck(
             "memory.hugepages",
             "huge pages",
             _huge_pages,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sevlaunch.doctor.tree import ENCRYPTED, ES, SNP, Check, Verdict, failed, ok, unknown, warning
+from sevlaunch.doctor.tree import ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, unknown, warning
 from sevlaunch.host.facts import EncryptionLeaf
 from sevlaunch.host.model import Host
 
@@ -20,7 +20,7 @@ _BIOS_SNP = (
 _VIRTUAL = "this is a virtual machine, and SEV is not passed on: use the physical EPYC host"
 
 
-def _vendor(host: Host) -> Verdict:
+def _vendor(host: Host) -> Judgement:
     cpu = host.cpu
     if not cpu.vendor:
         return failed(f"CPUID could not be looked up ({cpu.read_by})", "run as root, after modprobe cpuid")
@@ -30,7 +30,7 @@ def _vendor(host: Host) -> Verdict:
     return ok(shown)
 
 
-def _leaf(host: Host) -> Verdict:
+def _leaf(host: Host) -> Judgement:
     if host.cpu.encryption is None:
         remedy = _VIRTUAL if host.cpu.hypervisor else f"use an EPYC 7001 or newer; {_BIOS}"
         return failed(f"SEV is not there ({host.cpu.name}: no CPUID leaf 0x8000001F)", remedy)
@@ -46,10 +46,10 @@ def _encryption(host: Host) -> EncryptionLeaf:
 
 def _bit(
     has: Callable[[EncryptionLeaf], bool], flag: str, bit: int, since: str, bios: str
-) -> Callable[[Host], Verdict]:
+) -> Callable[[Host], Judgement]:
     """A feature that CPUID has to show, and that the kernel has to have left on."""
 
-    def judge(host: Host) -> Verdict:
+    def judge(host: Host) -> Judgement:
         leaf = _encryption(host)
         if not has(leaf):
             return failed(
@@ -66,7 +66,7 @@ def _bit(
     return judge
 
 
-def _sme(host: Host) -> Verdict:
+def _sme(host: Host) -> Judgement:
     platform = host.platform
     if not _encryption(host).sme:
         return warning("not there: CPUID 0x8000001F EAX bit 0 is 0", _BIOS)
@@ -80,7 +80,7 @@ def _sme(host: Host) -> Verdict:
     return ok(f"on: MSR 0xC0010010 (SYSCFG) is {platform.syscfg:#x}")
 
 
-def _snp_enabled(host: Host) -> Verdict:
+def _snp_enabled(host: Host) -> Judgement:
     platform = host.platform
     if platform is None or platform.syscfg is None:
         problem = "not looked at" if platform is None else platform.syscfg_problem
@@ -90,7 +90,7 @@ def _snp_enabled(host: Host) -> Verdict:
     return ok(f"on: MSR 0xC0010010 (SYSCFG) is {platform.syscfg:#x}")
 
 
-def _es_asids(host: Host) -> Verdict:
+def _es_asids(host: Host) -> Judgement:
     leaf = _encryption(host)
     if not leaf.es_guests:
         return failed(
@@ -100,7 +100,7 @@ def _es_asids(host: Host) -> Verdict:
     return ok(f"{leaf.es_guests} SEV-ES and SNP guests at once (ASIDs 1 to {leaf.es_guests})")
 
 
-def _sev_asids(host: Host) -> Verdict:
+def _sev_asids(host: Host) -> Judgement:
     leaf = _encryption(host)
     if not leaf.sev_guests:
         return failed(
@@ -110,22 +110,22 @@ def _sev_asids(host: Host) -> Verdict:
     return ok(f"{leaf.sev_guests} SEV guests at once (ASIDs {leaf.edx} to {leaf.ecx})")
 
 
-def _cbit(host: Host) -> Verdict:
+def _cbit(host: Host) -> Judgement:
     leaf = _encryption(host)
     return ok(f"C-bit {leaf.cbitpos}, the host loses {leaf.reduced_phys_bits} physical address bits")
 
 
-def _vmpls(host: Host) -> Verdict:
+def _vmpls(host: Host) -> Judgement:
     count = _encryption(host).vmpls
     return ok(f"{count} levels") if count else warning("none", "an SVSM can't run here; a plain SNP guest can")
 
 
-def _page_flush(host: Host) -> Verdict:
+def _page_flush(host: Host) -> Judgement:
     return ok("there" if _encryption(host).page_flush_msr else "not there: KVM flushes caches instead")
 
 
 _SNP_CHECKS = (
-    Check(
+    HostCheck(
         "processor.snp.enabled",
         "SNP in SYSCFG",
         _snp_enabled,
@@ -134,7 +134,7 @@ _SNP_CHECKS = (
         SNP,
         root=True,
     ),
-    Check(
+    HostCheck(
         "processor.snp.vmpl",
         "VM permission levels",
         _vmpls,
@@ -144,8 +144,8 @@ _SNP_CHECKS = (
 )
 
 _SEV_CHECKS = (
-    Check("processor.cbit", "C-bit", _cbit, "QEMU gets its position as cbitpos.", concerns=ENCRYPTED),
-    Check(
+    HostCheck("processor.cbit", "C-bit", _cbit, "QEMU gets its position as cbitpos.", concerns=ENCRYPTED),
+    HostCheck(
         "processor.sev.asids",
         "ASIDs for SEV",
         _sev_asids,
@@ -153,7 +153,7 @@ _SEV_CHECKS = (
         frozenset(("sev",)),
         frozenset(("sev",)),
     ),
-    Check(
+    HostCheck(
         "processor.sev_es",
         "SEV-ES",
         _bit(lambda leaf: leaf.sev_es, "sev_es", 3, "an EPYC 7002 (Rome)", _BIOS),
@@ -161,7 +161,7 @@ _SEV_CHECKS = (
         ES,
         ES,
         children=(
-            Check(
+            HostCheck(
                 "processor.sev_es.asids",
                 "ASIDs for SEV-ES and SNP",
                 _es_asids,
@@ -169,7 +169,7 @@ _SEV_CHECKS = (
                 ES,
                 ES,
             ),
-            Check(
+            HostCheck(
                 "processor.snp",
                 "SEV-SNP",
                 _bit(lambda leaf: leaf.sev_snp, "sev_snp", 4, "an EPYC 7003 (Milan)", _BIOS_SNP),
@@ -180,7 +180,7 @@ _SEV_CHECKS = (
             ),
         ),
     ),
-    Check(
+    HostCheck(
         "processor.page_flush",
         "page flush MSR",
         _page_flush,
@@ -189,7 +189,7 @@ _SEV_CHECKS = (
     ),
 )
 
-PROCESSOR = Check(
+PROCESSOR = HostCheck(
     "processor",
     "processor",
     _vendor,
@@ -197,7 +197,7 @@ PROCESSOR = Check(
     ENCRYPTED,
     ENCRYPTED,
     children=(
-        Check(
+        HostCheck(
             "processor.leaf",
             "CPUID 0x8000001F",
             _leaf,
@@ -205,7 +205,7 @@ PROCESSOR = Check(
             ENCRYPTED,
             ENCRYPTED,
             children=(
-                Check(
+                HostCheck(
                     "processor.sme",
                     "SME",
                     _sme,
@@ -214,7 +214,7 @@ PROCESSOR = Check(
                     ENCRYPTED,
                     root=True,
                 ),
-                Check(
+                HostCheck(
                     "processor.sev",
                     "SEV",
                     _bit(lambda leaf: leaf.sev, "sev", 1, "an EPYC 7001 (Naples)", _BIOS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, Check, Verdict, failed, ok, unknown, warning
+from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, unknown, warning
 from sevlaunch.host.firmware_choice import Wanted, choose
 from sevlaunch.host.model import Host
 
@@ -20,14 +20,14 @@ GUESTS = ENCRYPTED | {"none"}
 _SINCE = {"sev-guest": "2.12", "sev-snp-guest": "9.1"}
 
 
-def _qemu(host: Host) -> Verdict:
+def _qemu(host: Host) -> Judgement:
     if host.qemu is None:
         return failed(host.qemu_problem, _INSTALL_QEMU)
     return ok(f"{host.qemu.version}, {host.qemu.binary}")
 
 
-def _object(name: str) -> Callable[[Host], Verdict]:
-    def judge(host: Host) -> Verdict:
+def _object(name: str) -> Callable[[Host], Judgement]:
+    def judge(host: Host) -> Judgement:
         assert host.qemu is not None
         if name not in host.qemu.objects:
             return failed(
@@ -39,8 +39,8 @@ def _object(name: str) -> Callable[[Host], Verdict]:
     return judge
 
 
-def _firmware(guest_type: str) -> Callable[[Host], Verdict]:
-    def judge(host: Host) -> Verdict:
+def _firmware(guest_type: str) -> Callable[[Host], Judgement]:
+    def judge(host: Host) -> Judgement:
         if host.qemu is None:
             return unknown("depends on QEMU's machine types")
         wanted = Wanted(
@@ -88,13 +88,13 @@ def _supports(host: Host, path: str) -> str:
     return f", with {', '.join(parts)}" if parts else ""
 
 
-def _descriptors(host: Host) -> Verdict:
+def _descriptors(host: Host) -> Judgement:
     if host.firmware_problems:
         return warning("; ".join(host.firmware_problems), "repair or remove these firmware descriptors")
     return ok(f"{len(host.firmware)} read")
 
 
-def _rehearsal(host: Host) -> Verdict:
+def _rehearsal(host: Host) -> Judgement:
     actions = host.platform.seccomp_actions if host.platform else []
     if host.platform is None or not actions:
         return unknown("/proc/sys/kernel/seccomp/actions_avail can't be read")
@@ -103,7 +103,7 @@ def _rehearsal(host: Host) -> Verdict:
     return ok("seccomp user notification is there")
 
 
-def _rehearsal_kvm(host: Host) -> Verdict:
+def _rehearsal_kvm(host: Host) -> Judgement:
     if not host.kvm.runs_firmware:
         return warning(
             f"{host.kvm.module or 'this KVM'} can't run firmware code: only the launch can be rehearsed",
@@ -112,8 +112,8 @@ def _rehearsal_kvm(host: Host) -> Verdict:
     return ok("the guest boots after the rehearsed launch")
 
 
-def _extra_device(path: str, remedy: str) -> Callable[[Host], Verdict]:
-    def judge(host: Host) -> Verdict:
+def _extra_device(path: str, remedy: str) -> Callable[[Host], Judgement]:
+    def judge(host: Host) -> Judgement:
         device = next((one for one in host.platform.devices if one.path == path), None) if host.platform else None
         if device is None:
             return unknown("not looked at")
@@ -126,10 +126,10 @@ def _extra_device(path: str, remedy: str) -> Callable[[Host], Verdict]:
     return judge
 
 
-QEMU = Check("qemu", "QEMU", _qemu, "QEMU runs the guest.", ANY, ANY)
+QEMU = HostCheck("qemu", "QEMU", _qemu, "QEMU runs the guest.", ANY, ANY)
 
 QEMU_OBJECTS = tuple(
-    Check(
+    HostCheck(
         f"qemu.{name}",
         name,
         _object(name),
@@ -140,14 +140,14 @@ QEMU_OBJECTS = tuple(
     for name, needed_by in (("sev-guest", frozenset(("sev", "sev-es", "rehearsal"))), ("sev-snp-guest", SNP))
 )
 
-FIRMWARE = Check(
+FIRMWARE = HostCheck(
     "firmware",
     "firmware descriptors",
     _descriptors,
     "firmware: auto takes the first that fits.",
     GUESTS,
     children=tuple(
-        Check(
+        HostCheck(
             f"firmware.{guest_type}",
             f"OVMF for {guest_type}",
             _firmware(guest_type),
@@ -159,7 +159,7 @@ FIRMWARE = Check(
     ),
 )
 
-REHEARSAL = Check(
+REHEARSAL = HostCheck(
     "rehearsal",
     "rehearsal",
     _rehearsal,
@@ -167,7 +167,7 @@ REHEARSAL = Check(
     frozenset(("rehearsal",)),
     frozenset(("rehearsal",)),
     children=(
-        Check(
+        HostCheck(
             "rehearsal.boot",
             "after the launch",
             _rehearsal_kvm,
@@ -178,19 +178,19 @@ REHEARSAL = Check(
 )
 
 EXTRAS = (
-    Check(
+    HostCheck(
         "tun",
         "/dev/net/tun",
         _extra_device("/dev/net/tun", "modprobe tun; networks of type user and passt do without"),
         "Networks of type tap and bridge.",
     ),
-    Check(
+    HostCheck(
         "vhost_net",
         "/dev/vhost-net",
         _extra_device("/dev/vhost-net", "modprobe vhost_net"),
         "Quicker tap networks (vhost: true).",
     ),
-    Check(
+    HostCheck(
         "vhost_vsock",
         "/dev/vhost-vsock",
         _extra_device("/dev/vhost-vsock", "modprobe vhost_vsock"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sevlaunch.doctor.kernel import device_verdict
-from sevlaunch.doctor.tree import ENCRYPTED, ES, SNP, Check, Verdict, failed, ok, unknown, warning
+from sevlaunch.doctor.kernel import device_judgement
+from sevlaunch.doctor.tree import ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, unknown, warning
 from sevlaunch.host.facts import PlatformFacts
 from sevlaunch.host.model import Host
 
@@ -13,9 +13,9 @@ SNP_FIRMWARE = (1, 51)
 _FIRMWARE_UPDATE = "update the BIOS, or the SEV firmware (package linux-firmware, amd-ucode; then reload ccp)"
 
 
-def _device(host: Host) -> Verdict:
+def _device(host: Host) -> Judgement:
     container = host.platform.container if host.platform else ""
-    return device_verdict(
+    return device_judgement(
         host.kvm.sev_device,
         "the secure processor",
         "load the ccp module; turn on the PSP and SEV in the BIOS",
@@ -23,11 +23,11 @@ def _device(host: Host) -> Verdict:
     )
 
 
-def _unasked(problem: str, platform: PlatformFacts | None) -> Verdict:
+def _unasked(problem: str, platform: PlatformFacts | None) -> Judgement:
     return unknown(f"the device was not asked: {problem}" if platform else "the device was not asked")
 
 
-def _api(host: Host) -> Verdict:
+def _api(host: Host) -> Judgement:
     platform = host.platform
     if platform is None or platform.sev is None:
         return _unasked(platform.sev_problem if platform else "", platform)
@@ -35,7 +35,7 @@ def _api(host: Host) -> Verdict:
     return ok(f"SEV API {status.api_major}.{status.api_minor}, build {status.build}")
 
 
-def _initialized(host: Host) -> Verdict:
+def _initialized(host: Host) -> Judgement:
     platform = host.platform
     if platform is None or platform.sev is None:
         return _unasked(platform.sev_problem if platform else "", platform)
@@ -45,7 +45,7 @@ def _initialized(host: Host) -> Verdict:
     return ok(f"{state}, {platform.sev.guests} guests" + (", SEV-ES on" if platform.sev.es else ""))
 
 
-def _snp_firmware(host: Host) -> Verdict:
+def _snp_firmware(host: Host) -> Judgement:
     platform = host.platform
     if platform is None or platform.sev is None:
         return _unasked(platform.sev_problem if platform else "", platform)
@@ -55,7 +55,7 @@ def _snp_firmware(host: Host) -> Verdict:
     return ok(f"API {version[0]}.{version[1]}, at least 1.51")
 
 
-def _snp_status(host: Host) -> Verdict:
+def _snp_status(host: Host) -> Judgement:
     platform = host.platform
     if platform is None or platform.snp is None:
         return _unasked(platform.snp_problem if platform else "", platform)
@@ -67,7 +67,7 @@ def _snp_status(host: Host) -> Verdict:
     return ok(f"init, RMP table initialised, {status.guests} guests")
 
 
-def _tcb(host: Host) -> Verdict:
+def _tcb(host: Host) -> Judgement:
     platform = host.platform
     if platform is None or platform.snp is None:
         return _unasked(platform.snp_problem if platform else "", platform)
@@ -80,7 +80,7 @@ def _tcb(host: Host) -> Verdict:
     return ok(f"{current:#018x}, as in attestation reports")
 
 
-def _left(kind: str, guests: str, host: Host) -> Verdict:
+def _left(kind: str, guests: str, host: Host) -> Judgement:
     pool = host.platform.asids.get(kind) if host.platform else None
     if pool is None:
         return unknown("the misc cgroup does not tell (it is off, or its root is not mounted here)")
@@ -89,7 +89,7 @@ def _left(kind: str, guests: str, host: Host) -> Verdict:
     return ok(f"{pool.capacity - pool.used} of {pool.capacity}")
 
 
-SECURE_PROCESSOR = Check(
+SECURE_PROCESSOR = HostCheck(
     "psp",
     "/dev/sev",
     _device,
@@ -97,7 +97,7 @@ SECURE_PROCESSOR = Check(
     ENCRYPTED,
     ENCRYPTED,
     children=(
-        Check(
+        HostCheck(
             "psp.api",
             "firmware",
             _api,
@@ -105,15 +105,15 @@ SECURE_PROCESSOR = Check(
             ENCRYPTED,
             ENCRYPTED,
             children=(
-                Check(
+                HostCheck(
                     "psp.state",
                     "state",
                     _initialized,
                     "An initialised platform is ready for guests.",
                     concerns=ENCRYPTED,
                 ),
-                Check("psp.snp.api", "firmware for SNP", _snp_firmware, "Older firmware has no SNP.", SNP, SNP),
-                Check(
+                HostCheck("psp.snp.api", "firmware for SNP", _snp_firmware, "Older firmware has no SNP.", SNP, SNP),
+                HostCheck(
                     "psp.snp.state",
                     "SNP state",
                     _snp_status,
@@ -121,7 +121,7 @@ SECURE_PROCESSOR = Check(
                     SNP,
                     SNP,
                     children=(
-                        Check(
+                        HostCheck(
                             "psp.snp.tcb",
                             "TCB",
                             _tcb,
@@ -136,7 +136,7 @@ SECURE_PROCESSOR = Check(
 )
 
 ASIDS = (
-    Check(
+    HostCheck(
         "asids.sev",
         "ASIDs left for SEV",
         lambda host: _left("sev", "SEV", host),
@@ -144,7 +144,7 @@ ASIDS = (
         frozenset(("sev",)),
         frozenset(("sev",)),
     ),
-    Check(
+    HostCheck(
         "asids.sev_es",
         "ASIDs left for SEV-ES and SNP",
         lambda host: _left("sev_es", "SEV-ES and SNP", host),

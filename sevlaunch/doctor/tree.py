@@ -29,7 +29,7 @@ class Result(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Verdict(Struct, frozen=True):
+class Judgement(Struct, frozen=True):
     """What was found, and how to fix it where that is needed."""
 
     result: Result
@@ -37,11 +37,11 @@ class Verdict(Struct, frozen=True):
     remedy: str = ""
 
 
-class Check(Struct, frozen=True):
+class HostCheck(Struct, frozen=True):
     """One thing to look at.
 
     :param name: dotted and stable, for programs.
-    :param judge: from the facts to a verdict.
+    :param judge: from the facts to a judgement.
     :param why: why it matters.
     :param needed_by: the purposes that can't be had without it; for others a failure is a warning.
     :param concerns: the purposes that it tells something about; the others don't see it.
@@ -50,16 +50,16 @@ class Check(Struct, frozen=True):
 
     name: str
     title: str
-    judge: Callable[[Host], Verdict]
+    judge: Callable[[Host], Judgement]
     why: str
     needed_by: frozenset[str] = NOBODY
     concerns: frozenset[str] = ANY
     root: bool = False
-    children: tuple[Check, ...] = ()
+    children: tuple[HostCheck, ...] = ()
 
 
 class Finding(Struct, frozen=True):
-    """A check with its verdict."""
+    """A check with its judgement."""
 
     name: str
     title: str
@@ -92,32 +92,32 @@ class Finding(Struct, frozen=True):
         }
 
 
-def ok(found: str) -> Verdict:
+def ok(found: str) -> Judgement:
     """All is well."""
-    return Verdict(Result.OK, found)
+    return Judgement(Result.OK, found)
 
 
-def failed(found: str, remedy: str) -> Verdict:
+def failed(found: str, remedy: str) -> Judgement:
     """Those who need it can't run here."""
-    return Verdict(Result.FAILED, found, remedy)
+    return Judgement(Result.FAILED, found, remedy)
 
 
-def warning(found: str, remedy: str) -> Verdict:
+def warning(found: str, remedy: str) -> Judgement:
     """It stops nobody, and should be known."""
-    return Verdict(Result.WARNING, found, remedy)
+    return Judgement(Result.WARNING, found, remedy)
 
 
-def unknown(found: str, remedy: str = "") -> Verdict:
+def unknown(found: str, remedy: str = "") -> Judgement:
     """It could not be looked at."""
-    return Verdict(Result.UNKNOWN, found, remedy)
+    return Judgement(Result.UNKNOWN, found, remedy)
 
 
-def skipped(found: str) -> Verdict:
+def skipped(found: str) -> Judgement:
     """There is no sense in looking."""
-    return Verdict(Result.SKIPPED, found)
+    return Judgement(Result.SKIPPED, found)
 
 
-def judge(checks: Sequence[Check], host: Host, purpose: str | None = None) -> list[Finding]:
+def judge(checks: Sequence[HostCheck], host: Host, purpose: str | None = None) -> list[Finding]:
     """The findings of ``checks`` on ``host``; with a ``purpose``, only those that concern it."""
     return [_judge(check, host, purpose) for check in checks if purpose is None or purpose in check.concerns]
 
@@ -127,21 +127,21 @@ def failures(findings: Sequence[Finding]) -> list[tuple[Finding, Finding]]:
     return [(top, finding) for top in findings for finding in top.walk() if finding.result is Result.FAILED]
 
 
-def _judge(check: Check, host: Host, purpose: str | None, broken: str = "") -> Finding:
-    verdict = skipped(f"not looked at: {broken}") if broken else check.judge(host)
+def _judge(check: HostCheck, host: Host, purpose: str | None, broken: str = "") -> Finding:
+    judgement = skipped(f"not looked at: {broken}") if broken else check.judge(host)
     # A warning of a judge's own is no reason to look no further.
-    stopped = verdict.result in (Result.FAILED, Result.SKIPPED)
-    reason = broken or (f"{check.title} {verdict.result.value}" if stopped else "")
-    result = verdict.result
+    stopped = judgement.result in (Result.FAILED, Result.SKIPPED)
+    reason = broken or (f"{check.title} {judgement.result.value}" if stopped else "")
+    result = judgement.result
     if result is Result.FAILED and (purpose not in check.needed_by if purpose else not check.needed_by):
         result = Result.WARNING
     return Finding(
         name=check.name,
         title=check.title,
         result=result,
-        found=verdict.found,
+        found=judgement.found,
         why=check.why,
-        remedy=verdict.remedy,
+        remedy=judgement.remedy,
         needed_by=tuple(name for name in PURPOSES if name in check.needed_by),
         root=check.root,
         children=tuple(

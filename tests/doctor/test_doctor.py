@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sevlaunch.doctor.examination import REQUIRED, TREE, examine
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
-from sevlaunch.doctor.tree import PURPOSES, Check, Finding, Result, failures, judge
+from sevlaunch.doctor.tree import PURPOSES, Finding, HostCheck, Result, failures, judge
 from sevlaunch.host.devices import parse_acl
 from sevlaunch.host.facts import AsidPool, Device, PlatformFacts
 from sevlaunch.host.memory import cgroup_facts
@@ -243,7 +243,7 @@ def test_up_and_the_doctor_agree(tmp_path: Path) -> None:
         assert (missing_for_rehearsal(host) == []) == examine(host, "rehearsal").is_fit
 
 
-def all_checks(checks: tuple[Check, ...]) -> list[Check]:
+def all_checks(checks: tuple[HostCheck, ...]) -> list[HostCheck]:
     """Every check of a tree."""
     return [one for check in checks for one in (check, *all_checks(check.children))]
 
