@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts share. To be sourced.
 
 # help_if_asked ARGUMENT...: --help as the first argument prints the comment at the head of the script, and ends it.
@@ -27,7 +28,7 @@ packages_for() {
 # The command that installs packages there without asking.
 installer_for() {
     case "$1" in
-        debian | ubuntu) echo "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends" ;;
+        debian | ubuntu) echo "apt-get install -y --no-install-recommends" ;;
         fedora | rhel | centos) echo "dnf install -y" ;;
         opensuse* | sles | suse) echo "zypper --non-interactive install --no-recommends" ;;
     esac
@@ -43,16 +44,6 @@ is_installed() {
 system_id() {
     # shellcheck disable=SC1091 # a file of the system
     (. /etc/os-release && echo "${ID:-unknown}")
-}
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo > /dev/null; then
-        sudo "$@"
-    else
-        die "this needs root to run: $*"
-    fi
 }
 
 # install_missing [PACKAGE...]: QEMU, firmware and Python, and further packages, unless they are there.
@@ -72,16 +63,41 @@ install_missing() {
     done
     [ -n "$missing" ] || return 0
     say "installing$missing"
-    # Lists of packages are no configuration, and a fresh machine has none.
-    case "$id" in debian | ubuntu) as_root apt-get update -qq ;; esac
-    # shellcheck disable=SC2046,SC2086 # lists of words
-    as_root $(installer_for "$id") $missing > /dev/null
+    # shellcheck disable=SC2086 # lists of words
+    if [ "$(id -u)" = 0 ]; then
+        install_packages "$id" "" $missing
+    elif ! command -v sudo > /dev/null || ! install_packages "$id" sudo $missing; then
+        die "these packages are missing, and only an administrator can install them:$missing
+As root, run:
+    $(installing_command "$id")$missing"
+    fi
 }
 
+# install_packages SYSTEM SUDO PACKAGE...
+install_packages() {
+    local id=$1 sudo=$2
+    shift 2
+    # Lists of packages are no configuration, and a fresh machine has none.
+    # shellcheck disable=SC2046,SC2086 # lists of words, SUDO may be none
+    case "$id" in
+        debian | ubuntu)
+            $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive $(installer_for "$id") "$@" > /dev/null
+            ;;
+        *) $sudo $(installer_for "$id") "$@" > /dev/null ;;
+    esac
+}
+
+# The whole of what an administrator types before the names of packages.
+installing_command() {
+    case "$1" in debian | ubuntu) printf 'apt-get update && ' ;; esac
+    installer_for "$1"
+}
+
+# The Pythons that the lock in requirements/ is made for.
 find_python() {
     local candidate
-    for candidate in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+    for candidate in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2> /dev/null; then
             command -v "$candidate"
             return 0
         fi
@@ -89,20 +105,36 @@ find_python() {
     return 1
 }
 
-# prepare_venv PROJECT EXTRAS: the project's virtual environment, with the package in it.
+# prepare_venv PROJECT EXTRAS: the project's virtual environment, with the package and what the lock has for it in it:
+# what sevlaunch needs to run (EXTRAS is empty) or what its tests need, too ([test]). Nothing else is downloaded.
 prepare_venv() {
-    local project=$1 extras=$2 python stamp wanted
-    stamp="$project/.venv/.installed$extras"
-    wanted=$(cksum "$project/pyproject.toml")
-    if [ ! -x "$project/.venv/bin/sevlaunch" ] || [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
-        python=$(find_python) || die "wanted Python 3.11 or newer with venv, found none"
-        say "preparing .venv with $("$python" --version)"
-        [ -x "$project/.venv/bin/python" ] || "$python" -m venv "$project/.venv"
+    local project=$1 extras=$2 venv="$1/.venv" part=run python wanted
+    # Scripts in a virtual environment hold its path.
+    wanted=$( (echo "$venv" && cat "$project"/pyproject.toml "$project"/requirements/*.txt) | cksum)
+    if [ "$(cat "$venv/.installed$extras" 2> /dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c '' 2> /dev/null; then
+        if [ ! -w "$project" ] || { [ -e "$venv" ] && [ ! -w "$venv" ]; }; then
+            die "$venv has to be made or renewed, and this user may not write there: work in a clone of your own"
+        fi
+        # Only the rest is missing where the part without the tests is up to date.
+        if [ "$(cat "$venv/.installed" 2> /dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c '' 2> /dev/null; then
+            python=$(find_python) || die "wanted Python 3.11 to 3.14 with venv, found none"
+            say "preparing .venv with $("$python" --version)"
+            "$python" -m venv --clear "$venv"
+        fi
+        [ -z "$extras" ] || part="test"
+        # What is built on this machine would be built with packages that nobody pinned.
+        pip_install "$venv" --require-hashes --only-binary :all: --requirement "$project/requirements/$part.txt"
         # A plain path in place of an import hook: Python itself then starts twice as fast.
-        "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --config-settings editable_mode=compat --editable "$project$extras"
-        echo "$wanted" > "$stamp"
+        pip_install "$venv" --no-deps --no-build-isolation --config-settings editable_mode=compat --editable "$project"
+        echo "$wanted" > "$venv/.installed"
+        echo "$wanted" > "$venv/.installed$extras"
     fi
     # As pip does for a package that it copies. With PYTHONDONTWRITEBYTECODE every start would else compile it anew.
-    "$project/.venv/bin/python" -m compileall -q "$project/sevlaunch"
+    [ ! -w "$project/sevlaunch" ] || "$venv/bin/python" -m compileall -q "$project/sevlaunch"
+}
+
+pip_install() {
+    local venv=$1
+    shift
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
