@@ -108,33 +108,51 @@ find_python() {
 # prepare_venv PROJECT EXTRAS: the project's virtual environment, with the package and what the lock has for it in it:
 # what sevlaunch needs to run (EXTRAS is empty) or what its tests need, too ([test]). Nothing else is downloaded.
 prepare_venv() {
-    local project=$1 extras=$2 venv="$1/.venv" part=run python wanted
-    # Scripts in a virtual environment hold its path.
-    wanted=$( (echo "$venv" && cat "$project"/pyproject.toml "$project"/requirements/*.txt) | cksum)
-    if [ "$(cat "$venv/.installed$extras" 2> /dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c '' 2> /dev/null; then
+    local project=$1 extras=$2 venv="$1/.venv" part=run wanted
+    wanted=$(cat "$project"/pyproject.toml "$project"/requirements/*.txt | cksum)
+    if [ "$(cat "$venv/.installed$extras" 2> /dev/null)" != "$wanted" ] || ! is_usable_venv "$venv"; then
         if [ ! -w "$project" ] || { [ -e "$venv" ] && [ ! -w "$venv" ]; }; then
             die "$venv has to be made or renewed, and this user may not write there: work in a clone of your own"
         fi
-        # Only the rest is missing where the part without the tests is up to date.
-        if [ "$(cat "$venv/.installed" 2> /dev/null)" != "$wanted" ] || ! "$venv/bin/python" -c '' 2> /dev/null; then
-            python=$(find_python) || die "wanted Python 3.11 to 3.14 with venv, found none"
-            say "preparing .venv with $("$python" --version)"
-            "$python" -m venv --clear "$venv"
-        fi
+        is_usable_venv "$venv" || make_venv "$venv"
         [ -z "$extras" ] || part="test"
         # What is built on this machine would be built with packages that nobody pinned.
-        pip_install "$venv" --require-hashes --only-binary :all: --requirement "$project/requirements/$part.txt"
+        venv_pip "$venv" install --require-hashes --only-binary :all: --requirement "$project/requirements/$part.txt"
         # A plain path in place of an import hook: Python itself then starts twice as fast.
-        pip_install "$venv" --no-deps --no-build-isolation --config-settings editable_mode=compat --editable "$project"
-        echo "$wanted" > "$venv/.installed"
-        echo "$wanted" > "$venv/.installed$extras"
+        venv_pip "$venv" install --no-deps --no-build-isolation --config-settings editable_mode=compat \
+            --editable "$project"
+        remove_unlocked "$project" "$venv"
+        # With the tests' part there is all that the other part has.
+        echo "$wanted" | tee "$venv/.installed" > "$venv/.installed$extras"
     fi
     # As pip does for a package that it copies. With PYTHONDONTWRITEBYTECODE every start would else compile it anew.
     [ ! -w "$project/sevlaunch" ] || "$venv/bin/python" -m compileall -q "$project/sevlaunch"
 }
 
-pip_install() {
+# The Python that it was made with may be gone, or the project have moved: a virtual environment's scripts hold its path.
+is_usable_venv() {
+    grep -qF " $1" "$1/pyvenv.cfg" 2> /dev/null && "$1/bin/python" -c 'import pip' 2> /dev/null
+}
+
+make_venv() {
+    local python
+    python=$(find_python) || die "wanted Python 3.11 to 3.14 with venv, found none"
+    say "preparing .venv with $("$python" --version)"
+    rm -rf "$1"
+    "$python" -m venv "$1"
+}
+
+venv_pip() {
     local venv=$1
     shift
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"
+}
+
+# What earlier locks had, and pip leaves behind, would hide that it is missing.
+remove_unlocked() {
+    local project=$1 venv=$2 unlocked
+    unlocked=$("$venv/bin/python" -m pip freeze --all --exclude-editable | sed 's/[= @].*//; s/[-_.]\+/-/g; s/.*/\L&/' |
+        grep -vxF -e pip -f <(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' "$project"/requirements/*.txt)) || return 0
+    # shellcheck disable=SC2086 # a list of packages
+    venv_pip "$venv" uninstall --yes $unlocked
 }
