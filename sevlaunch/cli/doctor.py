@@ -10,8 +10,9 @@ import typer
 
 from sevlaunch.cli.complete import profile_files
 from sevlaunch.cli.output import Format, FormatOption, print_json
-from sevlaunch.cli.profiles import GuestTypeName, SetOption
+from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import UsageError
+from sevlaunch.guest_type import GuestType
 
 if TYPE_CHECKING:
     from sevlaunch.doctor.examination import Report
@@ -33,9 +34,7 @@ def doctor(
         typer.Option("--for", metavar="PROFILE", help="Check for this profile.", autocompletion=profile_files),
     ] = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
-    guest_type: Annotated[
-        GuestTypeName | None, typer.Option("--type", help="Check for this type of guest alone.")
-    ] = None,
+    guest_type: Annotated[GuestType | None, typer.Option("--type", help="Check for this type of guest alone.")] = None,
     host_file: Annotated[
         Path | None, typer.Option("--host", metavar="FILE", help="Check the host saved in this file.")
     ] = None,

@@ -11,6 +11,7 @@ import typer
 from sevlaunch.cli.complete import profile_files
 from sevlaunch.cli.output import Format, FormatOption, note, print_json
 from sevlaunch.errors import ProfileError, UsageError
+from sevlaunch.guest_type import GuestType
 
 ProfileArgument = Annotated[Path, typer.Argument(help="A profile.", autocompletion=profile_files)]
 NameOption = Annotated[str | None, typer.Option("--name", help="A name for the guest instead of the profile's own.")]
@@ -26,15 +27,6 @@ class RenderFormat(StrEnum):
     JSON = "json"
     LINES = "lines"
     EXPLAIN = "explain"
-
-
-class GuestTypeName(StrEnum):
-    """The types of guest."""
-
-    NONE = "none"
-    SEV = "sev"
-    SEV_ES = "sev-es"
-    SEV_SNP = "sev-snp"
 
 
 def register(app: typer.Typer) -> None:
@@ -110,7 +102,7 @@ def schema(output: FormatOption = Format.JSON) -> None:
 
 def init(
     file: Annotated[Path, typer.Argument(help="The profile to write.")],
-    guest_type: Annotated[GuestTypeName, typer.Option("--type", help="The type of guest.")] = GuestTypeName.SEV,
+    guest_type: Annotated[GuestType, typer.Option("--type", help="The type of guest.")] = GuestType.SEV,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Write a commented starting profile."""
@@ -118,7 +110,7 @@ def init(
 
     try:
         with file.open("x") as stream:
-            stream.write(starting_profile(guest_type.value))
+            stream.write(starting_profile(guest_type))
     except FileExistsError as error:
         raise UsageError(f"{file} exists already", hint="name another file, or remove this one") from error
     except OSError as error:

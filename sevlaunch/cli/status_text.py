@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sevlaunch.cli.output import Format, print_json, table
-from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
+from sevlaunch.guest_type import GuestType
+from sevlaunch.profile.policy import describe_policy, policy_format
 
 if TYPE_CHECKING:
     from sevlaunch.flows.bring_up import BroughtUp
@@ -69,8 +70,8 @@ def show_guest(document: dict[str, Any], output: Format) -> None:
     if not sev["enabled"]:
         print(f"  security     {sev['type']}")
         return
-    policy_format = SNP_POLICY if sev["type"] == "sev-snp" else SEV_POLICY
-    names = ", ".join(describe_policy(sev["policy"], policy_format)) or "no bits"
+    guest_type = GuestType(sev["type"])
+    names = ", ".join(describe_policy(sev["policy"], policy_format(guest_type))) or "no bits"
     print(f"  security     {sev['type']}, state {sev['state']}")
     print(f"  policy       {sev['policy']:#x} ({names})")
     print(f"  firmware api {sev['api_major']}.{sev['api_minor']}, build {sev['build_id']}")
@@ -78,5 +79,5 @@ def show_guest(document: dict[str, Any], output: Format) -> None:
         print(f"  measurement  {document['measurement']}")
     elif document.get("report"):
         print("  measurement  in the attestation report: see the evidence")
-    elif sev["type"] == "sev-snp":
+    elif not guest_type.measured_by_host:
         print("  measurement  in the attestation report that the guest fetches")

@@ -16,7 +16,7 @@ from sevlaunch.doctor.memory import MEMORY
 from sevlaunch.doctor.processor import PROCESSOR
 from sevlaunch.doctor.programs import EXTRAS, FIRMWARE, QEMU, QEMU_OBJECTS, REHEARSAL
 from sevlaunch.doctor.secure_processor import ASIDS, SECURE_PROCESSOR
-from sevlaunch.doctor.tree import PURPOSES, Finding, HostCheck, failures, judge
+from sevlaunch.doctor.tree import ENCRYPTED, PURPOSES, Finding, HostCheck, failures, judge
 from sevlaunch.host.model import Host
 
 # What no profile can do without: `sevlaunch up` looks at this before it makes a plan.
@@ -51,7 +51,7 @@ class Report(Struct, frozen=True):
         """Whether the host is fit for the purpose; without one, for any encrypted guest."""
         if self.purpose is not None:
             return self.fit[self.purpose]
-        return any(self.fit[guest_type] for guest_type in ("sev", "sev-es", "sev-snp"))
+        return any(self.fit[guest_type] for guest_type in ENCRYPTED)
 
 
 def examine(host: Host, purpose: str | None = None, *, tree: Sequence[HostCheck] = TREE) -> Report:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from sevlaunch.doctor.examination import TREE, Report, examine
 from sevlaunch.doctor.programs import FIRMWARE
+from sevlaunch.doctor.requirements import purpose_of
 from sevlaunch.doctor.tree import Finding, Result
 from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.guest.preflight import check_files
@@ -28,9 +29,7 @@ class _Outcome(Struct, frozen=True):
 def examine_for(loaded: LoadedProfile, host: Host) -> Report:
     """The report on ``host`` for a profile. Its own firmware takes the place of the one that descriptors tell of."""
     profile = loaded.profile
-    purpose: str = profile.security.type
-    if purpose == "none" and profile.accel == "kvm":
-        purpose = "kvm"
+    purpose = purpose_of(profile.security.guest_type, profile.accel)
     report = examine(host, purpose, tree=[check for check in TREE if check is not FIRMWARE])
     branch = _profile_branch(loaded, host)
     fit = report.is_fit and branch.result is not Result.FAILED

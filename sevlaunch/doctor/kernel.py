@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 
 from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, skipped, unknown, warning
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Device, PlatformFacts
 from sevlaunch.host.model import Host
 
 _KVM = frozenset(("kvm", "rehearsal")) | ENCRYPTED
 
 # linux/kvm.h: KVM_X86_SEV_VM, KVM_X86_SEV_ES_VM, KVM_X86_SNP_VM, as bits of KVM_CAP_VM_TYPES.
-_VM_TYPES = {"sev": 2, "sev-es": 3, "sev-snp": 4}
+_VM_TYPES = {GuestType.SEV: 2, GuestType.SEV_ES: 3, GuestType.SEV_SNP: 4}
 
 # What the kernel logs when it gives up on SEV or SNP: drivers/crypto/ccp/sev-dev.c, drivers/iommu/amd/init.c,
 # arch/x86/virt/svm/sev.c, arch/x86/kvm/svm. Each with what to do.
@@ -124,7 +125,7 @@ def _kvm_api(host: Host) -> Judgement:
     return ok(f"version {host.platform.kvm_api}")
 
 
-def _vm_type(guest_type: str) -> Callable[[Host], Judgement]:
+def _vm_type(guest_type: GuestType) -> Callable[[Host], Judgement]:
     def judge(host: Host) -> Judgement:
         types = host.platform.kvm_vm_types if host.platform else None
         if types is None:

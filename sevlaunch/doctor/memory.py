@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sevlaunch.doctor.tree import ANY, HostCheck, Judgement, ok, unknown, warning
+from sevlaunch.doctor.tree import ANY, LOCKERS, HostCheck, Judgement, ok, unknown, warning
 from sevlaunch.host.model import Host
 from sevlaunch.units import mebibytes
 
-_LOCKERS = frozenset(("sev", "sev-es"))
 # The smallest guest that a Linux boots in.
 _SMALL_GUEST = 512 << 20
 
@@ -85,7 +84,7 @@ MEMORY = HostCheck(
             "limit on locking",
             _memlock,
             "Memory of a SEV guest is locked, so that it is not swapped (RLIMIT_MEMLOCK).",
-            concerns=_LOCKERS,
+            concerns=LOCKERS,
         ),
         HostCheck("memory.cgroup", "limit of the cgroup", _cgroup, "The kernel kills a guest that goes over it."),
         HostCheck("memory.own_cgroup", "cgroup for a guest", _own_cgroup, "memory.hard_limit makes one for QEMU."),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, unknown, warning
+from sevlaunch.doctor.tree import ANY, ENCRYPTED, LOCKERS, SNP, HostCheck, Judgement, failed, ok, unknown, warning
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.firmware_choice import Wanted, choose
 from sevlaunch.host.model import Host
 
@@ -16,7 +17,7 @@ _INSTALL_OVMF = (
     "install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
     "qemu-ovmf-x86_64), or name it in firmware"
 )
-GUESTS = ENCRYPTED | {"none"}
+GUESTS = ENCRYPTED | {GuestType.NONE}
 _SINCE = {"sev-guest": "2.12", "sev-snp-guest": "9.1"}
 
 
@@ -39,7 +40,7 @@ def _object(name: str) -> Callable[[Host], Judgement]:
     return judge
 
 
-def _firmware(guest_type: str) -> Callable[[Host], Judgement]:
+def _firmware(guest_type: GuestType) -> Callable[[Host], Judgement]:
     def judge(host: Host) -> Judgement:
         if host.qemu is None:
             return unknown("depends on QEMU's machine types")
@@ -47,7 +48,7 @@ def _firmware(guest_type: str) -> Callable[[Host], Judgement]:
             guest_type=guest_type,
             machine=host.qemu.machines.get("q35", "q35"),
             read_only_memory=True,
-            stateless=guest_type in ES,
+            stateless=guest_type.encrypts_registers,
         )
         choice = choose(host.firmware, wanted)
         over = "; ".join(f"{file.rpartition('/')[2]}: {reason}" for file, reason in choice.passed_over.items())
@@ -63,7 +64,7 @@ def _firmware(guest_type: str) -> Callable[[Host], Judgement]:
     return judge
 
 
-def _lacking(host: Host, guest_type: str, path: str) -> str:
+def _lacking(host: Host, guest_type: GuestType, path: str) -> str:
     image = next((image for image in host.platform.images if image.path == path), None) if host.platform else None
     if image is None:
         return ""
@@ -137,7 +138,7 @@ QEMU_OBJECTS = tuple(
         needed_by,
         needed_by,
     )
-    for name, needed_by in (("sev-guest", frozenset(("sev", "sev-es", "rehearsal"))), ("sev-snp-guest", SNP))
+    for name, needed_by in (("sev-guest", LOCKERS | {"rehearsal"}), ("sev-snp-guest", SNP))
 )
 
 FIRMWARE = HostCheck(
@@ -155,7 +156,7 @@ FIRMWARE = HostCheck(
             frozenset((guest_type,)),
             frozenset((guest_type,)),
         )
-        for guest_type in ("none", "sev", "sev-es", "sev-snp")
+        for guest_type in GuestType
     ),
 )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from sevlaunch.errors import Problem
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.model import Host
 
 
-def missing(guest_type: str, accel: str, host: Host) -> list[Problem]:
+def missing(guest_type: GuestType, accel: str, host: Host) -> list[Problem]:
     """Everything that ``host`` lacks for a guest of ``guest_type`` with ``accel`` (kvm, tcg or auto)."""
-    return _problems("kvm" if guest_type == "none" and accel == "kvm" else guest_type, host)
+    return _problems(purpose_of(guest_type, accel), host)
 
 
 def missing_for_rehearsal(host: Host) -> list[Problem]:
@@ -16,8 +17,13 @@ def missing_for_rehearsal(host: Host) -> list[Problem]:
     return _problems("rehearsal", host)
 
 
+def purpose_of(guest_type: GuestType, accel: str) -> str:
+    """What a host is wanted for: one of the doctor's purposes."""
+    return "kvm" if accel == "kvm" and not guest_type.encrypted else guest_type
+
+
 def _problems(purpose: str, host: Host) -> list[Problem]:
-    if purpose == "none" and host.qemu is not None:
+    if purpose == GuestType.NONE and host.qemu is not None:
         # An ordinary guest needs QEMU, and starts without the time to import all checks.
         return []
     from sevlaunch.doctor.examination import REQUIRED

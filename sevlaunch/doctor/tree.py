@@ -8,14 +8,16 @@ from typing import Any
 
 from msgspec import Struct
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.model import Host
 
 # What a host may be wanted for: an ordinary guest (kvm: one that insists on KVM), each encrypted one, a rehearsal.
-PURPOSES = ("none", "kvm", "sev", "sev-es", "sev-snp", "rehearsal")
-ANY = frozenset(PURPOSES)
-ENCRYPTED = frozenset(("sev", "sev-es", "sev-snp"))
-ES = frozenset(("sev-es", "sev-snp"))
-SNP = frozenset(("sev-snp",))
+PURPOSES = (GuestType.NONE, "kvm", GuestType.SEV, GuestType.SEV_ES, GuestType.SEV_SNP, "rehearsal")
+ANY: frozenset[str] = frozenset(PURPOSES)
+ENCRYPTED: frozenset[str] = frozenset(one for one in GuestType if one.encrypted)
+ES: frozenset[str] = frozenset(one for one in GuestType if one.encrypts_registers)
+SNP: frozenset[str] = frozenset((GuestType.SEV_SNP,))
+LOCKERS: frozenset[str] = frozenset(one for one in GuestType if one.locks_memory)
 NOBODY: frozenset[str] = frozenset()
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.errors import HostError, UsageError
 from sevlaunch.guest.starting import Start, started
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.model import Host
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
@@ -70,12 +71,12 @@ def plan_guest(loaded: LoadedProfile, host: Host | None = None, *, rehearse: boo
     host = host or Host.probe(profile.qemu.binary)
     if rehearse:
         return _plan_rehearsal(loaded, host)
-    lacking = missing(profile.security.type, profile.accel, host)
+    lacking = missing(profile.security.guest_type, profile.accel, host)
     if lacking:
         raise HostError(
             f"this host can't run {profile.name} ({profile.security.type})",
             problems=lacking,
-            hint="" if profile.security.type == "none" else _WITHOUT_SEV,
+            hint=_WITHOUT_SEV if profile.security.encrypted else "",
         )
     return resolve(loaded, host)
 
@@ -84,7 +85,7 @@ def _plan_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
     from sevlaunch.rehearsal.available import check_available
 
     profile = loaded.profile
-    if profile.security.type == "none":
+    if not profile.security.encrypted:
         raise UsageError(
             f"{profile.name} has no security to rehearse", hint="leave --rehearse out, or set security.type"
         )
@@ -92,7 +93,7 @@ def _plan_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
     if lacking:
         raise HostError(f"this host can't rehearse {profile.name} ({profile.security.type})", problems=lacking)
     plan = resolve(loaded, host, rehearse=True)
-    check_available(traced=bool(plan.security and plan.security.init2), snp=plan.guest_type == "sev-snp")
+    check_available(traced=bool(plan.security and plan.security.init2), snp=plan.guest_type is GuestType.SEV_SNP)
     return plan
 
 

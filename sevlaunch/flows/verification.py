@@ -54,7 +54,7 @@ def prepare(
 
     :raise UsageError: when a key is missing, or there is nothing to verify.
     """
-    if plan.guest_type not in ("sev", "sev-es"):
+    if not plan.guest_type.measured_by_host:
         raise UsageError(
             f"--verify is for SEV and SEV-ES guests, {plan.name} is {plan.guest_type}",
             hint="an SNP guest fetches its report itself; with an id_block the processor refuses any other launch",

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sevlaunch.guest_type import GuestType
+
 
 class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of facts about a machine."""
@@ -243,11 +245,11 @@ class FirmwareImage(Facts, frozen=True, kw_only=True):
     secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
     snp_metadata: Annotated[bool, Meta(description="the list of pages that a SNP launch prepares")] = False
 
-    def lacks_for(self, guest_type: str, *, kernel_hashes: bool = False) -> str:
+    def lacks_for(self, guest_type: GuestType, *, kernel_hashes: bool = False) -> str:
         """What the image lacks for a guest of this type, or nothing."""
         needed = {
-            "SEV-ES reset vector": self.es_reset_vector is not None or guest_type not in ("sev-es", "sev-snp"),
-            "SNP metadata": self.snp_metadata or guest_type != "sev-snp",
+            "SEV-ES reset vector": self.es_reset_vector is not None or not guest_type.encrypts_registers,
+            "SNP metadata": self.snp_metadata or guest_type is not GuestType.SEV_SNP,
             "table of hashes for kernel_hashes": self.hashes_table or not kernel_hashes,
         }
         lacking = [name for name, fine in needed.items() if not fine]

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import FirmwareDescriptor
 
 # The feature that a descriptor must have, by guest type; QEMU's docs/interop/firmware.json, FirmwareFeature.
-FEATURES = {"sev": ("amd-sev",), "sev-es": ("amd-sev", "amd-sev-es"), "sev-snp": ("amd-sev-snp",)}
+FEATURES = {
+    GuestType.SEV: ("amd-sev",),
+    GuestType.SEV_ES: ("amd-sev", "amd-sev-es"),
+    GuestType.SEV_SNP: ("amd-sev-snp",),
+}
 
 
 class Wanted(Struct, frozen=True):
@@ -20,21 +25,21 @@ class Wanted(Struct, frozen=True):
     pflash needs.
     """
 
-    guest_type: str
+    guest_type: GuestType
     machine: str
     read_only_memory: bool
     stateless: bool
     secure_boot: bool = False
 
 
-class Choice(Struct, frozen=True):
+class FirmwareChoice(Struct, frozen=True):
     """``fitting`` in order of preference; ``passed_over``: a descriptor's file -> why it does not fit."""
 
     fitting: tuple[FirmwareDescriptor, ...]
     passed_over: dict[str, str]
 
 
-def choose(descriptors: Sequence[FirmwareDescriptor], wanted: Wanted) -> Choice:
+def choose(descriptors: Sequence[FirmwareDescriptor], wanted: Wanted) -> FirmwareChoice:
     """The descriptors that fit.
 
     Where attestation counts, a stateless image goes first. Elsewhere it goes last: the images made for attestation
@@ -45,7 +50,7 @@ def choose(descriptors: Sequence[FirmwareDescriptor], wanted: Wanted) -> Choice:
     fitting.sort(key=lambda descriptor: is_stateless(descriptor) != wanted.stateless)
     for later in fitting[1:]:
         reasons[later.file] = f"fits, and comes after {fitting[0].file}"
-    return Choice(tuple(fitting), {file: reason for file, reason in reasons.items() if reason})
+    return FirmwareChoice(tuple(fitting), {file: reason for file, reason in reasons.items() if reason})
 
 
 def is_stateless(descriptor: FirmwareDescriptor) -> bool:
@@ -63,7 +68,7 @@ def _unfit(descriptor: FirmwareDescriptor, wanted: Wanted) -> str:
     if lacking:
         return f"lacks {' and '.join(lacking)}"
     if "requires-smm" in descriptor.features:
-        if wanted.guest_type in ("sev-es", "sev-snp"):
+        if not wanted.guest_type.has_smm:
             return f"needs SMM, which {wanted.guest_type} can't have"
         if not wanted.secure_boot:
             return "needs SMM (secure boot), which was not asked for"
@@ -75,10 +80,10 @@ def _unfit(descriptor: FirmwareDescriptor, wanted: Wanted) -> str:
         return f"format {descriptor.executable_format} is not supported"
     if not stateless and (descriptor.mode != "split" or descriptor.nvram_template is None):
         return f"flash mode {descriptor.mode} without an NVRAM template"
-    if wanted.guest_type == "none" and stateless:
+    if stateless and not wanted.guest_type.encrypted:
         return "stateless: an ordinary guest keeps its boot entries"
-    if wanted.guest_type == "sev-snp" and not stateless:
+    if not stateless and not wanted.guest_type.has_pflash:
         return "on pflash, which SNP can't use"
-    if wanted.guest_type == "sev-es" and not stateless and not wanted.read_only_memory:
+    if not stateless and wanted.guest_type.encrypts_registers and not wanted.read_only_memory:
         return "on pflash, which SEV-ES with KVM_SEV_INIT2 can't use"
     return ""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.cpu import describe_signature, known_signatures, signature_of
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
@@ -87,7 +88,7 @@ def launch_changes(setup: Setup, generations: Sequence[bool], known: Known) -> I
     """
     said = _Said(setup)
     launch = setup.launch
-    if launch.guest_type == "sev-es":
+    if launch.guest_type.encrypts_registers:
         yield from _vcpus(said, launch)
         for init2 in sorted(set(VMSA_NAMES) - set(generations)):
             expected = VMSA_NAMES[not init2]
@@ -147,10 +148,10 @@ def _features(said: _Said, launch: Launch) -> Iterator[LaunchChange]:
 
 
 def _types(said: _Said, launch: Launch) -> Iterator[LaunchChange]:
-    if launch.guest_type == "sev-es":
-        yield said.change("the type", "sev", "sev-es", "type", {"guest_type": "sev"})
+    if launch.guest_type is GuestType.SEV_ES:
+        yield said.change("the type", "sev", "sev-es", "type", {"guest_type": GuestType.SEV})
         return
-    fields = {"guest_type": "sev-es", "cpu_signature": signature_of(EPYC_MODELS[0])}
+    fields = {"guest_type": GuestType.SEV_ES, "cpu_signature": signature_of(EPYC_MODELS[0])}
     for init2, name in VMSA_NAMES.items():
         yield said.change("the type", f"sev-es (VMSA {name})", "sev", "type", {**fields, "init2": init2})
 

@@ -8,16 +8,16 @@ from msgspec import Struct
 from sevsnpmeasure.gctx import GCTX
 
 from sevlaunch.errors import UsageError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.firmware import Firmware, Sha256
 from sevlaunch.sevapi.kernel_hashes import KernelHashes
 from sevlaunch.sevapi.ovmf import Section, SectionKind
 from sevlaunch.sevapi.vmsa import vmsa_pages
 
-EncryptedType = Literal["sev", "sev-es", "sev-snp"]
 Vmm = Literal["QEMU", "ec2", "gce"]
 
 # SEV_FEATURES (AMD 24593 table B-4) that QEMU and KVM set: an SNP guest has SNPActive alone, a SEV-ES guest none.
-DEFAULT_GUEST_FEATURES = {"sev": 0, "sev-es": 0, "sev-snp": 0x1}
+DEFAULT_GUEST_FEATURES = {GuestType.SEV: 0, GuestType.SEV_ES: 0, GuestType.SEV_SNP: 0x1}
 
 _PAGE_OFFSET = 0xFFF
 
@@ -30,7 +30,7 @@ class Launch(Struct, frozen=True):
     ``vmm``: who runs an SNP guest. What a type does not measure is ignored.
     """
 
-    guest_type: EncryptedType
+    guest_type: GuestType
     firmware: Firmware
     kernel: KernelHashes | None = None
     vcpus: int = 1
@@ -57,11 +57,12 @@ class Digests:
 
     def of(self, launch: Launch) -> bytes:
         """As :func:`launch_digest`."""
-        beginning = (launch.guest_type == "sev-snp", launch.firmware, launch.kernel, launch.vmm)
+        snp = launch.guest_type is GuestType.SEV_SNP
+        beginning = (snp, launch.firmware, launch.kernel, launch.vmm)
         if beginning not in self._starts:
-            self._starts[beginning] = _snp_start(launch) if launch.guest_type == "sev-snp" else _sev_start(launch)
+            self._starts[beginning] = _snp_start(launch) if snp else _sev_start(launch)
         start = self._starts[beginning]
-        if launch.guest_type == "sev":
+        if not launch.guest_type.encrypts_registers:
             return start.digest()
         key = (*beginning, launch.guest_type, launch.cpu_signature, launch.init2, launch.guest_features)
         if key not in self._by_vcpus:
@@ -90,7 +91,7 @@ class _ByVcpus:
             2,
             ap_eip=launch.firmware.reset_eip,
             cpu_signature=launch.cpu_signature,
-            init2=launch.init2 or launch.guest_type == "sev-snp",
+            init2=launch.init2 or not launch.guest_type.has_vmsa_generations,
             sev_features=launch.guest_features,
             vmm=launch.vmm,
         )
@@ -109,7 +110,7 @@ def _sev_start(launch: Launch) -> _Chain:
     if launch.kernel is None:
         firmware = launch.firmware
         # A hash alone is as good as the image, where nothing follows.
-        return firmware.measured if firmware.image or launch.guest_type != "sev" else _Known(firmware.sha256)
+        return firmware.measured if firmware.image or launch.guest_type.encrypts_registers else _Known(firmware.sha256)
     measured = launch.firmware.measured
     _check_hashes_area(launch.firmware)
     return measured.then(launch.kernel.table())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from sevlaunch.documents import decode, matching
 from sevlaunch.errors import EvidenceError, UsageError
 from sevlaunch.files import read_bounded
+from sevlaunch.guest_type import GuestType
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, MNONCE_BYTES
 
 MAX_BYTES = 1 << 20
@@ -50,7 +51,7 @@ class FirmwareFile(_Facts, frozen=True, kw_only=True):
 class Sev(_Facts, frozen=True, kw_only=True):
     """QEMU's answer to query-sev."""
 
-    type: Literal["none", "sev", "sev-es", "sev-snp"]
+    type: GuestType
     enabled: bool
     state: Annotated[str, Meta(max_length=64)] | None
     policy: Annotated[int, Meta(ge=0)] | None

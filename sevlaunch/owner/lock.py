@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from sevlaunch.documents import decode, matching
 from sevlaunch.errors import UsageError
 from sevlaunch.files import read_bounded
-from sevlaunch.owner.digest import EncryptedType
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.owner.verify import Expectation
 from sevlaunch.plan.plan import Plan
@@ -59,7 +59,7 @@ class Lock(_Part, frozen=True, kw_only=True):
 
     lock: Annotated[Literal[1], Meta(description="version of this format")]
     name: str
-    type: EncryptedType
+    type: GuestType
     policy: Annotated[int, Meta(ge=0)]
     qemu: Annotated[str, Meta(description="QEMU's version")]
     vcpus: Annotated[int, Meta(ge=1)]
@@ -72,6 +72,8 @@ class Lock(_Part, frozen=True, kw_only=True):
     digests: Annotated[dict[Annotated[str, matching(r"launch|es-init|init2")], _Digest], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
+        if not self.type.encrypted:
+            raise ValueError("type: wanted an encrypted one")
         if self.policy >= 1 << 64:
             raise ValueError("policy: wanted 64 bits")
 
@@ -86,7 +88,7 @@ class Lock(_Part, frozen=True, kw_only=True):
             policy=self.policy,
             digests={"" if name == _LAUNCH else name: bytes.fromhex(text) for name, text in self.digests.items()},
             firmware_sha256=bytes.fromhex(self.firmware.sha256),
-            vcpus=self.vcpus if self.type == "sev-es" else None,
+            vcpus=self.vcpus if self.type.encrypts_registers else None,
             minimum_api=minimum_api,
         )
 
@@ -115,7 +117,8 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
         qemu=plan.qemu_version,
         vcpus=launch.vcpus,
         cpu=LockedCpu(
-            model=plan.machine.cpu_model.value, signature=None if launch.guest_type == "sev" else launch.cpu_signature
+            model=plan.machine.cpu_model.value,
+            signature=launch.cpu_signature if launch.guest_type.encrypts_registers else None,
         ),
         firmware=LockedFile(path=plan.firmware.code.value, sha256=launch.firmware.sha256.hex()),
         kernel=locked("kernel", boot.kernel),

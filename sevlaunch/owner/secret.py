@@ -65,7 +65,7 @@ def check_injectable(evidence: Evidence) -> None:
 
     :raise UnsupportedError: when it does not, or never did.
     """
-    if not evidence.sev.enabled or evidence.sev.type == "sev-snp" or not evidence.measurement:
+    if not evidence.sev.enabled or not evidence.sev.type.takes_secret or not evidence.measurement:
         raise UnsupportedError(
             f"{evidence.name} is no SEV or SEV-ES guest with a measurement: no secret can be wrapped for it",
             hint="an SNP guest gets its secrets after it sent its report (`sevlaunch owner report`), over the network",

@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
-from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, EncryptedType, Launch, Vmm
+from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, Launch, Vmm
 from sevlaunch.owner.firmware import Firmware, read_firmware
 from sevlaunch.profile.cpu_models import EPYC_MODELS
-from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, default_policy, parse_policy
+from sevlaunch.profile.policy import SEV_ES, default_policy, parse_policy, policy_format
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
 # An owner without a profile, and so without the models of it, does not wait for them.
@@ -38,7 +39,7 @@ class Options(Struct, frozen=True):
     generation of VMSA pages; None: what evidence decides, or both.
     """
 
-    guest_type: EncryptedType | None = None
+    guest_type: GuestType | None = None
     firmware: Path | None = None
     firmware_hash: bytes | None = None
     kernel: Path | None = None
@@ -82,7 +83,7 @@ class Setup(Struct, frozen=True):
     def digests(self) -> dict[str, bytes]:
         """The launch digest by the name of the VMSA generation; of the name "" for all but SEV-ES."""
         shared = Digests()
-        if self.launch.guest_type != "sev-es":
+        if not self.launch.guest_type.has_vmsa_generations:
             return {"": shared.of(self.launch)}
         return {VMSA_NAMES[init2]: shared.of(replace(self.launch, init2=init2)) for init2 in self.generations}
 
@@ -120,7 +121,7 @@ class _Resolver:
         vcpus = self._vcpus()
         launch = Launch(guest_type, firmware, kernel, vcpus, vmm=self._options.vmm)
         generations: tuple[bool, ...] = (True,)
-        if guest_type != "sev":
+        if guest_type.encrypts_registers:
             generations = self._generations(on_pflash)
             launch = replace(
                 launch,
@@ -157,7 +158,7 @@ class _Resolver:
         on_pflash = bool(wanted and wanted.code)
         if options.firmware_hash:
             self._check_hash(options.firmware_hash)
-        if options.firmware_hash and self._type != "sev-snp":
+        if options.firmware_hash and self._type is not GuestType.SEV_SNP:
             firmware = Firmware(options.firmware_hash)
             self._note("firmware", "(known by its hash)", firmware.sha256, "--firmware-hash")
             return firmware, on_pflash
@@ -180,7 +181,7 @@ class _Resolver:
         return firmware, on_pflash
 
     def _check_hash(self, known: bytes) -> None:
-        wanted = 48 if self._type == "sev-snp" else 32
+        wanted = 48 if self._type is GuestType.SEV_SNP else 32
         if len(known) != wanted:
             raise UsageError(
                 f"--firmware-hash: wanted {wanted} bytes for {self._type}, found {len(known)}",
@@ -233,7 +234,7 @@ class _Resolver:
         else:
             vcpus, source = 1, DEFAULT
         # A SEV launch does not measure them.
-        if self._type != "sev":
+        if self._type.encrypts_registers:
             self._note("vcpus", str(vcpus), None, source)
         return vcpus
 
@@ -266,13 +267,13 @@ class _Resolver:
         return value
 
     def _generations(self, on_pflash: bool) -> tuple[bool, ...]:
-        if self._type == "sev-snp":
+        if not self._type.has_vmsa_generations:
             return (True,)
-        legacy = getattr(self._security, "legacy_vm_type", None)
+        wanted = self._security.init2 if self._security else None
         if self._options.init2 is not None:
             generations, source = (self._options.init2,), "--vmsa"
-        elif isinstance(legacy, bool):
-            generations, source = (not legacy,), PROFILE
+        elif wanted is not None:
+            generations, source = (wanted,), PROFILE
         elif on_pflash or (self._plan and self._plan.security and not self._plan.security.init2):
             # KVM_SEV_INIT2 has no read-only memory, which pflash needs.
             generations, source = (False,), HOST if self._plan else DEFAULT
@@ -293,19 +294,19 @@ def _security(profile: Profile | None) -> SevSecurity | SnpSecurity | None:
     return profile.security
 
 
-def _guest_type(security: SevSecurity | SnpSecurity | None, options: Options) -> EncryptedType:
-    found = security.type if security else options.guest_type
+def _guest_type(security: SevSecurity | SnpSecurity | None, options: Options) -> GuestType:
+    found = security.guest_type if security else options.guest_type
     if found is None:
         raise UsageError("wanted a profile, or the type of guest", hint="--type sev, sev-es or sev-snp")
     return found
 
 
-def _parse_policy(text: str, guest_type: str) -> int:
+def _parse_policy(text: str, guest_type: GuestType) -> int:
     try:
-        policy = parse_policy(text, SNP_POLICY if guest_type == "sev-snp" else SEV_POLICY)
+        policy = parse_policy(text, policy_format(guest_type))
     except ValueError as error:
         raise UsageError(f"--policy: {error}") from error
-    if guest_type != "sev-snp" and bool(policy & SEV_ES) != (guest_type == "sev-es"):
+    if guest_type is not GuestType.SEV_SNP and bool(policy & SEV_ES) != guest_type.encrypts_registers:
         raise UsageError(
             f"--policy {policy:#x} and type {guest_type} disagree on the policy bit es",
             hint=f"use {policy ^ SEV_ES:#x}, or the other --type",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from sevlaunch.errors import InsecureUse, UnsupportedError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.setup import Setup
 from sevlaunch.profile.policy import SEV_POLICY, describe_policy
@@ -23,7 +24,7 @@ class Expectation(Struct, frozen=True):
     ``firmware_sha256``: 32 bytes. ``vcpus``: None where the type does not measure them. ``minimum_api``: major, minor.
     """
 
-    guest_type: str
+    guest_type: GuestType
     policy: int
     digests: Mapping[str, bytes]
     firmware_sha256: bytes
@@ -38,7 +39,7 @@ class Expectation(Struct, frozen=True):
             policy=setup.policy,
             digests=setup.digests(),
             firmware_sha256=setup.launch.firmware.sha256,
-            vcpus=setup.launch.vcpus if setup.launch.guest_type == "sev-es" else None,
+            vcpus=setup.launch.vcpus if setup.launch.guest_type.encrypts_registers else None,
             minimum_api=minimum_api,
         )
 
@@ -66,7 +67,7 @@ class Verdict(Struct, frozen=True):
         return self.matches and all(check.ok is not False for check in self.checks)
 
 
-def check_verifiable(guest_type: str, evidence: Evidence, *, rehearsal: bool = False) -> None:
+def check_verifiable(guest_type: GuestType, evidence: Evidence, *, rehearsal: bool = False) -> None:
     """Make sure that there is something to verify.
 
     :param guest_type: the expected type.
@@ -80,7 +81,7 @@ def check_verifiable(guest_type: str, evidence: Evidence, *, rehearsal: bool = F
             "memory is NOT encrypted",
             hint="to practise, say so: --rehearsal",
         )
-    if "sev-snp" in (guest_type, evidence.sev.type):
+    if not guest_type.measured_by_host or evidence.sev.type is GuestType.SEV_SNP:
         raise UnsupportedError(
             "the host's evidence of a SEV-SNP guest has no measurement: it is in the report that the guest fetches",
             hint="sevlaunch owner report FILE",

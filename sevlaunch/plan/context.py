@@ -31,11 +31,6 @@ class Context:
         return self.loaded.profile
 
     @property
-    def encrypted(self) -> bool:
-        """Whether the guest is a SEV, SEV-ES or SEV-SNP guest."""
-        return self.profile.security.type != "none"
-
-    @property
     def other_user(self) -> str | None:
         """The user that QEMU runs as, where that is not the one who starts it."""
         wanted = self.profile.run_as

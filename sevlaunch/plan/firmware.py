@@ -41,7 +41,7 @@ def resolve_firmware(context: Context) -> FirmwarePlan | None:
         return _pflash(context, Choice(wanted.code, context.why("firmware", "code")), template, reason, descriptor, ())
     chosen, passed_over = _choose(context)
     if chosen is None:
-        features = " and ".join(FEATURES.get(context.profile.security.type, ()))
+        features = " and ".join(FEATURES.get(context.profile.security.guest_type, ()))
         context.lack(
             "no UEFI firmware"
             + (f" with {features}" if features else "")
@@ -112,7 +112,8 @@ def _pflash(
     descriptor: FirmwareDescriptor | None,
     passed_over: tuple[str, ...],
 ) -> FirmwarePlan | None:
-    if context.profile.security.type == "sev-es" and not _legacy_vm_type_possible(context):
+    security = context.profile.security
+    if security.encrypts_registers and not _legacy_vm_type_possible(context):
         context.refuse(
             "SEV-ES with KVM_SEV_INIT2 has no read-only memory, which pflash needs",
             "security",
@@ -121,7 +122,7 @@ def _pflash(
         )
         return None
     secure = bool(descriptor and "requires-smm" in descriptor.features)
-    if secure and context.profile.security.type == "sev-es":
+    if secure and not security.has_smm:
         context.refuse(
             f"the firmware {code.value} needs SMM, which SEV-ES can't have",
             "firmware",
@@ -135,7 +136,7 @@ def _pflash(
         variables = Choice(own, rule(f"the guest's own copy, kept between runs, of {template} ({template_reason})"))
     else:
         variables = None
-    if variables and _wants_attestation(context):
+    if variables and security.wants_attestation:
         context.warn(
             f"the NVRAM {variables.value} is not measured, and the host can write to it: what the owner verifies does "
             "not cover the firmware's variables; a stateless image (firmware.image, OVMF.amdsev.fd) has none"
@@ -150,16 +151,10 @@ def _pflash(
     )
 
 
-def _wants_attestation(context: Context) -> bool:
-    """Whether somebody is going to verify the launch: with a session of the owner's, or a measured direct boot."""
-    security = context.profile.security
-    return bool(getattr(security, "session", None) or getattr(security, "kernel_hashes", False))
-
-
 def _legacy_vm_type_possible(context: Context) -> bool:
     """Whether this SEV-ES guest is started with KVM_SEV_ES_INIT: always before QEMU 9.1, since then on request."""
     has_property = "legacy-vm-type" in context.qemu.objects.get("sev-guest", [])
-    return not has_property or getattr(context.profile.security, "legacy_vm_type", None) is not False
+    return not has_property or context.profile.security.init2 is not True
 
 
 def _described(context: Context, path: str) -> FirmwareDescriptor | None:
@@ -167,7 +162,7 @@ def _described(context: Context, path: str) -> FirmwareDescriptor | None:
 
 
 def _check_features(context: Context, descriptor: FirmwareDescriptor | None, key: str, path: str) -> None:
-    needed = FEATURES.get(context.profile.security.type, ())
+    needed = FEATURES.get(context.profile.security.guest_type, ())
     if not needed:
         return
     if descriptor is None:
@@ -192,10 +187,10 @@ def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...
     choice = choose(
         context.host.firmware,
         Wanted(
-            guest_type=security.type,
+            guest_type=security.guest_type,
             machine=context.qemu.machines.get(context.profile.machine, context.profile.machine),
             read_only_memory=_legacy_vm_type_possible(context),
-            stateless=security.type in ("sev-es", "sev-snp") or getattr(security, "kernel_hashes", False),
+            stateless=security.encrypts_registers or security.measures_boot,
             secure_boot=bool(context.profile.firmware.secure_boot),
         ),
     )

@@ -76,7 +76,7 @@ def _version(machine: str) -> tuple[int, ...]:
 
 def _accel(context: Context) -> Choice[str]:
     wanted, kvm = context.profile.accel, context.host.kvm
-    if context.encrypted:
+    if context.profile.security.encrypted:
         return Choice("kvm", rule("an encrypted guest needs KVM"))
     if wanted != "auto":
         return Choice(wanted, context.why("accel"))
@@ -98,7 +98,7 @@ def _cpu_model(context: Context, accel: str) -> Choice[str]:
                 hint=f"known EPYC models: {', '.join(name for name in known if name.startswith('EPYC'))}",
             )
         return Choice(wanted, context.why("cpu", "model"))
-    if context.encrypted:
+    if context.profile.security.encrypted:
         model = next((name for name in EPYC_MODELS if name in known), EPYC_MODELS[-1])
         return Choice(model, rule("a model that every SEV host can run; SEV-ES measures its signature"))
     if accel == "kvm":
@@ -107,9 +107,9 @@ def _cpu_model(context: Context, accel: str) -> Choice[str]:
 
 
 def _switches(context: Context) -> Iterator[Parameter]:
-    security = context.profile.security.type
-    if security in ("sev-es", "sev-snp"):
+    security = context.profile.security
+    if not security.has_smm:
         yield Parameter("smm", "off", rule("the registers of an SEV-ES guest can't be saved for SMM"))
-    if security == "sev-snp":
+    if security.splits_irqchip:
         yield Parameter("kernel-irqchip", "split", rule("SNP needs the interrupt controllers outside the kernel"))
     yield Parameter("vmport", "off", rule("the VMware port reads guest registers, which SEV-ES encrypts"))

@@ -104,7 +104,7 @@ def _lock(context: Context) -> Choice[bool]:
     wanted = context.profile.memory.lock
     if wanted != "auto":
         return Choice(wanted, context.why("memory", "lock"))
-    if context.profile.security.type not in ("sev", "sev-es"):
+    if not context.profile.security.locks_memory:
         return Choice(False, rule("only SEV and SEV-ES guests need locked memory"))
     if context.profile.memory.hugepages:
         return Choice(False, rule("huge pages are never swapped"))
@@ -115,7 +115,7 @@ def _lock_limit(context: Context, accel: str, lock: bool) -> Footprint | None:
     if lock:
         return locked(context, accel)
     # A rehearsal's memory is pinned by nobody.
-    if context.profile.security.type in ("sev", "sev-es") and not context.rehearse:
+    if context.profile.security.locks_memory and not context.rehearse:
         return pinned(context)
     return None
 
@@ -127,7 +127,7 @@ def _check_lock_limit(context: Context, need: Footprint) -> None:
     if limits.memlock_hard is None or need.total <= limits.memlock_hard or may_raise:
         return
     user, size = context.other_user or context.host.user, need.total
-    if context.profile.security.type == "none":
+    if not context.profile.security.encrypted:
         huge = "or use memory: {hugepages: 2M}, which needs no locking"
     elif context.profile.memory.hugepages:
         huge = "or start it as root"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.companion import Companion
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
@@ -50,9 +51,9 @@ class Plan(Struct, frozen=True):
     warnings: tuple[str, ...]
 
     @property
-    def guest_type(self) -> str:
-        """none, sev, sev-es or sev-snp."""
-        return self.security.guest_type if self.security else "none"
+    def guest_type(self) -> GuestType:
+        """The type, which tells what the guest can have."""
+        return self.security.guest_type if self.security else GuestType.NONE
 
     @property
     def companions(self) -> tuple[Companion, ...]:

@@ -36,7 +36,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
             hint="Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; "
             "openSUSE: zypper install qemu-x86",
         )
-    context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.type != "none")
+    context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.encrypted)
     machine = resolve_machine(context)
     memory = resolve_memory(context, machine.accel.value)
     firmware = resolve_firmware(context)
@@ -93,7 +93,7 @@ def _reboot(context: Context) -> Choice[Reboot]:
     wanted = context.profile.on_reboot
     if wanted == "stop":
         return Choice("stop", context.why("on_reboot"))
-    if context.profile.security.type in ("sev-es", "sev-snp"):
+    if not context.profile.security.resets_in_place:
         return Choice("relaunch", rule("an SEV-ES or SNP guest can't be reset: QEMU ends and is started anew"))
     return Choice("reset", context.why("on_reboot", default="QEMU resets the guest in place"))
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 from sevlaunch.profile.model import SevSecurity, SnpSecurity
-from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy
+from sevlaunch.profile.policy import describe_policy, policy_format
 
 # memory-encryption is silent in 10.0.2 and warns in 11.1.3; confidential-guest-support is there since 6.0.
 MEMORY_ENCRYPTION_DEPRECATED = (10, 1)
@@ -37,9 +38,9 @@ class OwnerFile(Struct, frozen=True):
 
 
 class SecurityPlan(Struct, frozen=True):
-    """``guest_type``: sev, sev-es or sev-snp; ``init2``: KVM_SEV_INIT2 starts the guest, and so decides its VMSA."""
+    """``init2``: KVM_SEV_INIT2 starts the guest, and so decides its VMSA."""
 
-    guest_type: str
+    guest_type: GuestType
     policy: Choice[int]
     cbitpos: Choice[int]
     reduced_phys_bits: Choice[int]
@@ -65,8 +66,7 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
         )
     cbitpos = _cbitpos(context, security.cbitpos)
     reduced_phys_bits = _reduced_phys_bits(context, security.reduced_phys_bits)
-    snp = isinstance(security, SnpSecurity)
-    names = ", ".join(describe_policy(security.effective_policy, SNP_POLICY if snp else SEV_POLICY)) or "no bits"
+    names = ", ".join(describe_policy(security.effective_policy, policy_format(security.guest_type))) or "no bits"
     where = context.why("security", "policy", default=f"default for {security.type}")
     policy = Choice(security.effective_policy, Reason(where.kind, f"{where.text} ({names})"))
     properties = [
@@ -83,7 +83,7 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
     else:
         legacy = list(_legacy_vm_type(context, security, firmware))
         # An emulated kernel has KVM_SEV_INIT2 only where the profile insists on it.
-        offered = security.legacy_vm_type is False if context.rehearse else _has(context, "legacy-vm-type")
+        offered = bool(security.init2) if context.rehearse else _has(context, "legacy-vm-type")
         init2 = offered and all(parameter.value != "on" for parameter in legacy)
         properties += [*_sev_properties(context, security, files), *legacy]
     if security.kernel_hashes:
@@ -97,7 +97,7 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
     elif sev_device != "/dev/sev":
         properties.append(context.from_profile("sev-device", security.sev_device, "security", "sev_device"))
     return SecurityPlan(
-        guest_type=security.type,
+        guest_type=security.guest_type,
         policy=policy,
         cbitpos=cbitpos,
         reduced_phys_bits=reduced_phys_bits,
@@ -173,7 +173,7 @@ def _legacy_vm_type(context: Context, security: SevSecurity, firmware: FirmwareP
                 f"with QEMU {SINCE['legacy-vm-type']}",
                 hint="install a newer QEMU, or leave legacy_vm_type out",
             )
-    elif security.type == "sev-es" and firmware and firmware.kind == "pflash" and _has(context, "legacy-vm-type"):
+    elif security.encrypts_registers and firmware and firmware.kind == "pflash" and _has(context, "legacy-vm-type"):
         yield Parameter(
             "legacy-vm-type", "on", rule("SEV-ES on pflash needs read-only memory, which KVM_SEV_INIT2 does not have")
         )

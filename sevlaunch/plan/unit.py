@@ -83,7 +83,7 @@ def _unit(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _kind(plan: Plan) -> str:
-    return "plain" if plan.guest_type == "none" else plan.guest_type
+    return plan.guest_type if plan.guest_type.encrypted else "plain"
 
 
 def _service(plan: Plan, service: Service) -> Iterator[tuple[str, str]]:

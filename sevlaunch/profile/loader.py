@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from sevlaunch.errors import Problem, ProfileError, UsageError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.profile import source
 from sevlaunch.profile.model import Firmware, Profile
 from sevlaunch.profile.positions import KeyPath, Positions
@@ -134,7 +135,7 @@ def _laid_over(below: Node, above: Node) -> Node:
     """``above`` merged over ``below``; ``security: none`` leaves nothing of a lower layer's encryption."""
     security = above.value.get("security")
     chosen = security.child("type") if security else None
-    if chosen is not None and chosen.value == "none":
+    if chosen is not None and chosen.value == GuestType.NONE:
         below = Node({key: node for key, node in below.value.items() if key != "security"}, below.mark, base=below.base)
     return source.merge(below, above)
 

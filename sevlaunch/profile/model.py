@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sevlaunch.documents import matching
+from sevlaunch.guest_type import GuestType, Protection
 from sevlaunch.profile.fields import (
     AbsolutePath,
     DhCert,
@@ -27,7 +28,6 @@ from sevlaunch.profile.fields import (
 from sevlaunch.profile.policy import default_policy
 
 Auto = Literal["auto"]
-GuestType = Literal["none", "sev", "sev-es", "sev-snp"]
 Cbitpos = Annotated[int | Auto, *auto_or_number(32, 63)]
 ReducedPhysBits = Annotated[int | Auto, *auto_or_number(1, 63)]
 
@@ -99,13 +99,35 @@ class Firmware(Model, frozen=True, kw_only=True):
     ] = None
 
 
-class NoSecurity(Model, frozen=True, kw_only=True):
+class _Security(Model, Protection, frozen=True, kw_only=True):
+    @property
+    def measures_boot(self) -> bool:
+        """Kernel, initrd and command line of a direct boot are in the launch measurement."""
+        return False
+
+    @property
+    def wants_attestation(self) -> bool:
+        """Somebody is going to verify the launch."""
+        return self.measures_boot
+
+    @property
+    def init2(self) -> bool | None:
+        """Whether KVM_SEV_INIT2 is to start the guest, or an older ioctl; None: not said."""
+        return None
+
+
+class NoSecurity(_Security, frozen=True, kw_only=True):
     """An ordinary guest."""
 
     type: Literal["none"] = "none"
 
+    @property
+    def guest_type(self) -> GuestType:
+        """None of the encrypted ones."""
+        return GuestType.NONE
 
-class _SevCommon(Model, frozen=True, kw_only=True):
+
+class _SevCommon(_Security, frozen=True, kw_only=True):
     cbitpos: Annotated[Cbitpos, Meta(description="position of the C-bit in a page table entry; auto: the host's")] = (
         "auto"
     )
@@ -114,6 +136,11 @@ class _SevCommon(Model, frozen=True, kw_only=True):
     ] = "auto"
     kernel_hashes: Annotated[bool, Meta(description="measure kernel, initrd and command line of a direct boot")] = False
     sev_device: Annotated[AbsolutePath, Meta(description="device of the secure processor")] = "/dev/sev"
+
+    @property
+    def measures_boot(self) -> bool:
+        """As asked for."""
+        return self.kernel_hashes
 
 
 class SevSecurity(_SevCommon, frozen=True, kw_only=True):
@@ -135,9 +162,24 @@ class SevSecurity(_SevCommon, frozen=True, kw_only=True):
     ] = None
 
     @property
+    def guest_type(self) -> GuestType:
+        """SEV or SEV-ES."""
+        return GuestType(self.type)
+
+    @property
     def effective_policy(self) -> int:
         """The policy, or the default for the type."""
-        return default_policy(self.type) if self.policy is None else self.policy
+        return default_policy(self.guest_type) if self.policy is None else self.policy
+
+    @property
+    def wants_attestation(self) -> bool:
+        """A session is the owner's own; measuring the boot has a purpose for him alone."""
+        return self.session is not None or self.measures_boot
+
+    @property
+    def init2(self) -> bool | None:
+        """As asked for."""
+        return not self.legacy_vm_type if isinstance(self.legacy_vm_type, bool) else None
 
 
 class SnpSecurity(_SevCommon, frozen=True, kw_only=True):
@@ -153,9 +195,14 @@ class SnpSecurity(_SevCommon, frozen=True, kw_only=True):
     vcek_disabled: Annotated[bool, Meta(description="the guest can't have reports signed by the VCEK")] = False
 
     @property
+    def guest_type(self) -> GuestType:
+        """SEV-SNP."""
+        return GuestType.SEV_SNP
+
+    @property
     def effective_policy(self) -> int:
         """The policy, or the default."""
-        return default_policy(self.type) if self.policy is None else self.policy
+        return default_policy(self.guest_type) if self.policy is None else self.policy
 
 
 Security = NoSecurity | SevSecurity | SnpSecurity

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sevlaunch.guest_type import GuestType
+
 SEV_NO_DEBUG = 1 << 0
 SEV_NO_KEY_SHARING = 1 << 1
 SEV_ES = 1 << 2
@@ -103,10 +105,19 @@ SNP_POLICY = PolicyFormat(
 
 _DEFAULT_SEV = SEV_NO_DEBUG | SEV_NO_KEY_SHARING | SEV_DOMAIN | SEV_SEV
 # SNP: QEMU's own default, SMT allowed, and the bit that must be one.
-_DEFAULTS = {"sev": _DEFAULT_SEV, "sev-es": _DEFAULT_SEV | SEV_ES, "sev-snp": SNP_RESERVED_ONE | 1 << 16}
+_DEFAULTS = {
+    GuestType.SEV: _DEFAULT_SEV,
+    GuestType.SEV_ES: _DEFAULT_SEV | SEV_ES,
+    GuestType.SEV_SNP: SNP_RESERVED_ONE | 1 << 16,
+}
 
 
-def default_policy(guest_type: str) -> int:
+def policy_format(guest_type: GuestType) -> PolicyFormat:
+    """The layout of an encrypted guest's policy."""
+    return SNP_POLICY if guest_type is GuestType.SEV_SNP else SEV_POLICY
+
+
+def default_policy(guest_type: GuestType) -> int:
     """The policy of an encrypted guest that asks for none."""
     return _DEFAULTS[guest_type]
 

@@ -38,8 +38,7 @@ class Violation(Struct, frozen=True):
 
 def check_rules(profile: Profile) -> Iterator[Violation]:
     """Every rule that ``profile`` breaks."""
-    encrypted = profile.security.type != "none"
-    if encrypted:
+    if profile.security.encrypted:
         yield from _encrypted_machine(profile)
         yield from _dma_api(profile)
     if isinstance(profile.security, SevSecurity):
@@ -50,7 +49,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _consistency(profile)
     yield from _boot_order(profile)
     yield from _topology(profile.cpu)
-    for index, reason in check_extra_args(profile.qemu.extra_args, encrypted=encrypted):
+    for index, reason in check_extra_args(profile.qemu.extra_args, encrypted=profile.security.encrypted):
         yield Violation(("qemu", "extra_args", index), reason)
 
 
@@ -88,13 +87,13 @@ def _dma_api(profile: Profile) -> Iterator[Violation]:
 
 def _sev(security: SevSecurity) -> Iterator[Violation]:
     wants_es = bool(security.effective_policy & SEV_ES)
-    if security.type == "sev-es" and not wants_es:
+    if security.encrypts_registers and not wants_es:
         yield Violation(
             ("security", "policy"),
             f"type sev-es needs the policy bit es (bit 2), found {security.effective_policy:#x}: "
             f"use {security.effective_policy | SEV_ES:#x}, or type sev",
         )
-    if security.type == "sev" and wants_es:
+    if wants_es and not security.encrypts_registers:
         yield Violation(
             ("security", "policy"),
             f"the policy bit es (bit 2) asks for SEV-ES, but the type is sev: use type sev-es, or policy "
@@ -160,7 +159,7 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             f"secure_boot chooses among the described firmwares, and {named} names one: leave one of them out",
             (("firmware", named),),
         )
-    if firmware.secure_boot and profile.security.type in ("sev-es", "sev-snp"):
+    if firmware.secure_boot and not profile.security.has_smm:
         yield Violation(
             ("firmware", "secure_boot"),
             f"secure boot needs SMM, which a {profile.security.type} guest can't have: measure its direct boot instead "
@@ -170,8 +169,7 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
     for key in ("initrd", "cmdline"):
         if getattr(boot, key) is not None and boot.kernel is None:
             yield Violation(("boot", key), f"{key} needs boot.kernel", (("boot", "kernel"),))
-    security = profile.security
-    if isinstance(security, (SevSecurity, SnpSecurity)) and security.kernel_hashes and boot.kernel is None:
+    if profile.security.measures_boot and boot.kernel is None:
         yield Violation(
             ("security", "kernel_hashes"),
             "kernel_hashes measures a direct boot: it needs boot.kernel",
@@ -205,7 +203,7 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
 
 def _disks(profile: Profile) -> Iterator[Violation]:
     for index, disk in enumerate(profile.disks):
-        if disk.bus == "ide" and Q35.fullmatch(profile.machine) and profile.security.type == "none":
+        if disk.bus == "ide" and Q35.fullmatch(profile.machine) and not profile.security.encrypted:
             yield Violation(
                 ("disks", index, "bus"),
                 "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata",

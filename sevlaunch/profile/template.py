@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from sevlaunch.profile.model import GuestType
+from sevlaunch.guest_type import GuestType
 
 _HEAD = {
-    "none": "# An ordinary guest, without encryption.\n",
-    "sev": "# A SEV guest: its memory is encrypted.\n",
-    "sev-es": "# A SEV-ES guest: its memory and registers are encrypted.\n",
-    "sev-snp": "# A SEV-SNP guest: its memory and registers are encrypted, and safe from replay and remapping.\n",
+    GuestType.NONE: "# An ordinary guest, without encryption.\n",
+    GuestType.SEV: "# A SEV guest: its memory is encrypted.\n",
+    GuestType.SEV_ES: "# A SEV-ES guest: its memory and registers are encrypted.\n",
+    GuestType.SEV_SNP: (
+        "# A SEV-SNP guest: its memory and registers are encrypted, and safe from replay and remapping.\n"
+    ),
 }
 
 _SECURITY = {
-    "none": "security: none\n",
-    "sev": """\
+    GuestType.NONE: "security: none\n",
+    GuestType.SEV: """\
 security:
   type: sev
   policy: [no-debug, no-key-sharing, domain, sev]   # or a number: 0x33; see: sevlaunch policy 0x33
@@ -22,7 +24,7 @@ security:
   # session: owner_session.b64
   # kernel_hashes: true        # measure boot.kernel, initrd and cmdline; needs a firmware built for it (OVMF.amdsev.fd)
 """,
-    "sev-es": """\
+    GuestType.SEV_ES: """\
 security:
   type: sev-es
   policy: [no-debug, no-key-sharing, es, domain, sev]   # or a number: 0x37; see: sevlaunch policy 0x37
@@ -31,7 +33,7 @@ security:
   # session: owner_session.b64
   # kernel_hashes: true        # measure boot.kernel, initrd and cmdline; needs a firmware built for it (OVMF.amdsev.fd)
 """,
-    "sev-snp": """\
+    GuestType.SEV_SNP: """\
 security:
   type: sev-snp
   policy: [smt]                # or a number: 0x30000; see: sevlaunch policy --snp 0x30000
@@ -68,10 +70,10 @@ console: serial                # sevlaunch console NAME
 """
 
 _FIRMWARE = {
-    "none": "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
-    "sev": "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
-    "sev-es": "image: /usr/share/ovmf/OVMF.amdsev.fd",
-    "sev-snp": "image: /usr/share/ovmf/OVMF.amdsev.fd",
+    GuestType.NONE: "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
+    GuestType.SEV: "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
+    GuestType.SEV_ES: "image: /usr/share/ovmf/OVMF.amdsev.fd",
+    GuestType.SEV_SNP: "image: /usr/share/ovmf/OVMF.amdsev.fd",
 }
 
 

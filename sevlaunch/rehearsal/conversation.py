@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevInit2
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.rehearsal.processor import SecureProcessor
@@ -49,7 +50,7 @@ def emulate(kind: str, *, init2: bool, state_folder: Path, folder: Path) -> Emul
     """
     platform = user_platform(state_folder)
     processor = SecureProcessor(platform)
-    if kind != "sev-snp":
+    if kind != GuestType.SEV_SNP:
         return EmulatedSevInit2(processor) if init2 else EmulatedSev(processor)
     from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
     from sevlaunch.rehearsal.snp_processor import SnpGuest

@@ -12,6 +12,7 @@ import socket
 import sys
 from typing import Any
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.rehearsal.requests import KVM_CREATE_VM, SEV_REQUESTS, SNP_REQUESTS
 from sevlaunch.rehearsal.seccomp import build_filter, install
 
@@ -82,7 +83,7 @@ def _become(request: dict[str, Any], channel: socket.socket, traced: bool) -> No
             from sevlaunch.rehearsal.tracing import ask_to_be_traced
 
             ask_to_be_traced()
-        requests = SNP_REQUESTS if request["kind"] == "sev-snp" else SEV_REQUESTS
+        requests = SNP_REQUESTS if request["kind"] == GuestType.SEV_SNP else SEV_REQUESTS
         listener = install(build_filter(requests, (KVM_CREATE_VM,) if traced else ()))
         socket.send_fds(channel, [b"x"], [listener])
         os.close(listener)

@@ -22,6 +22,7 @@ from sevlaunch.api import Host, Plan, Profile, SevlaunchError, plan, render
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.flows.take_down import take_down
 from sevlaunch.guest.folder import CONSOLE_LOG, EVIDENCE, QEMU_LOG, guests, prepare_root
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.folders import runtime_folder
 
 _LOCK = "session.lock"
@@ -29,7 +30,7 @@ _LOCK = "session.lock"
 _SHOWN = 16 << 10
 
 
-def why_not(guest_type: str) -> str:
+def why_not(guest_type: GuestType) -> str:
     """Why this host can't run guests of a type with KVM; empty when it can."""
     return "; ".join(problem.message for problem in missing(guest_type, "kvm", Host.probe()))
 
@@ -147,9 +148,9 @@ class GuestFactory:
         else:
             profile = Profile.load(self._folder / source, overrides=overrides, name=name)
         host = Host.probe(profile.profile.qemu.binary, runtime=self._session.root)
-        guest_type = profile.profile.security.type
+        guest_type = profile.profile.security.guest_type
         if rehearse is None:
-            rehearse = guest_type != "none" and bool(missing(guest_type, "kvm", host))
+            rehearse = guest_type.encrypted and bool(missing(guest_type, "kvm", host))
         if rehearse:
             _check_rehearsal(host)
         return plan(profile, host, rehearse=rehearse)

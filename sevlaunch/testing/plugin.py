@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sevlaunch.guest_type import GuestType
+
 if TYPE_CHECKING:
     from sevlaunch.testing.guests import GuestFactory, Session
 
 # Marker -> the type of guest that the host has to be able to run; KVM alone: none.
-_MARKERS = {"needs_kvm": "none", "needs_sev": "sev", "needs_sev_es": "sev-es", "needs_snp": "sev-snp"}
+_MARKERS = {
+    "needs_kvm": GuestType.NONE,
+    "needs_sev": GuestType.SEV,
+    "needs_sev_es": GuestType.SEV_ES,
+    "needs_snp": GuestType.SEV_SNP,
+}
 # Further QEMU binaries, as in PATH.
 _VARIABLE = "SEVLAUNCH_QEMU"
 
@@ -24,7 +31,7 @@ _FACTORY = pytest.StashKey["GuestFactory"]()
 def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known."""
     for marker, guest_type in _MARKERS.items():
-        what = "KVM" if guest_type == "none" else f"a host that runs {guest_type} guests"
+        what = f"a host that runs {guest_type} guests" if guest_type.encrypted else "KVM"
         config.addinivalue_line("markers", f"{marker}: skips, with the reason, without {what}")
 
 

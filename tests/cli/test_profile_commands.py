@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.profile.template import starting_profile
 from tests.conftest import Command
 
@@ -40,7 +41,7 @@ def test_what_init_writes_in_comments_is_a_profile_too(guest_type: str, sevlaunc
 
 def test_init_makes_a_sev_guest_unless_told_otherwise(sevlaunch: Command, base: Path) -> None:
     sevlaunch("init", base / "p.yaml")
-    assert (base / "p.yaml").read_text() == starting_profile("sev")
+    assert (base / "p.yaml").read_text() == starting_profile(GuestType.SEV)
 
 
 def test_init_as_json_names_the_file_and_the_type(sevlaunch: Command, base: Path) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from sevlaunch.doctor.examination import REQUIRED, TREE, examine
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.doctor.tree import PURPOSES, Finding, HostCheck, Result, failures, judge
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.devices import parse_acl
 from sevlaunch.host.facts import AsidPool, Device, PlatformFacts
 from sevlaunch.host.memory import cgroup_facts
@@ -236,7 +237,7 @@ def test_what_was_not_gathered_is_unknown_and_blocks_nothing() -> None:
 def test_up_and_the_doctor_agree(tmp_path: Path) -> None:
     for name in NAMES:
         host = machine(name, tmp_path / name)
-        for guest_type in ("none", "sev", "sev-es", "sev-snp"):
+        for guest_type in GuestType:
             told = {problem.message for problem in missing(guest_type, "auto", host)}
             failed = {one.found for _, one in failures(examine(host, guest_type).findings)}
             assert all(any(found in message for found in failed) for message in told)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest.preflight import check_files
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.host.ovmf import firmware_image
@@ -51,7 +52,7 @@ def test_an_image_made_for_encrypted_guests_has_all_there_is(amdsev: Path) -> No
     assert image.secret_area
     assert image.snp_metadata
     assert image.es_reset_vector
-    assert [image.lacks_for(kind, kernel_hashes=True) for kind in ("sev", "sev-es", "sev-snp")] == ["", "", ""]
+    assert [image.lacks_for(kind, kernel_hashes=True) for kind in GuestType if kind.encrypted] == ["", "", ""]
 
 
 def test_an_entry_without_a_size_is_no_area() -> None:
@@ -60,7 +61,7 @@ def test_an_entry_without_a_size_is_no_area() -> None:
     image = firmware_image(ORDINARY_OVMF, "x")
     assert image.es_reset_vector
     assert (image.hashes_table, image.secret_area, image.snp_metadata) == (False, False, False)
-    assert image.lacks_for("sev", kernel_hashes=True) == "it has no table of hashes for kernel_hashes"
+    assert image.lacks_for(GuestType.SEV, kernel_hashes=True) == "it has no table of hashes for kernel_hashes"
 
 
 @pytest.mark.parametrize(

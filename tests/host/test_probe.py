@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.doctor.requirements import missing
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host import cpuid
 from sevlaunch.host.facts import Device, EncryptionLeaf, KvmFacts
 from sevlaunch.host.folders import runtime_folder, state_folder
@@ -104,7 +105,7 @@ def test_the_encryption_leaf_is_decoded() -> None:
 
 def test_a_milan_host_lacks_nothing_and_each_fault_is_named_alone() -> None:
     milan = Host.load(HOSTS / "milan-qemu-10.0.json")
-    assert [missing(kind, "auto", milan) for kind in ("none", "sev", "sev-es", "sev-snp")] == [[], [], [], []]
+    assert [missing(kind, "auto", milan) for kind in GuestType] == [[], [], [], []]
     assert milan.cpu.encryption
     faults: dict[str, dict[str, Any]] = {
         "no CPUID leaf": {"cpu": replace(milan.cpu, encryption=None)},
@@ -123,7 +124,7 @@ def test_a_milan_host_lacks_nothing_and_each_fault_is_named_alone() -> None:
         "QEMU: ": {"qemu": None},
     }
     for text, update in faults.items():
-        (problem,) = missing("sev-es", "auto", replace(milan, **update))
+        (problem,) = missing(GuestType.SEV_ES, "auto", replace(milan, **update))
         assert text in problem.message
         assert problem.hint
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.cpu import signature
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.evidence import Evidence
@@ -31,7 +32,7 @@ CHARACTERS = string.ascii_letters + string.digits + "=,. '\"$%é"
 class Case(Struct, frozen=True):
     """A launch as the owner expects it, in the terms of both programs."""
 
-    kind: str
+    kind: GuestType
     policy: int
     vcpus: int
     processor: tuple[int, int, int]
@@ -43,11 +44,11 @@ class Case(Struct, frozen=True):
     @classmethod
     def drawn(cls, draw: random.Random) -> Case:
         """A random one."""
-        kind = draw.choice(["sev", "sev-es"])
+        kind = draw.choice([GuestType.SEV, GuestType.SEV_ES])
         kernel = draw.randbytes(40) if draw.random() < 0.7 else None
         return cls(
             kind=kind,
-            policy=draw.choice([0, 1, 2, 0x20, 0x33, 0x3B]) | (4 if kind == "sev-es" else 0),
+            policy=draw.choice([0, 1, 2, 0x20, 0x33, 0x3B]) | (4 if kind.encrypts_registers else 0),
             vcpus=draw.randint(1, 16),
             processor=draw.choice(PROCESSORS),
             firmware=ovmf(fill=draw.randrange(256), reset_eip=draw.getrandbits(32)),
@@ -63,7 +64,7 @@ class Case(Struct, frozen=True):
             replace(self, firmware=self.firmware[:64] + b"!" + self.firmware[65:]),
             replace(self, kernel=None, initrd=None, cmdline="") if self.kernel else replace(self, kernel=b"kernel"),
         ]
-        if self.kind == "sev-es":
+        if self.kind.encrypts_registers:
             changes.append(replace(self, vcpus=self.vcpus + draw.choice([1, 2])))
             changes.append(replace(self, processor=(24, 7, 3)))
         if self.kernel:
@@ -78,7 +79,7 @@ class Case(Struct, frozen=True):
             initrd = NO_INITRD if self.initrd is None else hashlib.sha256(self.initrd).digest()
             hashes = KernelHashes(hashlib.sha256(self.kernel).digest(), initrd, cmdline_hash(self.cmdline.encode()))
         launch = Launch(
-            "sev-es" if self.kind == "sev-es" else "sev",
+            self.kind,
             Firmware.of_image(self.firmware),
             hashes,
             self.vcpus,
@@ -91,7 +92,7 @@ class Case(Struct, frozen=True):
 def ours(case: Case, evidence: Evidence, folder: Path) -> bool:
     """What `owner verify` says."""
     options = Options(
-        guest_type="sev-es" if case.kind == "sev-es" else "sev",
+        guest_type=case.kind,
         firmware=folder / "firmware",
         kernel=folder / "kernel" if case.kernel else None,
         initrd=folder / "initrd" if case.initrd else None,
@@ -113,7 +114,7 @@ def theirs(case: Case, evidence: Evidence, folder: Path) -> bool:
     if case.kernel:
         words += ["--kernel", folder / "kernel", f"--cmdline={case.cmdline}"]
         words += ["--initrd", folder / "initrd"] if case.initrd else []
-    if case.kind == "sev-es":
+    if case.kind.encrypts_registers:
         words += ["--num-cpus", case.vcpus]
         for name, number in zip(("family", "model", "stepping"), case.processor, strict=True):
             words += [f"--cpu-{name}", number]

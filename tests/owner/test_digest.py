@@ -12,8 +12,9 @@ from sevsnpmeasure.sev_mode import SevMode
 from sevsnpmeasure.vmm_types import VMMType
 
 from sevlaunch.errors import UsageError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.cpu import known_signatures, signature_of, with_features
-from sevlaunch.owner.digest import Digests, EncryptedType, Launch, Vmm, launch_digest
+from sevlaunch.owner.digest import Digests, Launch, Vmm, launch_digest
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 from tests.conftest import HOSTS, PROFILES, Command
@@ -50,14 +51,14 @@ def test_the_spelled_out_sha256_is_sha256() -> None:
 @pytest.mark.parametrize(
     ("kind", "vcpus", "cmdline", "digest"),
     [
-        ("sev", 1, CMDLINE, "82a3ee5d537c3620628270c292ae30cb40c3c878666a7890ee7ef2a08fb535ff"),
-        ("sev", 1, b"", "77f613d7bbcdf12a73782ea9e88b0172aeda50d1a54201cb903594ff52846898"),
-        ("sev-es", 1, b"", "13810ae661ea11e2bb205621f582fee268f0367c8f97bc297b7fadef3e12002c"),
-        ("sev-es", 4, b"", "0dccbcaba8e90b261bd0d2e1863a2f9da714768b7b2a19363cd6ae35aa90de91"),
+        (GuestType.SEV, 1, CMDLINE, "82a3ee5d537c3620628270c292ae30cb40c3c878666a7890ee7ef2a08fb535ff"),
+        (GuestType.SEV, 1, b"", "77f613d7bbcdf12a73782ea9e88b0172aeda50d1a54201cb903594ff52846898"),
+        (GuestType.SEV_ES, 1, b"", "13810ae661ea11e2bb205621f582fee268f0367c8f97bc297b7fadef3e12002c"),
+        (GuestType.SEV_ES, 4, b"", "0dccbcaba8e90b261bd0d2e1863a2f9da714768b7b2a19363cd6ae35aa90de91"),
     ],
 )
 def test_sev_snp_measures_published_digests_of_sev_and_sev_es(
-    kind: EncryptedType, vcpus: int, cmdline: bytes, digest: str
+    kind: GuestType, vcpus: int, cmdline: bytes, digest: str
 ) -> None:
     kernel = KernelHashes(EMPTY, NO_INITRD, cmdline_hash(cmdline))
     launch = Launch(kind, AMDSEV, kernel, vcpus=vcpus, cpu_signature=EPYC, init2=True)
@@ -196,7 +197,7 @@ def test_sev_snp_measures_published_digests_of_snp_through_the_command(
     (base / "ovmf.fd").write_bytes(ovmf(sections=sections))
     arguments: list[str | Path] = [
         "--type",
-        "sev-snp",
+        GuestType.SEV_SNP,
         "--firmware",
         base / "ovmf.fd",
         "--firmware-hash",
@@ -211,8 +212,8 @@ def test_sev_snp_measures_published_digests_of_snp_through_the_command(
     assert [one["hex"] for one in found["digests"]] == [digest]
 
 
-@pytest.mark.parametrize("kind", ["sev", "sev-es", "sev-snp"])
-def test_sev_snp_measure_agrees_on_an_image_made_here(kind: EncryptedType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [one for one in GuestType if one.encrypted])
+def test_sev_snp_measure_agrees_on_an_image_made_here(kind: GuestType, tmp_path: Path) -> None:
     image, kernel, initrd = tmp_path / "ovmf.fd", tmp_path / "kernel", tmp_path / "initrd"
     image.write_bytes(ovmf(fill=0x5A))
     kernel.write_bytes(b"kernel" * 5000)
@@ -221,10 +222,10 @@ def test_sev_snp_measure_agrees_on_an_image_made_here(kind: EncryptedType, tmp_p
     hashes = KernelHashes(
         hashlib.sha256(kernel.read_bytes()).digest(), hashlib.sha256(initrd.read_bytes()).digest(), cmdline_hash(b"a b")
     )
-    mode = {"sev": SevMode.SEV, "sev-es": SevMode.SEV_ES, "sev-snp": SevMode.SEV_SNP}[kind]
-    vmms: tuple[Vmm, ...] = ("QEMU", "ec2", "gce") if kind == "sev-snp" else ("QEMU",)
+    mode = {GuestType.SEV: SevMode.SEV, GuestType.SEV_ES: SevMode.SEV_ES, GuestType.SEV_SNP: SevMode.SEV_SNP}[kind]
+    vmms: tuple[Vmm, ...] = ("QEMU", "ec2", "gce") if kind is GuestType.SEV_SNP else ("QEMU",)
     for vcpus, boots, vmm in itertools.product((1, 2, 7), (True, False), vmms):
-        features = 0x1 if kind == "sev-snp" else 0
+        features = 0x1 if kind is GuestType.SEV_SNP else 0
         launch = Launch(kind, firmware, hashes if boots else None, vcpus, EPYC, True, features, vmm)
         files = (str(kernel), str(initrd), "a b") if boots else (None, None, None)
         known = calc_launch_digest(mode, vcpus, EPYC, str(image), *files, features, vmm_type=VMMType[vmm])
@@ -233,7 +234,7 @@ def test_sev_snp_measure_agrees_on_an_image_made_here(kind: EncryptedType, tmp_p
 
 def test_digests_that_share_a_beginning_are_those_computed_one_by_one() -> None:
     firmware = Firmware.of_image(ovmf())
-    kinds: tuple[EncryptedType, ...] = ("sev", "sev-es")
+    kinds: tuple[GuestType, ...] = (GuestType.SEV, GuestType.SEV_ES)
     launches = [
         Launch(kind, firmware, kernel, vcpus, signature, init2)
         for kind, kernel, vcpus, signature, init2 in itertools.product(
@@ -242,15 +243,19 @@ def test_digests_that_share_a_beginning_are_those_computed_one_by_one() -> None:
     ]
     shared = Digests()
     assert [shared.of(launch) for launch in launches] == [launch_digest(launch) for launch in launches]
-    distinct = {launch_digest(launch) for launch in launches if launch.guest_type == "sev-es"}
+    distinct = {launch_digest(launch) for launch in launches if launch.guest_type.has_vmsa_generations}
     assert len(distinct) == 2 * 3 * 2 * 2
 
 
 def test_a_hash_of_the_firmware_is_enough_where_nothing_follows_it() -> None:
     image = ovmf()
     known = Firmware(hashlib.sha256(image).digest())
-    assert launch_digest(Launch("sev", known)) == launch_digest(Launch("sev", Firmware.of_image(image)))
-    for launch in (Launch("sev", known, KernelHashes(EMPTY)), Launch("sev-es", known), Launch("sev-snp", known)):
+    assert launch_digest(Launch(GuestType.SEV, known)) == launch_digest(Launch(GuestType.SEV, Firmware.of_image(image)))
+    for launch in (
+        Launch(GuestType.SEV, known, KernelHashes(EMPTY)),
+        Launch(GuestType.SEV_ES, known),
+        Launch(GuestType.SEV_SNP, known),
+    ):
         with pytest.raises(UsageError, match=r"can't go on from a hash|whole pages"):
             launch_digest(launch)
 
@@ -258,14 +263,17 @@ def test_a_hash_of_the_firmware_is_enough_where_nothing_follows_it() -> None:
 @pytest.mark.parametrize(
     ("launch", "message"),
     [
-        (Launch("sev", Firmware.of_image(ovmf(hashes_gpa=0)), KernelHashes(EMPTY)), "no place for kernel hashes"),
-        (Launch("sev-es", Firmware.of_image(ovmf(reset_eip=0))), "where the other vCPUs start"),
-        (Launch("sev-snp", Firmware.of_image(ovmf(sections=()))), "no metadata for SNP"),
         (
-            Launch("sev-snp", Firmware.of_image(ovmf(sections=OVMFX64_SECTIONS)), KernelHashes(EMPTY)),
+            Launch(GuestType.SEV, Firmware.of_image(ovmf(hashes_gpa=0)), KernelHashes(EMPTY)),
+            "no place for kernel hashes",
+        ),
+        (Launch(GuestType.SEV_ES, Firmware.of_image(ovmf(reset_eip=0))), "where the other vCPUs start"),
+        (Launch(GuestType.SEV_SNP, Firmware.of_image(ovmf(sections=()))), "no metadata for SNP"),
+        (
+            Launch(GuestType.SEV_SNP, Firmware.of_image(ovmf(sections=OVMFX64_SECTIONS)), KernelHashes(EMPTY)),
             "no page for kernel hashes",
         ),
-        (Launch("sev-snp", Firmware.of_image(ovmf(hashes_gpa=0x810FF0)), KernelHashes(EMPTY)), "does not fit"),
+        (Launch(GuestType.SEV_SNP, Firmware.of_image(ovmf(hashes_gpa=0x810FF0)), KernelHashes(EMPTY)), "does not fit"),
     ],
 )
 def test_firmware_that_lacks_what_the_launch_needs_is_refused(launch: Launch, message: str) -> None:

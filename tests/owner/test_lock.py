@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sevlaunch.errors import UsageError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.lock import MAX_BYTES, differences, read_lock
@@ -47,7 +48,7 @@ def lock_of(profile: Path, sevlaunch: Command, *options: str) -> dict[str, Any]:
 
 def launched(init2: bool, **changes: Any) -> Host:
     """The host that does what the profile says; ``changes``: of the launch."""
-    launch = Launch("sev-es", Firmware.of_image(IMAGE), KERNEL, 2, 0xA00F11, init2)
+    launch = Launch(GuestType.SEV_ES, Firmware.of_image(IMAGE), KERNEL, 2, 0xA00F11, init2)
     return Host(launch, POLICIES["sev-es"], qemu="10.0.2").with_launch(**changes)
 
 

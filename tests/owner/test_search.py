@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
-from sevlaunch.owner.digest import EncryptedType, Launch, launch_digest
+from sevlaunch.owner.digest import Launch, launch_digest
 from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.explain import explain
 from sevlaunch.owner.firmware import Firmware
@@ -49,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def right(kind: EncryptedType) -> Host:
+def right(kind: GuestType) -> Host:
     """The host that does what the profile says."""
     launch = Launch(kind, Firmware.of_image(CODE), HASHES, vcpus=2, cpu_signature=0xA00F11, init2=False)
     return Host(launch, POLICIES[kind])
@@ -57,7 +58,7 @@ def right(kind: EncryptedType) -> Host:
 
 def found(
     host: Host,
-    kind: EncryptedType,
+    kind: str,
     folder: Path,
     *overrides: str,
     options: Options | None = None,
@@ -75,9 +76,9 @@ def found(
 
 
 def test_the_right_set_up_needs_no_explanation(folder: Path) -> None:
-    for kind in ("sev", "sev-es"):
+    for kind in (GuestType.SEV, GuestType.SEV_ES):
         setup = resolve_setup(load(folder / f"{kind}.yaml"), Options())
-        host = right("sev-es" if kind == "sev-es" else "sev")
+        host = right(kind)
         assert verify(msgspec.convert(host.evidence(), Evidence), Expectation.of_setup(setup), TIK).verified
 
 
@@ -85,8 +86,8 @@ def _cmdline(text: bytes) -> KernelHashes:
     return replace(HASHES, cmdline=cmdline_hash(text))
 
 
-ES, SEV = right("sev-es"), right("sev")
-WRONG: dict[str, tuple[Host, EncryptedType, tuple[str, ...], str]] = {
+ES, SEV = right(GuestType.SEV_ES), right(GuestType.SEV)
+WRONG: dict[str, tuple[Host, str, tuple[str, ...], str]] = {
     "vcpus": (ES.with_launch(vcpus=4), "sev-es", (), "vcpus were 4 (profile says 2)"),
     "many vcpus": (ES.with_launch(vcpus=512), "sev-es", (), "vcpus were 512 (profile says 2)"),
     "generation": (

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import EvidenceError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.digest import Launch, launch_digest
 from sevlaunch.owner.evidence import Evidence, parse_evidence
 from sevlaunch.owner.firmware import Firmware
@@ -24,8 +25,8 @@ from tests.owner.images import PublishedFirmware, ovmf
 from tests.owner.launches import POLICIES, Host, write_keys
 
 IMAGE = ovmf()
-SEV = Host(Launch("sev", Firmware.of_image(IMAGE)), 0x33)
-ES = Host(Launch("sev-es", Firmware.of_image(IMAGE), None, 2, 0x800F12, False), 0x37)
+SEV = Host(Launch(GuestType.SEV, Firmware.of_image(IMAGE)), 0x33)
+ES = Host(Launch(GuestType.SEV_ES, Firmware.of_image(IMAGE), None, 2, 0x800F12, False), 0x37)
 
 
 @pytest.fixture
@@ -61,12 +62,12 @@ def test_the_right_launch_is_verified_and_all_that_was_compared_is_shown(
     assert (found["verified"], found["search"], found["rehearsal"]) == (True, None, False)
     checks = {check["name"]: check for check in found["checks"]}
     expected = ["type", "firmware", "api version", "build", "policy", "vcpus", "digest", "measurement"]
-    assert list(checks) == [name for name in expected if name != "vcpus" or host.launch.guest_type == "sev-es"]
+    assert list(checks) == [name for name in expected if name != "vcpus" or host.launch.guest_type.encrypts_registers]
     assert all(check["ok"] is not False for check in checks.values())
     assert checks["firmware"]["expected"] == hashlib.sha256(IMAGE).hexdigest()
     assert checks["measurement"]["expected"] == checks["measurement"]["found"]
     assert checks["build"]["found"] == "3"
-    assert found["vmsa"] == (VMSA_NAMES[host.launch.init2] if host.launch.guest_type == "sev-es" else None)
+    assert found["vmsa"] == (VMSA_NAMES[host.launch.init2] if host.launch.guest_type.has_vmsa_generations else None)
 
 
 @pytest.mark.parametrize(
@@ -198,21 +199,21 @@ SEVCTL_KERNEL = KernelHashes(
     ("launch", "policy", "api", "build_id", "blob"),
     [
         (
-            Launch("sev", SEVCTL_FIRMWARE),
+            Launch(GuestType.SEV, SEVCTL_FIRMWARE),
             3,
             (1, 40),
             40,
             "oMDewIouJSpbpNRHj7Mk3p08H2dPZQdsZMU14qIymBnDE/q1EcIWsVBbGy6pkDxA",
         ),
         (
-            Launch("sev", SEVCTL_FIRMWARE, SEVCTL_KERNEL),
+            Launch(GuestType.SEV, SEVCTL_FIRMWARE, SEVCTL_KERNEL),
             3,
             (1, 40),
             40,
             "h3auYbWQnVW7EGLWN4Hf9SN0oEYMPU2sK4bLnefWPwvDE/q1EcIWsVBbGy6pkDxA",
         ),
         (
-            Launch("sev-es", SEVCTL_FIRMWARE, None, 4, 0xA00F11, False),
+            Launch(GuestType.SEV_ES, SEVCTL_FIRMWARE, None, 4, 0xA00F11, False),
             5,
             (1, 49),
             6,

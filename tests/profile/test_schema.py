@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from sevlaunch.errors import ProfileError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.profile.loader import loads
-from sevlaunch.profile.model import GuestType
 from sevlaunch.profile.schema import profile_schema
 from sevlaunch.profile.source import parse
 from sevlaunch.profile.template import starting_profile
@@ -20,7 +20,6 @@ from tests.conftest import PROFILES, ROOT
 
 SCHEMA = profile_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
-TYPES: tuple[GuestType, ...] = ("none", "sev", "sev-es", "sev-snp")
 
 
 def values(text: str) -> Any:
@@ -43,7 +42,7 @@ def test_it_takes_every_ready_profile(file: Any) -> None:
     assert list(VALIDATOR.iter_errors(values(file.read_text()))) == []
 
 
-@pytest.mark.parametrize("guest_type", TYPES)
+@pytest.mark.parametrize("guest_type", GuestType)
 def test_it_takes_every_starting_profile(guest_type: GuestType) -> None:
     assert list(VALIDATOR.iter_errors(values(starting_profile(guest_type)))) == []
 

@@ -10,6 +10,7 @@ import typer
 
 from sevlaunch.cli.complete import profile_files
 from sevlaunch.errors import UsageError
+from sevlaunch.guest_type import GuestType
 
 if TYPE_CHECKING:
     from sevlaunch.owner.setup import Options, Setup
@@ -114,7 +115,7 @@ def read_options(
     if known_firmware is None or len(known_firmware) == 32:
         _at_most_one({"--firmware": firmware, "--firmware-hash": firmware_hash})
     return Options(
-        guest_type=guest_type.value if guest_type else None,
+        guest_type=GuestType(guest_type.value) if guest_type else None,
         firmware=firmware,
         firmware_hash=known_firmware,
         kernel=kernel,
