@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
 from sevlaunch.files import read_blob
+from sevlaunch.owner.checks import Verdict
 from sevlaunch.owner.evidence import parse_evidence
 from sevlaunch.owner.lock import lock_plan
 from sevlaunch.owner.secret import Secret, make_packet, read_secret
-from sevlaunch.owner.verify import Expectation, Verdict, check_verifiable, verify
+from sevlaunch.owner.verify import Expectation, check_verifiable, verify
 from sevlaunch.plan.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
@@ -72,6 +73,6 @@ def _refusal(name: str, verdict: Verdict) -> SevlaunchError:
     wrong = [check for check in verdict.checks if check.ok is False]
     return SevlaunchError(
         f"{name} is not what the plan says, and was ended",
-        problems=[Problem(f"{check.name}: wanted {check.expected}, found {check.found}") for check in wrong],
+        problems=[Problem(f"{check.name}: {check.detail}") for check in wrong],
         hint="was a file changed in this moment, or the session made for another policy?",
     )

@@ -16,7 +16,7 @@ from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.firmware import MAX_BYTES
 from sevlaunch.owner.search import Findings, Target, search
 from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup
-from sevlaunch.owner.verify import Expectation, Verdict, candidates
+from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
@@ -24,7 +24,7 @@ from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 def explain(
     evidence: Evidence,
     expectation: Expectation,
-    verdict: Verdict,
+    verdict: LaunchVerdict,
     tik: bytes,
     *,
     tek: bytes = b"",

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import InsecureUse, UnsupportedError
 from sevlaunch.guest_type import GuestType
+from sevlaunch.owner.checks import Check, Verdict
 from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.setup import Setup
 from sevlaunch.profile.policy import SEV_POLICY, describe_policy
@@ -44,19 +45,13 @@ class Expectation(Struct, frozen=True):
         )
 
 
-class Check(Struct, frozen=True):
-    """One thing that was compared: ``ok`` is None where the evidence does not say it."""
+class LaunchVerdict(Verdict, frozen=True):
+    """The answer about a launch.
 
-    name: str
-    ok: bool | None
-    expected: str
-    found: str
+    ``matches``: the measurement is the expected one. ``vmsa``: the generation that it was made with. A check is None
+    where the evidence does not say it: the measurement binds that, too.
+    """
 
-
-class Verdict(Struct, frozen=True):
-    """The answer. ``matches``: the measurement is the expected one. ``vmsa``: the generation that it was made with."""
-
-    checks: tuple[Check, ...]
     matches: bool
     vmsa: str
     rehearsal: bool
@@ -64,7 +59,7 @@ class Verdict(Struct, frozen=True):
     @property
     def verified(self) -> bool:
         """Yes, only when nothing that was compared differs."""
-        return self.matches and all(check.ok is not False for check in self.checks)
+        return self.matches and not self.failed
 
 
 def check_verifiable(guest_type: GuestType, evidence: Evidence, *, rehearsal: bool = False) -> None:
@@ -93,7 +88,7 @@ def check_verifiable(guest_type: GuestType, evidence: Evidence, *, rehearsal: bo
         )
 
 
-def verify(evidence: Evidence, expectation: Expectation, tik: bytes) -> Verdict:
+def verify(evidence: Evidence, expectation: Expectation, tik: bytes) -> LaunchVerdict:
     """Compare the evidence with what is expected; the evidence passes :func:`check_verifiable`.
 
     The measurement is computed with the expected policy, and with the API version and build of the evidence: the
@@ -114,7 +109,7 @@ def verify(evidence: Evidence, expectation: Expectation, tik: bytes) -> Verdict:
             hint="make a session with `sevlaunch owner session`, and launch with security.dh_cert and security.session",
         )
     vmsa = matching[0] if matching else next(iter(digests))
-    return Verdict(
+    return LaunchVerdict(
         checks=tuple(_checks(evidence, expectation, digests[vmsa], computed[vmsa], matches)),
         matches=matches,
         vmsa=vmsa,
@@ -151,7 +146,7 @@ def _checks(evidence: Evidence, expectation: Expectation, digest: bytes, compute
     found_type = sev.type if sev.enabled else f"{sev.type}, not enabled"
     reported = evidence.firmware.sha256 if evidence.firmware else None
     checks = [
-        Check("type", sev.enabled and sev.type == expectation.guest_type, expectation.guest_type, found_type),
+        Check.compared("type", sev.enabled and sev.type == expectation.guest_type, expectation.guest_type, found_type),
         _check("firmware", expectation.firmware_sha256.hex(), reported),
         Check(
             "api version",
@@ -159,19 +154,22 @@ def _checks(evidence: Evidence, expectation: Expectation, digest: bytes, compute
             f"{minimum[0]}.{minimum[1]} or newer",
             f"{known_api[0]}.{known_api[1]}" if known_api else "not told",
         ),
-        Check("build", None, "any", "not told" if sev.build_id is None else str(sev.build_id)),
-        Check("policy", sev.policy == expectation.policy, _policy_text(expectation.policy), _policy_text(sev.policy)),
+        Check.compared("build", None, "any", "not told" if sev.build_id is None else str(sev.build_id)),
+        Check.compared(
+            "policy", sev.policy == expectation.policy, _policy_text(expectation.policy), _policy_text(sev.policy)
+        ),
     ]
     if expectation.vcpus is not None:
         found = None if evidence.vcpus is None else str(evidence.vcpus)
         checks.append(_check("vcpus", str(expectation.vcpus), found))
-    checks.append(Check("digest", matches, digest.hex(), "the measured one" if matches else "another one"))
-    checks.append(Check("measurement", matches, computed.hex(), evidence.measure.hex() or "none"))
+    checks.append(Check.compared("digest", matches, digest.hex(), "the measured one" if matches else "another one"))
+    checks.append(Check.compared("measurement", matches, computed.hex(), evidence.measure.hex() or "none"))
     return checks
 
 
 def _check(name: str, expected: str, found: str | None) -> Check:
-    return Check(name, None if found is None else found == expected, expected, "not told" if found is None else found)
+    ok = None if found is None else found == expected
+    return Check.compared(name, ok, expected, "not told" if found is None else found)
 
 
 def _policy_text(policy: int | None) -> str:

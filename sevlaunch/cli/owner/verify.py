@@ -18,7 +18,7 @@ from sevlaunch.errors import InsecureUse, UsageError
 if TYPE_CHECKING:
     from sevlaunch.owner.evidence import Evidence
     from sevlaunch.owner.search import Findings
-    from sevlaunch.owner.verify import Verdict
+    from sevlaunch.owner.verify import LaunchVerdict
 
 # Seconds for the search for an explanation: with the rest of the command they make at most 5.
 SEARCH_LIMIT = 4.5
@@ -157,7 +157,8 @@ def _check_place(shown: Evidence, *, insecure: bool, rehearsal: bool) -> None:
             )
 
 
-def _show(shown: Evidence, verdict: Verdict, findings: Findings | None, output: Format) -> None:
+def _show(shown: Evidence, verdict: LaunchVerdict, findings: Findings | None, output: Format) -> None:
+    from sevlaunch.cli.owner.checks import checks_json
     from sevlaunch.owner.verify import REHEARSAL
 
     if output is Format.JSON:
@@ -167,7 +168,7 @@ def _show(shown: Evidence, verdict: Verdict, findings: Findings | None, output: 
                 "name": shown.name,
                 "rehearsal": verdict.rehearsal,
                 "vmsa": verdict.vmsa or None,
-                "checks": msgspec.to_builtins(verdict.checks),
+                "checks": checks_json(verdict.checks),
                 "search": None
                 if findings is None
                 else {
