@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
 from sevlaunch.files import read_blob
 from sevlaunch.owner.checks import Verdict
-from sevlaunch.owner.evidence import parse_evidence
+from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.lock import lock_plan
 from sevlaunch.owner.secret import Secret, make_packet, read_secret
 from sevlaunch.owner.verify import Expectation, check_verifiable, verify
@@ -36,13 +36,13 @@ class Verification:
 
         :raise SevlaunchError: when the launch is not the expected one.
         """
-        evidence = parse_evidence(json.dumps(guest.launch_evidence.to_dict()).encode(), guest.name)
-        check_verifiable(self.expectation.guest_type, evidence, rehearsal=evidence.rehearsal)
-        verdict = verify(evidence, self.expectation, self.keys.tik)
+        claims = parse_claims(json.dumps(guest.launch_evidence.to_dict()).encode(), guest.name)
+        check_verifiable(self.expectation.guest_type, claims, rehearsal=claims.rehearsal)
+        verdict = verify(claims, self.expectation, self.keys.tik)
         if not verdict.verified:
             raise _refusal(guest.name, verdict)
         if self.secrets:
-            packet = make_packet(self.secrets, self.keys, evidence.measure)
+            packet = make_packet(self.secrets, self.keys, claims.measure)
             header, payload = (base64.b64encode(part).decode() for part in (packet.header, packet.payload))
             await guest.inject_secret(header, payload)
         await guest.run()
