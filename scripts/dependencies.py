@@ -55,6 +55,11 @@ def blocks(lock: str) -> dict[str, str]:
     return found
 
 
+def versions(lock: str) -> dict[str, str]:
+    """The version of each package in a lock."""
+    return {name: block.split()[0].partition("==")[2] for name, block in blocks(lock).items()}
+
+
 def locked(root: Path) -> str:
     """The whole lock of the folder ``root`` as one file for uv; empty where there is none yet."""
     files = [root / name for name in LOCK]

@@ -8,7 +8,7 @@ import tempfile
 from itertools import takewhile
 from pathlib import Path
 
-from dependencies import LOCK, ROOT, UvError, blocks, locked, ranges, resolve, uv
+from dependencies import LOCK, ROOT, UvError, blocks, locked, ranges, resolve, uv, versions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,6 +21,7 @@ _TITLES = (
 )
 _TITLE = "{title}: made by scripts/lock (see CONTRIBUTING.md) from these ranges of pyproject.toml\n"
 _RANGE = "#   "
+_HASH = "--hash=sha256:"
 
 
 def main() -> int:
@@ -59,10 +60,8 @@ def complaints(root: Path) -> list[str]:
         made_for = [line.removeprefix(_RANGE) for line in head if line.startswith(_RANGE)]
         found += [f"{name} was made without {line}" for line in wanted if line not in made_for]
         found += [f"{name} was made for {line}, which is no more" for line in made_for if line not in wanted]
-        for package, block in blocks(lock).items():
-            pins[package] = block.split()[0].partition("==")[2]
-            if "--hash=sha256:" not in block:
-                found.append(f"{name} has no hash for {package}")
+        pins |= versions(lock)
+        found += [f"{name} has no hash for {package}" for package, block in blocks(lock).items() if _HASH not in block]
         for line in wanted:
             requirement = Requirement(line)
             pin = pins.get(canonicalize_name(requirement.name))

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.packages import need_index
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from dependencies import LOCK, UvError, uv
+from dependencies import LOCK, UvError
 from lock import complaints, renew
 
 
@@ -24,15 +25,6 @@ def copy(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
-
-
-@pytest.fixture
-def package_index(tmp_path: Path) -> None:
-    """Skips by name where no package index answers."""
-    try:
-        uv("pip", "compile", "--no-cache", "--output-file", tmp_path / "probe.txt", "-", given="iniconfig")
-    except UvError as error:
-        pytest.skip(f"no package index can be reached: {str(error).splitlines()[0]}")
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -86,7 +78,8 @@ def test_the_lock_names_no_place() -> None:
         assert not [word for word in ("://", "--index", "--find-links", "file:", "/tmp", str(ROOT)) if word in text]
 
 
-def test_keeping_changes_only_what_the_ranges_call_for(copy: Path, package_index: None) -> None:
+def test_keeping_changes_only_what_the_ranges_call_for(copy: Path, tmp_path: Path) -> None:
+    need_index(tmp_path)
     before = {name: (copy / name).read_text() for name in LOCK}
     renew(copy, keep=True)
     assert {name: (copy / name).read_text() for name in LOCK} == before
@@ -100,7 +93,8 @@ def test_keeping_changes_only_what_the_ranges_call_for(copy: Path, package_index
     assert (copy / LOCK[1]).read_text() == before[LOCK[1]]
 
 
-def test_what_can_not_be_resolved_leaves_the_lock_as_it_was(copy: Path, package_index: None) -> None:
+def test_what_can_not_be_resolved_leaves_the_lock_as_it_was(copy: Path, tmp_path: Path) -> None:
+    need_index(tmp_path)
     before = [(copy / name).read_text() for name in LOCK]
     edit(copy / "pyproject.toml", "msgspec>=0.20", "msgspec>=0.20,<0.5")
     with pytest.raises(UvError, match="msgspec"):
