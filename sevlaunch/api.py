@@ -27,7 +27,7 @@ from sevlaunch.errors import (
     UnsupportedError,
     UsageError,
 )
-from sevlaunch.guest.evidence import Evidence, SevInfo
+from sevlaunch.evidence import Evidence, SevInfo
 from sevlaunch.guest.guest import Guest, LaunchedGuest
 from sevlaunch.guest.launch import launch
 from sevlaunch.guest.process import Process, spawn

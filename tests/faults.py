@@ -18,7 +18,7 @@ class Fault:
 FAULTS = {
     "a guest that runs gets a secret": Fault(
         "sevlaunch/owner/secret.py",
-        'if evidence.sev.state != "launch-secret":',
+        'if claims.sev.state != "launch-secret":',
         "if False:",
         (
             "tests/owner/test_secret.py::test_a_launch_in_another_state_takes_none",

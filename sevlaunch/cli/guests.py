@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -127,28 +127,22 @@ def down(
 def ps(output: FormatOption = Format.TEXT) -> None:
     """List the guests."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.commands import status
-    from sevlaunch.guest.folder import guests
+    from sevlaunch.guest.commands import list_guests
     from sevlaunch.host.folders import runtime_folder
 
-    async def all_states() -> list[dict[str, Any]]:
-        import asyncio
-
-        return await asyncio.gather(*(status(folder) for folder in guests(runtime_folder())))
-
-    found = run(all_states())
+    found = run(list_guests(runtime_folder()))
     if output is Format.JSON:
-        print_json(found)
+        print_json([one.to_dict() for one in found])
         return
     rows = [
         (
-            one["name"],
-            one["state"],
-            one["sev"]["type"] + (" (rehearsal)" if one["rehearsal"] else ""),
-            str(one["pid"] or "-"),
-            str(one["vcpus"] or "-"),
-            (one["qemu"] or {}).get("version", "-"),
-            one["profile"] or "-",
+            one.name,
+            one.state,
+            one.sev.type + (" (rehearsal)" if one.rehearsal else ""),
+            str(one.pid or "-"),
+            str(one.vcpus or "-"),
+            one.qemu.version if one.qemu else "-",
+            one.profile or "-",
         )
         for one in found
     ]
@@ -168,13 +162,14 @@ def status(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
 
 def evidence(name: GuestArgument, output: FormatOption = Format.JSON) -> None:
     """Print what the launch showed, as JSON for the guest owner."""
+    from sevlaunch.guest.evidence import read_evidence
     from sevlaunch.guest.folder import find
     from sevlaunch.host.folders import runtime_folder
 
-    document = find(runtime_folder(), name).evidence()
-    if document is None:
+    found = read_evidence(find(runtime_folder(), name))
+    if found is None:
         raise SevlaunchError(f"the launch of {name!r} left no evidence", hint=f"see: sevlaunch status {name}")
-    print_json(document)
+    print_json(found.to_dict())
 
 
 def logs(

@@ -19,9 +19,9 @@ from sevlaunch.flows.plans import Planned, begun, plan_guests
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
+    from sevlaunch.evidence import Evidence
     from sevlaunch.flows.bring_up import BroughtUp
     from sevlaunch.flows.verification import Verification
-    from sevlaunch.guest.evidence import Evidence
     from sevlaunch.guest.guest import LaunchedGuest
     from sevlaunch.guest.readiness import Condition
 
@@ -89,7 +89,7 @@ def start(request: Request) -> None:
     if verification and finished[0].evidence:
         note(f"sevlaunch: {plans[0].name} is verified: on the host that runs it this is a test, not a proof")
     if request.single and finished[0].evidence:
-        show_guest(finished[0].evidence.to_dict(), request.output)
+        show_guest(finished[0].evidence, request.output)
     elif not request.single:
         show_started(finished, request.output)
     for one in finished:
@@ -166,7 +166,7 @@ def _stay(plan: Plan, request: Request) -> None:
     def launched(guest: LaunchedGuest) -> None:
         evidence = guest.launch_evidence
         _keep(evidence, request)
-        show_guest(evidence.to_dict(), request.output)
+        show_guest(evidence, request.output)
         notify_service(f"READY=1\nSTATUS={plan.name} is {evidence.state}")
 
     def rebooted() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sevlaunch.cli.output import Format, print_json, table
-from sevlaunch.guest_type import GuestType
 from sevlaunch.profile.policy import describe_policy, policy_format
 
 if TYPE_CHECKING:
+    from sevlaunch.evidence import Evidence
     from sevlaunch.flows.bring_up import BroughtUp
 
 # QEMU's run states, and ours, that need a word.
@@ -44,40 +44,44 @@ def show_started(finished: Sequence[BroughtUp], output: Format) -> None:
     print(f"{len(finished) - failed} of {len(finished)} guests run")
 
 
-def show_guest(document: dict[str, Any], output: Format) -> None:
-    """Print the fields of evidence or status."""
+def show_guest(shown: Evidence, output: Format) -> None:
+    """Print evidence or a status."""
     if output is Format.JSON:
-        print_json(document)
+        print_json(shown.to_dict())
         return
-    pid = f" (pid {document['pid']})" if document["pid"] else ""
-    print(f"{document['name']} is {document['state']}{pid}")
-    if document["rehearsal"]:
+    print(f"{shown.name} is {shown.state}" + (f" (pid {shown.pid})" if shown.pid else ""))
+    if shown.rehearsal:
         print("  REHEARSAL: memory is NOT encrypted")
-    if document["state"] in _STATES:
-        print(f"  {_STATES[document['state']]}")
-    qemu, firmware, sev = document["qemu"], document["firmware"], document["sev"]
-    if qemu:
-        print(f"  qemu         {qemu['version']}  {qemu['binary']}")
-    if firmware:
-        print(f"  firmware     {firmware['path']}")
-        if firmware["sha256"]:
-            print(f"               sha256 {firmware['sha256']}")
-    if document["vcpus"]:
-        print(f"  vcpus        {document['vcpus']}")
-    if sev["type"] == "none":
+    if shown.state in _STATES:
+        print(f"  {_STATES[shown.state]}")
+    if shown.ended and shown.ended.reason:
+        print(f"  QEMU's last  {shown.ended.reason}")
+    if shown.qemu:
+        print(f"  qemu         {shown.qemu.version}  {shown.qemu.binary}")
+    if shown.firmware:
+        print(f"  firmware     {shown.firmware.path}")
+        if shown.firmware.sha256:
+            print(f"               sha256 {shown.firmware.sha256}")
+    if shown.vcpus:
+        print(f"  vcpus        {shown.vcpus}")
+    _show_security(shown)
+
+
+def _show_security(shown: Evidence) -> None:
+    sev = shown.sev
+    if not sev.type.encrypted:
         print("  security     none: memory is not encrypted")
         return
-    if not sev["enabled"]:
-        print(f"  security     {sev['type']}")
+    if not sev.enabled or sev.policy is None:
+        print(f"  security     {sev.type}")
         return
-    guest_type = GuestType(sev["type"])
-    names = ", ".join(describe_policy(sev["policy"], policy_format(guest_type))) or "no bits"
-    print(f"  security     {sev['type']}, state {sev['state']}")
-    print(f"  policy       {sev['policy']:#x} ({names})")
-    print(f"  firmware api {sev['api_major']}.{sev['api_minor']}, build {sev['build_id']}")
-    if document["measurement"]:
-        print(f"  measurement  {document['measurement']}")
-    elif document.get("report"):
+    names = ", ".join(describe_policy(sev.policy, policy_format(sev.type))) or "no bits"
+    print(f"  security     {sev.type}, state {sev.state}")
+    print(f"  policy       {sev.policy:#x} ({names})")
+    print(f"  firmware api {sev.api_major}.{sev.api_minor}, build {sev.build_id}")
+    if shown.measurement:
+        print(f"  measurement  {shown.measurement}")
+    elif shown.report:
         print("  measurement  in the attestation report: see the evidence")
-    elif not guest_type.measured_by_host:
+    elif not sev.type.measured_by_host:
         print("  measurement  in the attestation report that the guest fetches")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sevlaunch.errors import SevlaunchError
-from sevlaunch.guest.evidence import Evidence
+from sevlaunch.evidence import Evidence
 from sevlaunch.guest.many import launch_many
 from sevlaunch.guest.readiness import READY_LIMIT, Condition, wait_until_ready
 from sevlaunch.guest.starting import Start

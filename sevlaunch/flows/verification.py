@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
 from sevlaunch.files import read_blob
-from sevlaunch.owner.evidence import parse_evidence
+from sevlaunch.owner.checks import Verdict
+from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.lock import lock_plan
 from sevlaunch.owner.secret import Secret, make_packet, read_secret
-from sevlaunch.owner.verify import Expectation, Verdict, check_verifiable, verify
+from sevlaunch.owner.verify import Expectation, check_verifiable, verify
 from sevlaunch.plan.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
@@ -35,13 +36,13 @@ class Verification:
 
         :raise SevlaunchError: when the launch is not the expected one.
         """
-        evidence = parse_evidence(json.dumps(guest.launch_evidence.to_dict()).encode(), guest.name)
-        check_verifiable(self.expectation.guest_type, evidence, rehearsal=evidence.rehearsal)
-        verdict = verify(evidence, self.expectation, self.keys.tik)
+        claims = parse_claims(json.dumps(guest.launch_evidence.to_dict()).encode(), guest.name)
+        check_verifiable(self.expectation.guest_type, claims, rehearsal=claims.rehearsal)
+        verdict = verify(claims, self.expectation, self.keys.tik)
         if not verdict.verified:
             raise _refusal(guest.name, verdict)
         if self.secrets:
-            packet = make_packet(self.secrets, self.keys, evidence.measure)
+            packet = make_packet(self.secrets, self.keys, claims.measure)
             header, payload = (base64.b64encode(part).decode() for part in (packet.header, packet.payload))
             await guest.inject_secret(header, payload)
         await guest.run()
@@ -72,6 +73,6 @@ def _refusal(name: str, verdict: Verdict) -> SevlaunchError:
     wrong = [check for check in verdict.checks if check.ok is False]
     return SevlaunchError(
         f"{name} is not what the plan says, and was ended",
-        problems=[Problem(f"{check.name}: wanted {check.expected}, found {check.found}") for check in wrong],
+        problems=[Problem(f"{check.name}: {check.detail}") for check in wrong],
         hint="was a file changed in this moment, or the session made for another policy?",
     )

@@ -2,61 +2,75 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
+from sevlaunch.evidence import Ended, FirmwareInfo, QemuInfo, Status
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.evidence import SevInfo, sev_info, shown_state
+from sevlaunch.guest.evidence import read_evidence, read_sev_info, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find
 from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
 from sevlaunch.guest.qmp import session
+from sevlaunch.guest_type import GuestType
 
 STATUS_LIMIT = 5.0
 
 
-async def status(folder: GuestFolder) -> dict[str, Any]:
-    """The fields of `status`: the launch's evidence with the state of now.
-
-    ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), unresponsive (QMP does not
-    answer), exited (QEMU has ended).
-    """
+async def status(folder: GuestFolder) -> Status:
+    """The guest's state of now, and what its launch showed."""
     record = folder.record()
-    document = folder.evidence() or _without_evidence(folder.name, record)
+    shown = _last_seen(folder, record)
     if not folder.alive():
-        return {**document, "state": "exited", "pid": None}
-    document = {**document, "pid": folder.pid()}
+        return replace(shown, ended=_ended(folder))
+    shown = replace(shown, pid=folder.pid())
     if record is None or not record.launched:
-        return {**document, "state": "starting" if folder.launching() else "abandoned"}
+        return replace(shown, state="starting" if folder.launching() else "abandoned")
     try:
         async with session(folder.file(folders.QMP_SOCKET), limit=STATUS_LIMIT) as qmp:
             state = shown_state(await qmp.execute("query-status", limit=STATUS_LIMIT))
-            sev = await sev_info(qmp, record.guest_type)
+            return replace(shown, state=state, sev=await sev_info(qmp, record.guest_type))
     except (QmpError, GuestTimeout):
         # QEMU may have ended while it was asked.
-        return {**document, "state": "unresponsive"} if folder.alive() else {**document, "state": "exited", "pid": None}
-    return {**document, "state": state, "sev": asdict(sev)}
+        if folder.alive():
+            return replace(shown, state="unresponsive")
+        return replace(shown, pid=None, ended=_ended(folder))
 
 
-def _without_evidence(name: str, record: Record | None) -> dict[str, Any]:
-    """The fields of evidence for a guest whose launch never got that far."""
-    return {
-        "name": name,
-        "state": "exited",
-        "pid": None,
-        "profile": record.profile if record else None,
-        "command": record.command if record else [],
-        "rehearsal": bool(record and record.rehearsal),
-        "qemu": {"binary": record.binary, "version": record.qemu_version} if record else None,
-        "firmware": {"path": record.firmware, "sha256": None} if record else None,
-        "vcpus": record.vcpus if record else None,
-        "sev": asdict(SevInfo.from_qmp(record.guest_type if record else "none", None)),
-        "measurement": None,
-    }
+async def list_guests(root: Path) -> list[Status]:
+    """The status of each guest below ``root``, by name."""
+    return await asyncio.gather(*(status(folder) for folder in folders.guests(root)))
+
+
+def _last_seen(folder: GuestFolder, record: Record | None) -> Status:
+    """What is known without asking QEMU, as if it had ended."""
+    evidence = read_evidence(folder)
+    if evidence is not None:
+        return Status(**{**asdict(evidence), "name": folder.name, "state": "exited", "pid": None})
+    # A launch that never got that far.
+    return Status(
+        name=folder.name,
+        state="exited",
+        profile=record.profile if record else None,
+        command=record.command if record else [],
+        rehearsal=bool(record and record.rehearsal),
+        qemu=QemuInfo(record.binary, record.qemu_version) if record else None,
+        firmware=FirmwareInfo(record.firmware, None) if record else None,
+        vcpus=record.vcpus if record else None,
+        sev=read_sev_info(record.guest_type if record else GuestType.NONE, None),
+        measurement=None,
+    )
+
+
+def _ended(folder: GuestFolder) -> Ended:
+    # Nobody waits for a QEMU that outlives its launcher: what it said last is all there is.
+    said = [line for line in tail(folder.file(folders.QEMU_LOG)) if ": warning: " not in line]
+    return Ended(how="exited", exit_code=None, reason=said[-1] if said else None)
 
 
 async def execute(root: Path, name: str, command: str, arguments: dict[str, Any] | None = None) -> Any:
@@ -82,13 +96,13 @@ async def execute(root: Path, name: str, command: str, arguments: dict[str, Any]
             process.close()
 
 
-async def resume(root: Path, name: str) -> dict[str, Any]:
+async def resume(root: Path, name: str) -> Status:
     """Let a paused guest run; its status afterwards."""
     await execute(root, name, "cont")
     return await status(find(root, name))
 
 
-async def inject(root: Path, name: str, header: bytes, payload: bytes) -> dict[str, Any]:
+async def inject(root: Path, name: str, header: bytes, payload: bytes) -> Status:
     """Put the owner's secrets into a guest that waits in its launch; its status afterwards.
 
     :param header: packet header, 52 bytes (AMD 55766, LAUNCH_SECRET).
@@ -98,17 +112,17 @@ async def inject(root: Path, name: str, header: bytes, payload: bytes) -> dict[s
     :raise QmpError: when QEMU or the secure processor refuses them.
     """
     before = await status(_running(root, name))
-    sev = before["sev"]
-    if sev["type"] == "sev-snp":
+    sev = before.sev
+    if sev.type is GuestType.SEV_SNP:
         raise UnsupportedError(
             f"{name} is a SEV-SNP guest, which takes no secret at its launch",
             hint="give it one over the network, once its owner has checked its report: sevlaunch owner report",
         )
-    if not sev["enabled"]:
+    if not sev.enabled:
         raise UnsupportedError(f"{name} is no encrypted guest: a secret would not be one")
-    if sev["state"] != "launch-secret":
+    if sev.state != "launch-secret":
         raise SevlaunchError(
-            f"the launch of {name} is over (SEV state {sev['state']}): a secret goes in before the guest runs",
+            f"the launch of {name} is over (SEV state {sev.state}): a secret goes in before the guest runs",
             hint=f"start it anew: sevlaunch down {name}, then sevlaunch up PROFILE --paused",
         )
     packet = {"packet-header": base64.b64encode(header).decode(), "secret": base64.b64encode(payload).decode()}

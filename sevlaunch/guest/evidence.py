@@ -1,4 +1,4 @@
-"""What a launch showed, as one JSON document: the fields of `up`, `status` and `evidence`."""
+"""What QEMU says of a launch, gathered into the evidence, and the evidence that a launch has written."""
 
 from __future__ import annotations
 
@@ -10,74 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
 
 from sevlaunch.errors import QemuError, QmpError
-from sevlaunch.guest.folder import Record
+from sevlaunch.evidence import Evidence, FirmwareInfo, QemuInfo, SevInfo
+from sevlaunch.guest.folder import GuestFolder, Record
 from sevlaunch.guest.qmp import Qmp
-
-
-class SevInfo(Struct, frozen=True):
-    """The answer of ``query-sev`` (QEMU's qapi/misc-target.json) and the type from the plan.
-
-    QEMU before 9.1 does not tell the type; for SNP, ``policy`` is its snp-policy and there is no handle.
-    """
-
-    type: str
-    enabled: bool
-    state: str | None
-    policy: int | None
-    api_major: int | None
-    api_minor: int | None
-    build_id: int | None
-    handle: int | None
-
-    @classmethod
-    def from_qmp(cls, guest_type: str, answer: dict[str, Any] | None) -> SevInfo:
-        """The info in QEMU's answer; None stands for a QEMU without SEV."""
-        if not answer or not answer.get("enabled"):
-            return cls(guest_type, False, None, None, None, None, None, None)
-        return cls(
-            type=guest_type,
-            enabled=True,
-            state=answer["state"],
-            policy=answer.get("snp-policy", answer.get("policy")),
-            api_major=answer["api-major"],
-            api_minor=answer["api-minor"],
-            build_id=answer["build-id"],
-            handle=answer.get("handle"),
-        )
-
-
-class Evidence(Struct, frozen=True):
-    """The document.
-
-    ``measurement`` is base64 of MEASURE (32 bytes) and MNONCE (16), AMD 55766 LAUNCH_MEASURE. ``report`` is base64 of
-    an SNP guest's attestation report (1184 bytes) and ``certificates`` of VCEK, ASK and ARK (DER), where the host has
-    them: in a rehearsal that was resumed. A real guest fetches its report itself.
-    """
-
-    name: str
-    state: str
-    pid: int | None
-    profile: str
-    command: list[str]
-    rehearsal: bool
-    qemu: dict[str, str]
-    firmware: dict[str, str | None]
-    vcpus: int
-    sev: SevInfo
-    measurement: str | None
-    report: str | None = None
-    certificates: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document as plain data; ``report`` and ``certificates`` are in it where there are some."""
-        document: dict[str, Any] = msgspec.to_builtins(self)
-        if self.report is None:
-            del document["report"], document["certificates"]
-        return document
-
+from sevlaunch.guest_type import GuestType
 
 # QMP's RunState -> the state that sevlaunch shows, where they differ.
 _STATES = {"prelaunch": "paused"}
@@ -107,15 +45,15 @@ async def gather(qmp: Qmp, record: Record, *, firmware_sha256: str | None) -> Ev
         profile=record.profile,
         command=record.command,
         rehearsal=record.rehearsal,
-        qemu={"binary": record.binary, "version": record.qemu_version},
-        firmware={"path": record.firmware, "sha256": firmware_sha256},
+        qemu=QemuInfo(record.binary, record.qemu_version),
+        firmware=FirmwareInfo(record.firmware, firmware_sha256),
         vcpus=record.vcpus,
         sev=sev,
-        measurement=await launch_measurement(qmp) if sev.enabled and record.guest_type != "sev-snp" else None,
+        measurement=await launch_measurement(qmp) if sev.enabled and record.guest_type.measured_by_host else None,
     )
 
 
-async def sev_info(qmp: Qmp, guest_type: str) -> SevInfo:
+async def sev_info(qmp: Qmp, guest_type: GuestType) -> SevInfo:
     """What QEMU says of SEV in this guest."""
     try:
         answer = await qmp.execute("query-sev")
@@ -126,7 +64,23 @@ async def sev_info(qmp: Qmp, guest_type: str) -> SevInfo:
         else:
             raise
     with _expected_shape("query-sev", answer):
-        return SevInfo.from_qmp(guest_type, answer)
+        return read_sev_info(guest_type, answer)
+
+
+def read_sev_info(guest_type: GuestType, answer: dict[str, Any] | None) -> SevInfo:
+    """The info in QEMU's answer to ``query-sev``; None stands for a QEMU without SEV."""
+    if not answer or not answer.get("enabled"):
+        return SevInfo(guest_type, False, None, None, None, None, None, None)
+    return SevInfo(
+        type=guest_type,
+        enabled=True,
+        state=answer["state"],
+        policy=answer.get("snp-policy", answer.get("policy")),
+        api_major=answer["api-major"],
+        api_minor=answer["api-minor"],
+        build_id=answer["build-id"],
+        handle=answer.get("handle"),
+    )
 
 
 async def launch_measurement(qmp: Qmp) -> str | None:
@@ -147,6 +101,18 @@ def _expected_shape(command: str, answer: Any) -> Iterator[None]:
         yield
     except (AttributeError, KeyError, TypeError) as error:
         raise QmpError(f"QEMU's answer to {command} is none that it should give: {str(answer)[:200]}") from error
+
+
+def read_evidence(folder: GuestFolder) -> Evidence | None:
+    """The evidence that the launch wrote, with report and certificates where there are some by now; None if none."""
+    document = folder.evidence()
+    if document is None:
+        return None
+    try:
+        return msgspec.convert(document, Evidence)
+    except msgspec.ValidationError:
+        # Damaged, or something else: as good as none.
+        return None
 
 
 def check_encryption(evidence: Evidence, expected_policy: int | None) -> None:

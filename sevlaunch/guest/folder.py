@@ -27,6 +27,7 @@ from msgspec import Struct, field
 
 from sevlaunch.atomic import space_hint, write_whole
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
+from sevlaunch.guest_type import GuestType
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant, has_grant, withdraw_grants
 
 # struct flock on x86-64: l_type, l_whence, l_start, l_len, l_pid (zero for open file description locks).
@@ -60,7 +61,7 @@ class Record(Struct, frozen=True):
     launched: bool
     profile: str
     command: list[str]
-    guest_type: str
+    guest_type: GuestType
     vcpus: int
     binary: str
     qemu_version: str
@@ -87,7 +88,7 @@ class GuestFolder:
         try:
             data = json.loads(self.file(RECORD).read_bytes())
             data["companions"] = [(int(pid), int(start)) for pid, start in data["companions"]]
-            return Record(**data)
+            return Record(**{**data, "guest_type": GuestType(data["guest_type"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

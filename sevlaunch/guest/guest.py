@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from sevlaunch.errors import GuestNotFound, QemuError, QmpError
+from sevlaunch.evidence import Evidence, SevInfo
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.agent import Agent
-from sevlaunch.guest.evidence import Evidence, SevInfo, gather, launch_measurement, sev_info, shown_state
+from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find
 from sevlaunch.guest.launch import while_alive
 from sevlaunch.guest.process import Process, tail
@@ -156,11 +157,12 @@ class Guest:
 
     async def evidence(self) -> Evidence:
         """What the launch showed, with the state of now."""
-        written = self._folder.evidence() or {}
-        firmware = written.get("firmware") or {}
-        found = await gather(self._qmp, self._record, firmware_sha256=firmware.get("sha256"))
-        attestation = self._folder.attestation() or {}
-        return replace(found, **attestation)
+        written = read_evidence(self._folder)
+        firmware = written.firmware if written else None
+        found = await gather(self._qmp, self._record, firmware_sha256=firmware.sha256 if firmware else None)
+        if written is None:
+            return found
+        return replace(found, report=written.report, certificates=written.certificates)
 
     async def inject_secret(self, header: str, payload: str, *, gpa: int | None = None) -> None:
         """Hand the owner's secret to the secure processor: QMP ``sev-inject-launch-secret``.

@@ -29,7 +29,7 @@ from sevlaunch.plan.option import rule
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.guest.evidence import Evidence
+    from sevlaunch.evidence import Evidence
 
 
 class Spawner(Protocol):
@@ -200,8 +200,8 @@ class Start:
 
     def write_evidence(self, evidence: Evidence) -> None:
         """Write what the launch showed into the guest's folder."""
-        text = json.dumps(evidence.to_dict(), indent=1, ensure_ascii=False)
-        self.folder.write(folders.EVIDENCE, text.encode("utf-8", "surrogateescape"))
+        # A path may hold bytes that are no UTF-8, which JSON carries as escapes.
+        self.folder.write(folders.EVIDENCE, json.dumps(evidence.to_dict(), indent=1).encode())
 
     def record(self) -> Record:
         """What other commands need to know about the guest."""

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import read_as
-from sevlaunch.owner.checks import Check, all_hold, any_fails
+from sevlaunch.owner.checks import Check, Verdict
 from sevlaunch.owner.roots import check_root, fingerprint
 from sevlaunch.sevapi import certificate
 from sevlaunch.sevapi.ca_certificate import CaCertificate
@@ -61,22 +61,6 @@ class Chain(Struct, frozen=True):
     def is_bare(self) -> bool:
         """Whether there is nothing that says whose PDH this is."""
         return not (self.pek or self.oca or self.cek)
-
-
-class Verdict(Struct, frozen=True):
-    """The steps of a chain, from the PDH to the root."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def verified(self) -> bool:
-        """Whether every step was made and holds."""
-        return all_hold(self.checks)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a step says no. Neither verified nor failed: certificates are missing."""
-        return any_fails(self.checks)
 
 
 def read_certificates(file: Path, what: str) -> tuple[AnyCertificate, ...]:
@@ -124,7 +108,7 @@ def read_root(file: Path) -> CaCertificate:
 
 
 def verify_chain(chain: Chain, *, root: CaCertificate | None = None) -> Verdict:
-    """Every step of ``chain``.
+    """Every step of ``chain``, from the PDH to the root.
 
     :param root: the only ARK to trust, instead of AMD's; it completes a chain that has none.
     """

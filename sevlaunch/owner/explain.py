@@ -11,20 +11,20 @@ from msgspec.structs import replace
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file, read_bounded
 from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes
+from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
-from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.firmware import MAX_BYTES
 from sevlaunch.owner.search import Findings, Target, search
 from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup
-from sevlaunch.owner.verify import Expectation, Verdict, candidates
+from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
 
 def explain(
-    evidence: Evidence,
+    claims: HostClaims,
     expectation: Expectation,
-    verdict: Verdict,
+    verdict: LaunchVerdict,
     tik: bytes,
     *,
     tek: bytes = b"",
@@ -41,30 +41,30 @@ def explain(
     message = Message(
         tik=tik,
         policy=expectation.policy,
-        api_major=evidence.sev.api_major or 0,
-        api_minor=evidence.sev.api_minor or 0,
-        build_id=evidence.sev.build_id or 0,
+        api_major=claims.sev.api_major or 0,
+        api_minor=claims.sev.api_minor or 0,
+        build_id=claims.sev.build_id or 0,
         digest=expectation.digests[verdict.vmsa],
     )
     changes_of_launch: list[LaunchChange] = []
     launches: list[Launch] = []
     others: dict[str, bytes] = {}
     if setup is not None:
-        names = candidates(evidence, expectation)
+        names = candidates(claims, expectation)
         generations = [init2 for init2 in setup.generations if VMSA_NAMES[init2] in names] or [setup.launch.init2]
         launches = [replace(setup.launch, init2=init2) for init2 in generations]
         changes_of_launch = list(launch_changes(setup, generations, _known(setup, profile)))
     else:
         others = {name: digest for name, digest in expectation.digests.items() if name != verdict.vmsa}
     return search(
-        Target(evidence.measure, evidence.mnonce),
+        Target(claims.measure, claims.mnonce),
         launches,
         message,
         changes_of_launch,
         list(
             message_changes(
                 message,
-                evidence.sev.policy,
+                claims.sev.policy,
                 tek=tek,
                 digests=others,
                 policy_source=setup.sources.get("policy", PROFILE) if setup else "lock",

@@ -11,7 +11,7 @@ from typing import Any
 from cryptography import x509
 from msgspec import Struct, field
 
-from sevlaunch.owner.checks import Check, all_hold
+from sevlaunch.owner.checks import Check, Verdict
 from sevlaunch.owner.endorsement import Endorsement, EndorsementChain, endorsements
 from sevlaunch.profile.policy import SNP_DEBUG, SNP_POLICY, describe_policy
 from sevlaunch.sevapi.report import NEWEST_VERSION, OLDEST_VERSION, Report, SigningKey, Tcb, is_signed_by
@@ -57,21 +57,17 @@ class Trust(Struct, frozen=True):
     rehearsal: bool = False
 
 
-class Verdict(Struct, frozen=True):
-    """The checks of a report; ``generation`` is empty where it is not known."""
+class ReportVerdict(Verdict, frozen=True):
+    """The answer about a report; ``generation`` is empty where it is not known."""
 
     report: Report
     generation: str
-    checks: tuple[Check, ...]
     not_compared: tuple[str, ...]
 
-    @property
-    def ok(self) -> bool:
-        """Whether every check says yes."""
-        return all_hold(self.checks)
 
-
-def verify_report(content: bytes, certificates: Sequence[x509.Certificate], wanted: Wanted, trust: Trust) -> Verdict:
+def verify_report(
+    content: bytes, certificates: Sequence[x509.Certificate], wanted: Wanted, trust: Trust
+) -> ReportVerdict:
     """Check the report in ``content``, 1184 bytes, against ``certificates`` and what is wanted.
 
     :raise ValueError: when there are not as many bytes.
@@ -93,7 +89,7 @@ def verify_report(content: bytes, certificates: Sequence[x509.Certificate], want
         checks += [_generation(report, key, chain), *_key(report, key)]
         generation = generation or key.generation
     checks += _contents(report, wanted, turin=_is_turin(generation))
-    return Verdict(report, generation, tuple(checks), _not_compared(wanted))
+    return ReportVerdict(tuple(checks), report, generation, _not_compared(wanted))
 
 
 def _structure(report: Report, content: bytes) -> list[Check]:
@@ -105,12 +101,13 @@ def _structure(report: Report, content: bytes) -> list[Check]:
     else:
         shown = f"not zero: {', '.join(reserved[:5])}" if reserved else "are zero"
     return [
-        Check("version", version >= OLDEST_VERSION, f"wanted at least {OLDEST_VERSION}, found {version}"),
+        Check.compared("version", version >= OLDEST_VERSION, f"at least {OLDEST_VERSION}", str(version)),
         Check("reserved bytes", not reserved, shown),
-        Check(
+        Check.compared(
             "signature algorithm",
             report.signature_algo == _ECDSA_P384_SHA384,
-            f"wanted {_ECDSA_P384_SHA384} (ECDSA P-384 with SHA-384), found {report.signature_algo}",
+            f"{_ECDSA_P384_SHA384} (ECDSA P-384 with SHA-384)",
+            str(report.signature_algo),
         ),
     ]
 
@@ -172,19 +169,16 @@ def _contents(report: Report, wanted: Wanted, *, turin: bool) -> list[Check]:
     ):
         if value is not None:
             same = hmac.compare_digest(found, value)
-            checks.append(Check(name, same, found.hex() if same else f"wanted {value.hex()}, found {found.hex()}"))
+            checks.append(Check.compared(name, same, value.hex(), found.hex()))
     if wanted.policy is not None:
-        policy = f"{report.policy:#x} ({', '.join(describe_policy(report.policy, SNP_POLICY)) or 'no bits'})"
         same = report.policy == wanted.policy
-        checks.append(Check("policy", same, policy if same else f"wanted {wanted.policy:#x}, found {policy}"))
+        checks.append(Check.compared("policy", same, _show_policy(wanted.policy), _show_policy(report.policy)))
     debug = bool(report.policy & SNP_DEBUG)
     detail = "the policy lets the host read and write the guest's memory" if debug else "not allowed by the policy"
     checks.append(Check("debug", wanted.allow_debug or not debug, detail))
-    if wanted.vmpl is not None:
-        checks.append(Check("VMPL", report.vmpl == wanted.vmpl, f"wanted {wanted.vmpl}, found {report.vmpl}"))
-    else:
-        # The host can ask for a report, too, which then proves nothing about who speaks: VMPL 0xffffffff.
-        checks.append(Check("VMPL", report.vmpl in _VMPLS, f"wanted 0 to 3, found {report.vmpl}"))
+    # The host can ask for a report, too, which then proves nothing about who speaks: VMPL 0xffffffff.
+    allowed, shown = (_VMPLS, "0 to 3") if wanted.vmpl is None else ((wanted.vmpl,), str(wanted.vmpl))
+    checks.append(Check.compared("VMPL", report.vmpl in allowed, shown, str(report.vmpl)))
     if wanted.min_tcb:
         checks += [
             _minimum(name, Tcb.from_bytes(content, turin=turin), wanted.min_tcb)
@@ -198,7 +192,11 @@ def _minimum(name: str, found: Tcb, minimum: Mapping[str, int]) -> Check:
     numbers = {part: -1 if number is None else number for part, number in found._asdict().items()}
     enough = all(numbers[part] >= least for part, least in minimum.items())
     wanted = " ".join(f"{part}={least}" for part, least in minimum.items())
-    return Check(f"minimum TCB, {name}", enough, f"wanted at least {wanted}; found {show_tcb(found)}")
+    return Check.compared(f"minimum TCB, {name}", enough, f"at least {wanted}", show_tcb(found))
+
+
+def _show_policy(policy: int) -> str:
+    return f"{policy:#x} ({', '.join(describe_policy(policy, SNP_POLICY)) or 'no bits'})"
 
 
 def parse_tcb(text: str) -> dict[str, int]:
@@ -215,7 +213,7 @@ def parse_tcb(text: str) -> dict[str, int]:
     return found
 
 
-def report_fields(verdict: Verdict) -> dict[str, Any]:
+def report_fields(verdict: ReportVerdict) -> dict[str, Any]:
     """The fields of the report as plain data: bytes in hexadecimal, TCBs by the names of their parts."""
     fields: dict[str, Any] = {}
     for name, value in asdict(verdict.report).items():

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from msgspec import Struct
 
 from sevlaunch.errors import EvidenceError, InsecureUse
+from sevlaunch.evidence import MAX_BYTES
 from sevlaunch.files import read_bounded, recognise
+from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.x509_files import parse_der
 from sevlaunch.sevapi.report import REPORT_BYTES
 
 _WHAT = "report"
 _WANTED = f"{REPORT_BYTES} bytes, or evidence in JSON"
-_MAX_EVIDENCE_BYTES = 1 << 20
 
 
 class ReportFile(Struct, frozen=True):
@@ -34,7 +33,7 @@ def read_report(file: Path) -> ReportFile:
     :raise EvidenceError: when it is none of these.
     :raise UsageError: when it can't be read.
     """
-    content = read_bounded(file, _WHAT, _MAX_EVIDENCE_BYTES, error=EvidenceError)
+    content = read_bounded(file, _WHAT, MAX_BYTES, error=EvidenceError)
     if content.lstrip().startswith(b"{"):
         return _from_evidence(content, file)
     return ReportFile(recognise(content, _sized, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError))
@@ -53,28 +52,21 @@ def require_no_rehearsal(found: ReportFile, *, allowed: bool) -> None:
 
 
 def _from_evidence(content: bytes, file: Path) -> ReportFile:
-    try:
-        document: Any = json.loads(content)
-        # A type that is not the right one is no better than a missing field.
-        rehearsal, encoded = document.get("rehearsal", False), document["report"]
-        chain = document.get("certificates") or []
-        if not (isinstance(rehearsal, bool) and isinstance(encoded, str) and isinstance(chain, list)):
-            raise ValueError("rehearsal, report and certificates are not true or false, text and a list")
-        report = _sized(_decoded(encoded))
-        return ReportFile(report, tuple(parse_der(_decoded(one)) for one in chain), rehearsal)
-    except KeyError as error:
+    claims = parse_claims(content, f"{_WHAT}: the evidence in {file}")
+    if claims.report is None:
         raise EvidenceError(
             f"{_WHAT}: the evidence in {file} has no report", hint="only the guest can fetch one, in a SEV-SNP launch"
-        ) from error
-    except (ValueError, TypeError, RecursionError) as error:
+        )
+    try:
+        report = _sized(_decoded(claims.report))
+        return ReportFile(report, tuple(parse_der(_decoded(one)) for one in claims.certificates), claims.rehearsal)
+    except ValueError as error:
         raise EvidenceError(
             f"{_WHAT}: the evidence in {file} can't be read: {error}", hint="is it cut short, or another file?"
         ) from error
 
 
-def _decoded(text: Any) -> bytes:
-    if not isinstance(text, str):
-        raise ValueError(f"wanted base64, found {type(text).__name__}")
+def _decoded(text: str) -> bytes:
     decoded = base64.b64decode(text, validate=True)
     if base64.b64encode(decoded) != text.encode():
         raise ValueError("the base64 has bits that stand for nothing")

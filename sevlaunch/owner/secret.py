@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import UnsupportedError, UsageError
 from sevlaunch.files import decode_text, read_bounded
-from sevlaunch.owner.evidence import Evidence
+from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.sevapi.secret import HEADER_BYTES, LUKS_PASSPHRASE, MAX_PAYLOAD_BYTES, secret_table, wrap_secret
 from sevlaunch.sevapi.session import TransportKeys
@@ -60,19 +60,19 @@ def read_secret(text: str) -> Secret:
     return Secret(guid, read_bounded(Path(file), f"secret {name}", MAX_PAYLOAD_BYTES))
 
 
-def check_injectable(evidence: Evidence) -> None:
+def check_injectable(claims: HostClaims) -> None:
     """Make sure that the launch in the evidence still takes a secret.
 
     :raise UnsupportedError: when it does not, or never did.
     """
-    if not evidence.sev.enabled or not evidence.sev.type.takes_secret or not evidence.measurement:
+    if not claims.sev.enabled or not claims.sev.type.takes_secret or not claims.measurement:
         raise UnsupportedError(
-            f"{evidence.name} is no SEV or SEV-ES guest with a measurement: no secret can be wrapped for it",
+            f"{claims.name} is no SEV or SEV-ES guest with a measurement: no secret can be wrapped for it",
             hint="an SNP guest gets its secrets after it sent its report (`sevlaunch owner report`), over the network",
         )
-    if evidence.sev.state != "launch-secret":
+    if claims.sev.state != "launch-secret":
         raise UnsupportedError(
-            f"{evidence.name} is past the launch (state {evidence.sev.state}): a secret goes in before the guest runs",
+            f"{claims.name} is past the launch (state {claims.sev.state}): a secret goes in before the guest runs",
             hint="start it anew with: sevlaunch up PROFILE --paused",
         )
 

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from sevlaunch.errors import InsecureUse, UnsupportedError
 from sevlaunch.guest_type import GuestType
-from sevlaunch.owner.evidence import Evidence
+from sevlaunch.owner.checks import Check, Verdict
+from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.setup import Setup
 from sevlaunch.profile.policy import SEV_POLICY, describe_policy
 from sevlaunch.sevapi.measurement import measure
@@ -44,19 +45,13 @@ class Expectation(Struct, frozen=True):
         )
 
 
-class Check(Struct, frozen=True):
-    """One thing that was compared: ``ok`` is None where the evidence does not say it."""
+class LaunchVerdict(Verdict, frozen=True):
+    """The answer about a launch.
 
-    name: str
-    ok: bool | None
-    expected: str
-    found: str
+    ``matches``: the measurement is the expected one. ``vmsa``: the generation that it was made with. A check is None
+    where the evidence does not say it: the measurement binds that, too.
+    """
 
-
-class Verdict(Struct, frozen=True):
-    """The answer. ``matches``: the measurement is the expected one. ``vmsa``: the generation that it was made with."""
-
-    checks: tuple[Check, ...]
     matches: bool
     vmsa: str
     rehearsal: bool
@@ -64,10 +59,10 @@ class Verdict(Struct, frozen=True):
     @property
     def verified(self) -> bool:
         """Yes, only when nothing that was compared differs."""
-        return self.matches and all(check.ok is not False for check in self.checks)
+        return self.matches and not self.failed
 
 
-def check_verifiable(guest_type: GuestType, evidence: Evidence, *, rehearsal: bool = False) -> None:
+def check_verifiable(guest_type: GuestType, claims: HostClaims, *, rehearsal: bool = False) -> None:
     """Make sure that there is something to verify.
 
     :param guest_type: the expected type.
@@ -75,63 +70,63 @@ def check_verifiable(guest_type: GuestType, evidence: Evidence, *, rehearsal: bo
     :raise InsecureUse: when it is a rehearsal, which proves nothing.
     :raise UnsupportedError: when this kind of launch has no measurement that an owner can verify.
     """
-    if evidence.rehearsal and not rehearsal:
+    if claims.rehearsal and not rehearsal:
         raise InsecureUse(
-            f"the evidence of {evidence.name} is that of a rehearsal: an emulated processor made the measurement, and "
+            f"the evidence of {claims.name} is that of a rehearsal: an emulated processor made the measurement, and "
             "memory is NOT encrypted",
             hint="to practise, say so: --rehearsal",
         )
-    if not guest_type.measured_by_host or evidence.sev.type is GuestType.SEV_SNP:
+    if not guest_type.measured_by_host or claims.sev.type is GuestType.SEV_SNP:
         raise UnsupportedError(
             "the host's evidence of a SEV-SNP guest has no measurement: it is in the report that the guest fetches",
             hint="sevlaunch owner report FILE",
         )
-    if evidence.sev.enabled and not evidence.measurement:
+    if claims.sev.enabled and not claims.measurement:
         raise UnsupportedError(
-            f"the evidence of {evidence.name} has no measurement",
+            f"the evidence of {claims.name} has no measurement",
             hint="start the guest with --paused, and send its evidence then: sevlaunch evidence NAME",
         )
 
 
-def verify(evidence: Evidence, expectation: Expectation, tik: bytes) -> Verdict:
-    """Compare the evidence with what is expected; the evidence passes :func:`check_verifiable`.
+def verify(claims: HostClaims, expectation: Expectation, tik: bytes) -> LaunchVerdict:
+    """Compare the claims with what is expected; they pass :func:`check_verifiable`.
 
-    The measurement is computed with the expected policy, and with the API version and build of the evidence: the
+    The measurement is computed with the expected policy, and with the API version and build that are claimed: the
     processor binds all three, so that a host that lies about them is found out.
 
     :param tik: the transport integrity key, 16 bytes.
     :raise UnsupportedError: when it does not match because the launch had no owner's session.
     """
-    digests = candidates(evidence, expectation)
-    computed = {name: _measure(evidence, expectation.policy, digest, tik) for name, digest in digests.items()}
+    digests = candidates(claims, expectation)
+    computed = {name: _measure(claims, expectation.policy, digest, tik) for name, digest in digests.items()}
     # Every candidate is compared, whichever matches: the time tells nothing.
-    matching = [name for name, value in computed.items() if hmac.compare_digest(value, evidence.measure)]
-    matches = bool(matching) and evidence.sev.enabled
-    if not matches and evidence.sev.enabled and not evidence.has_session:
+    matching = [name for name, value in computed.items() if hmac.compare_digest(value, claims.measure)]
+    matches = bool(matching) and claims.sev.enabled
+    if not matches and claims.sev.enabled and not claims.has_session:
         raise UnsupportedError(
-            f"{evidence.name} was launched without an owner's session: only the secure processor knows the key of its "
+            f"{claims.name} was launched without an owner's session: only the secure processor knows the key of its "
             "measurement, so that nobody can verify it",
             hint="make a session with `sevlaunch owner session`, and launch with security.dh_cert and security.session",
         )
     vmsa = matching[0] if matching else next(iter(digests))
-    return Verdict(
-        checks=tuple(_checks(evidence, expectation, digests[vmsa], computed[vmsa], matches)),
+    return LaunchVerdict(
+        checks=tuple(_checks(claims, expectation, digests[vmsa], computed[vmsa], matches)),
         matches=matches,
         vmsa=vmsa,
-        rehearsal=evidence.rehearsal,
+        rehearsal=claims.rehearsal,
     )
 
 
-def candidates(evidence: Evidence, expectation: Expectation) -> Mapping[str, bytes]:
-    """The digests that are possible with the QEMU of the evidence; all, should it leave none."""
-    if evidence.init2 is None:
+def candidates(claims: HostClaims, expectation: Expectation) -> Mapping[str, bytes]:
+    """The digests that are possible with the QEMU that is claimed; all, should it leave none."""
+    if claims.init2 is None:
         return expectation.digests
-    name = "init2" if evidence.init2 else "es-init"
+    name = "init2" if claims.init2 else "es-init"
     return {name: expectation.digests[name]} if name in expectation.digests else expectation.digests
 
 
-def _measure(evidence: Evidence, policy: int, digest: bytes, tik: bytes) -> bytes:
-    sev = evidence.sev
+def _measure(claims: HostClaims, policy: int, digest: bytes, tik: bytes) -> bytes:
+    sev = claims.sev
     return measure(
         tik,
         api_major=sev.api_major or 0,
@@ -139,19 +134,19 @@ def _measure(evidence: Evidence, policy: int, digest: bytes, tik: bytes) -> byte
         build_id=sev.build_id or 0,
         policy=policy,
         digest=digest,
-        mnonce=evidence.mnonce.ljust(16, b"\0"),
+        mnonce=claims.mnonce.ljust(16, b"\0"),
     )
 
 
-def _checks(evidence: Evidence, expectation: Expectation, digest: bytes, computed: bytes, matches: bool) -> list[Check]:
-    sev = evidence.sev
+def _checks(claims: HostClaims, expectation: Expectation, digest: bytes, computed: bytes, matches: bool) -> list[Check]:
+    sev = claims.sev
     api = (sev.api_major, sev.api_minor)
     known_api = (api[0], api[1]) if api[0] is not None and api[1] is not None else None
     minimum = expectation.minimum_api
     found_type = sev.type if sev.enabled else f"{sev.type}, not enabled"
-    reported = evidence.firmware.sha256 if evidence.firmware else None
+    reported = claims.firmware.sha256 if claims.firmware else None
     checks = [
-        Check("type", sev.enabled and sev.type == expectation.guest_type, expectation.guest_type, found_type),
+        Check.compared("type", sev.enabled and sev.type == expectation.guest_type, expectation.guest_type, found_type),
         _check("firmware", expectation.firmware_sha256.hex(), reported),
         Check(
             "api version",
@@ -159,19 +154,22 @@ def _checks(evidence: Evidence, expectation: Expectation, digest: bytes, compute
             f"{minimum[0]}.{minimum[1]} or newer",
             f"{known_api[0]}.{known_api[1]}" if known_api else "not told",
         ),
-        Check("build", None, "any", "not told" if sev.build_id is None else str(sev.build_id)),
-        Check("policy", sev.policy == expectation.policy, _policy_text(expectation.policy), _policy_text(sev.policy)),
+        Check.compared("build", None, "any", "not told" if sev.build_id is None else str(sev.build_id)),
+        Check.compared(
+            "policy", sev.policy == expectation.policy, _policy_text(expectation.policy), _policy_text(sev.policy)
+        ),
     ]
     if expectation.vcpus is not None:
-        found = None if evidence.vcpus is None else str(evidence.vcpus)
+        found = None if claims.vcpus is None else str(claims.vcpus)
         checks.append(_check("vcpus", str(expectation.vcpus), found))
-    checks.append(Check("digest", matches, digest.hex(), "the measured one" if matches else "another one"))
-    checks.append(Check("measurement", matches, computed.hex(), evidence.measure.hex() or "none"))
+    checks.append(Check.compared("digest", matches, digest.hex(), "the measured one" if matches else "another one"))
+    checks.append(Check.compared("measurement", matches, computed.hex(), claims.measure.hex() or "none"))
     return checks
 
 
 def _check(name: str, expected: str, found: str | None) -> Check:
-    return Check(name, None if found is None else found == expected, expected, "not told" if found is None else found)
+    ok = None if found is None else found == expected
+    return Check.compared(name, ok, expected, "not told" if found is None else found)
 
 
 def _policy_text(policy: int | None) -> str:

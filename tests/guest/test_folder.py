@@ -20,6 +20,7 @@ from sevlaunch.errors import GuestNotFound, HostError, NameTaken
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, process_start_time
 from sevlaunch.guest.process import Process
+from sevlaunch.guest_type import GuestType
 
 RECORD = Record(
     name="g",
@@ -28,7 +29,7 @@ RECORD = Record(
     launched=True,
     profile="g.yaml",
     command=["qemu"],
-    guest_type="none",
+    guest_type=GuestType.NONE,
     vcpus=1,
     binary="qemu",
     qemu_version="10.0.0",

@@ -9,14 +9,28 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import QemuError, QmpError
-from sevlaunch.guest.evidence import Evidence, SevInfo, check_encryption
+from sevlaunch.evidence import Evidence, SevInfo
+from sevlaunch.guest.evidence import check_encryption, read_sev_info
 from sevlaunch.guest.qmp import session
+from sevlaunch.guest_type import GuestType
 from tests.conftest import Command
 from tests.guest.fake_qemu import GREETING
 from tests.guest.support import PLAIN, fake_qemu, listed, no_traceback
 
-SEV = SevInfo("sev", True, "launch-secret", 0x33, 1, 55, 24, 1)
-EVIDENCE = Evidence("g", "paused", 1, "g.yaml", [], False, {}, {}, 1, SEV, "AAAA")
+SEV = SevInfo(GuestType.SEV, True, "launch-secret", 0x33, 1, 55, 24, 1)
+EVIDENCE = Evidence(
+    name="g",
+    state="paused",
+    pid=1,
+    profile="g.yaml",
+    command=[],
+    rehearsal=False,
+    qemu=None,
+    firmware=None,
+    vcpus=1,
+    sev=SEV,
+    measurement="AAAA",
+)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +97,14 @@ async def test_a_qemu_that_is_gone_after_its_last_word_of_the_negotiation_is_a_f
 
 
 def test_a_guest_that_is_to_be_encrypted_and_is_not_is_refused() -> None:
-    evidence = replace(EVIDENCE, sev=SevInfo.from_qmp("sev", {"enabled": False}))
+    evidence = replace(EVIDENCE, sev=read_sev_info(GuestType.SEV, {"enabled": False}))
     with pytest.raises(QemuError, match="was to be a sev guest, and QEMU says that SEV is not enabled"):
         check_encryption(evidence, 0x33)
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"enabled": False}])
 def test_no_sev_is_no_sev_however_it_is_said(answer: dict[str, bool] | None) -> None:
-    assert not SevInfo.from_qmp("sev-es", answer).enabled
+    assert not read_sev_info(GuestType.SEV_ES, answer).enabled
 
 
 @pytest.mark.parametrize("policy", [0x32, 0, 0x37])
@@ -106,4 +120,4 @@ def test_a_policy_that_is_not_said_is_refused() -> None:
 
 def test_the_plans_policy_passes_and_an_ordinary_guest_is_not_checked() -> None:
     check_encryption(EVIDENCE, 0x33)
-    check_encryption(replace(EVIDENCE, sev=SevInfo.from_qmp("none", None)), None)
+    check_encryption(replace(EVIDENCE, sev=read_sev_info(GuestType.NONE, None)), None)

@@ -36,6 +36,8 @@ FIELDS = {
     "vcpus": int,
     "sev": dict,
     "measurement": type(None),
+    "ssh": type(None),
+    "ended": type(None),
 }
 NO_SEV = {
     "type": "none",
@@ -142,6 +144,7 @@ def test_down_of_a_guest_that_ended_by_itself_clears_it_away(qemu_binary: str, s
     wait_until(lambda: ended(pid), 30, "the end of QEMU")
     status = status_of(sevlaunch, "plain")
     assert (status["state"], status["pid"]) == ("exited", None)
+    assert status["ended"] == {"how": "exited", "exit_code": None, "reason": None}
     for command in (("resume", "plain"), ("qmp", "plain", "query-status")):
         assert "does not run any more" in sevlaunch(*command, check=1).stderr
     assert sevlaunch("down", "plain").stdout == "plain: had ended already\n"
@@ -248,3 +251,24 @@ def test_down_takes_a_guest_in_the_foreground(sevlaunch: Command) -> None:
     assert sevlaunch("down", "plain", "--now").stdout == "plain: quit\n"
     assert finish(process).code == 0
     assert sevlaunch.left_behind() == []
+
+
+def test_what_qemu_said_when_it_ended_is_in_the_status(sevlaunch: Command) -> None:
+    pid = sevlaunch("up", PLAIN, "--paused", *JSON, *some_qemu()).json["pid"]
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: ended(pid), 30, "the end of QEMU")
+    found = status_of(sevlaunch, "plain")["ended"]
+    assert (found["how"], found["exit_code"]) == ("exited", None)
+    assert "terminating on signal 15" in found["reason"]
+    assert f"QEMU's last  {found['reason']}" in sevlaunch("status", "plain").stdout
+    sevlaunch("down", "plain")
+
+
+@pytest.mark.parametrize("damage", ["{", "{}", "[]", '{"name": "x", "sev": 1}', '{"pid": "\x1b[2J"}'])
+def test_damaged_evidence_is_as_good_as_none(damage: str, sevlaunch: Command) -> None:
+    sevlaunch("up", PLAIN, "--paused", *some_qemu())
+    (sevlaunch.runtime / "plain/evidence.json").write_text(damage)
+    assert listed(sevlaunch) == {"plain": "paused"}
+    assert status_of(sevlaunch, "plain")["measurement"] is None
+    assert "left no evidence" in sevlaunch("evidence", "plain", check=1).stderr
+    sevlaunch("down", "plain", "--now")

@@ -13,9 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sevlaunch.guest_type import GuestType
+from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.cpu import signature
 from sevlaunch.owner.digest import Launch
-from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.owner.verify import Expectation, verify
@@ -89,7 +89,7 @@ class Case(Struct, frozen=True):
         return Host(launch, self.policy, (draw.randrange(256), draw.randrange(256)), draw.randrange(256))
 
 
-def ours(case: Case, evidence: Evidence, folder: Path) -> bool:
+def ours(case: Case, evidence: HostClaims, folder: Path) -> bool:
     """What `owner verify` says."""
     options = Options(
         guest_type=case.kind,
@@ -105,7 +105,7 @@ def ours(case: Case, evidence: Evidence, folder: Path) -> bool:
     return verify(evidence, Expectation.of_setup(resolve_setup(None, options)), TIK).verified
 
 
-def theirs(case: Case, evidence: Evidence, folder: Path) -> bool:
+def theirs(case: Case, evidence: HostClaims, folder: Path) -> bool:
     """What libvirt's validator says."""
     tik, tek = folder / "tik.bin", folder / "tek.bin"
     words: list[object] = ["--tik", tik, "--tek", tek, "--measurement", base64.b64encode(evidence.blob).decode()]
@@ -131,7 +131,7 @@ def test_libvirts_validator_and_owner_verify_agree_on_200_launches(tmp_path: Pat
     for number in range(count):
         case = Case.drawn(draw)
         launched = case if number % 2 else case.changed(draw)
-        evidence = msgspec.convert(launched.host(draw).evidence(), Evidence)
+        evidence = msgspec.convert(launched.host(draw).evidence(), HostClaims)
         for name, content in (("firmware", case.firmware), ("kernel", case.kernel), ("initrd", case.initrd)):
             (tmp_path / name).write_bytes(content or b"")
         answer = ours(case, evidence, tmp_path)

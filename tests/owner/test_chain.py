@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.chain import Chain, Verdict, parse_certificates, verify_chain
+from sevlaunch.owner.chain import Chain, parse_certificates, verify_chain
+from sevlaunch.owner.checks import Verdict
 from sevlaunch.sevapi.certificate import Certificate, Signature
 from tests.guest.support import tries
 from tests.owner.pki import flipped, rsa_key, sev_chain

@@ -11,7 +11,7 @@ from cryptography import x509
 from msgspec.structs import replace
 
 from sevlaunch.owner.endorsement import root_fingerprint
-from sevlaunch.owner.report import Trust, Verdict, Wanted, parse_tcb, report_fields, verify_report
+from sevlaunch.owner.report import ReportVerdict, Trust, Wanted, parse_tcb, report_fields, verify_report
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
 from tests.guest.support import tries
@@ -26,12 +26,12 @@ def trusted(ours: Processor) -> Trust:
     return Trust(at=NOW, root=root_fingerprint(ours.certificates[2:]))
 
 
-def verdict(ours: Processor, wanted: Wanted | None = None, **changes: Any) -> Verdict:
+def verdict(ours: Processor, wanted: Wanted | None = None, **changes: Any) -> ReportVerdict:
     """What becomes of a report of our processor with some fields changed."""
     return verify_report(ours.signed(**changes), ours.certificates, wanted or Wanted(), trusted(ours))
 
 
-def failures(found: Verdict) -> list[str]:
+def failures(found: ReportVerdict) -> list[str]:
     """The checks that say no."""
     return [check.name for check in found.checks if check.ok is not True]
 
@@ -41,7 +41,7 @@ def real_report() -> bytes:
     return bytes.fromhex(vector("milan-report.hex").decode())
 
 
-def real(report: bytes, *files: bytes, wanted: Wanted | None = None) -> Verdict:
+def real(report: bytes, *files: bytes, wanted: Wanted | None = None) -> ReportVerdict:
     """The verdict on ``report``; files that hold no certificates are passed over, as in a folder."""
     certificates: list[x509.Certificate] = []
     for file in files:
@@ -66,7 +66,7 @@ def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
     )
     found = real(report, vector("milan-vcek.der"), vector("milan-chain.pem"), wanted=wanted)
     assert failures(found) == []
-    assert found.ok
+    assert found.verified
     assert found.not_compared == ()
     assert next(check.detail for check in found.checks if check.name == "root") == "AMD's root key for Milan"
     fields = report_fields(found)
@@ -77,7 +77,7 @@ def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
 def test_a_real_milan_report_of_a_guest_that_may_be_debugged_lacks_only_that() -> None:
     report, vcek, chain = (vector(f"go-sev-guest/{name}") for name in ("report.bin", "vcek.der", "chain.pem"))
     assert failures(real(report, vcek, chain)) == ["debug"]
-    assert real(report, vcek, chain, wanted=Wanted(allow_debug=True)).ok
+    assert real(report, vcek, chain, wanted=Wanted(allow_debug=True)).verified
     # It is signed by its own processor's key and by no other's.
     assert failures(real(report, vector("milan-vcek.der"), chain, wanted=Wanted(allow_debug=True))) == ["signature"]
 
@@ -90,19 +90,19 @@ def test_no_bit_of_report_vcek_or_chain_can_change(count: int) -> None:
     # Bit 10739 of the chain makes a serial number negative that stands in an extension.
     for index, bit in [*chosen, (2, 10739)]:
         altered = [*parts[:index], flipped(parts[index], bit), *parts[index + 1 :]]
-        assert not real(*altered).ok, f"bit {bit} of {('report', 'VCEK', 'chain')[index]}"
+        assert not real(*altered).verified, f"bit {bit} of {('report', 'VCEK', 'chain')[index]}"
 
 
 @tries(200, 1_000_000)
 def test_no_bit_of_the_chain_in_der_can_change(count: int) -> None:
     report, vcek = real_report(), vector("milan-vcek.der")
     chain = [der(one) for one in parse_certificates(vector("milan-chain.pem"))]
-    assert real(report, vcek, *chain).ok
+    assert real(report, vcek, *chain).verified
     for index, name in enumerate(("ASK", "ARK")):
         bits = len(chain[index]) * 8
         for bit in random.Random(name).sample(range(bits), min(count // 2, bits)):
             altered = [*chain[:index], flipped(chain[index], bit), *chain[index + 1 :]]
-            assert not real(report, vcek, *altered).ok, f"bit {bit} of {name}"
+            assert not real(report, vcek, *altered).verified, f"bit {bit} of {name}"
 
 
 def test_each_certificate_is_needed_and_none_may_be_another() -> None:
@@ -117,7 +117,7 @@ def test_each_certificate_is_needed_and_none_may_be_another() -> None:
     # Certificates of the same names by someone else do not help.
     assert "VCEK" in failures(real(report, vcek, *others[1:]))
     # Nor do they harm.
-    assert real(report, *others, vcek, ask, ark).ok
+    assert real(report, *others, vcek, ask, ark).verified
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_reports_of_every_generation_verify(generation: str, version: int, vlek:
 
 def test_a_newer_version_verifies_by_what_is_known_of_it() -> None:
     ours = processor(version=6)
-    assert verdict(ours).ok
+    assert verdict(ours).verified
     body = bytearray(ours.signed())
     body[0x214] = 1
     assert failures(verify_report(bytes(body), ours.certificates, Wanted(), trusted(ours))) == ["signature"]
@@ -149,7 +149,7 @@ def test_our_root_is_not_amds_unless_given_or_in_a_rehearsal() -> None:
     assert failures(found) == ["root"]
     assert any(check.detail.startswith("REHEARSAL or unknown root: ") for check in found.checks)
     rehearsed = verify_report(report, ours.certificates, Wanted(), Trust(at=NOW, rehearsal=True))
-    assert rehearsed.ok
+    assert rehearsed.verified
     assert any("REHEARSAL" in check.detail for check in rehearsed.checks)
     other = Trust(at=NOW, root="0" * 64, rehearsal=True)
     assert failures(verify_report(report, ours.certificates, Wanted(), other)) == ["root"]
@@ -177,12 +177,12 @@ def test_what_is_wrong_in_a_signed_report_is_named(changes: dict[str, Any], name
 
 
 def test_debug_is_taken_when_it_is_allowed() -> None:
-    assert verdict(processor(), Wanted(allow_debug=True), policy=0xB0000).ok
+    assert verdict(processor(), Wanted(allow_debug=True), policy=0xB0000).verified
 
 
 def test_a_masked_chip_id_is_said() -> None:
     found = verdict(processor(), chip_id=bytes(64))
-    assert found.ok
+    assert found.verified
     assert any(check.name == "chip id" and "masked" in check.detail for check in found.checks)
 
 
@@ -214,7 +214,7 @@ def test_what_is_as_wanted_holds() -> None:
         min_tcb=parse_tcb("fmc=1,boot_loader=3,tee=0,snp=8,microcode=115"),
         vmpl=0,
     )
-    assert verdict(ours, wanted).ok
+    assert verdict(ours, wanted).verified
     assert "minimum TCB, launch" in failures(verdict(ours, wanted, launch_tcb=Tcb(3, 0, 7, 115, 1).to_bytes()))
 
 
@@ -228,7 +228,7 @@ def test_certificates_have_to_be_in_force() -> None:
     ours = processor(end=datetime(2025, 1, 1, tzinfo=UTC))
     assert failures(verdict(ours)) == ["in force"]
     early = replace(trusted(ours), at=datetime(2024, 1, 1, tzinfo=UTC))
-    assert verify_report(ours.signed(), ours.certificates, Wanted(), early).ok
+    assert verify_report(ours.signed(), ours.certificates, Wanted(), early).verified
 
 
 def test_an_issuer_that_may_not_sign_is_refused() -> None:
@@ -249,7 +249,7 @@ def test_an_issuer_whose_key_is_shorter_than_amds_is_refused(bits: tuple[int, in
 def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
     ours = processor()
     certificates = parse_certificates(pem(*reversed(ours.certificates)))
-    assert verify_report(ours.signed(), certificates, Wanted(), trusted(ours)).ok
+    assert verify_report(ours.signed(), certificates, Wanted(), trusted(ours)).verified
 
 
 @pytest.mark.parametrize("text", ["", "snp", "snp=", "snp=256", "snp=-1", "snp=1,", "other=1", "snp=²"])

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
+from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch, launch_digest
-from sevlaunch.owner.evidence import Evidence
 from sevlaunch.owner.explain import explain
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.search import Findings
@@ -68,7 +68,7 @@ def found(
     """What the search says of a host that was to run the profile."""
     loaded = load(folder / f"{kind}.yaml", overrides=overrides)
     setup = resolve_setup(loaded, options or Options())
-    evidence = msgspec.convert(host.evidence(), Evidence)
+    evidence = msgspec.convert(host.evidence(), HostClaims)
     expectation = Expectation.of_setup(setup)
     verdict = verify(evidence, expectation, tik)
     assert not verdict.matches
@@ -79,7 +79,7 @@ def test_the_right_set_up_needs_no_explanation(folder: Path) -> None:
     for kind in (GuestType.SEV, GuestType.SEV_ES):
         setup = resolve_setup(load(folder / f"{kind}.yaml"), Options())
         host = right(kind)
-        assert verify(msgspec.convert(host.evidence(), Evidence), Expectation.of_setup(setup), TIK).verified
+        assert verify(msgspec.convert(host.evidence(), HostClaims), Expectation.of_setup(setup), TIK).verified
 
 
 def _cmdline(text: bytes) -> KernelHashes:

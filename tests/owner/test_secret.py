@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import UnsupportedError, UsageError
-from sevlaunch.owner.evidence import Evidence
+from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.secret import Secret, check_injectable, make_packet, read_packet, read_secret
 from sevlaunch.sevapi.secret import LUKS_PASSPHRASE, MAX_PAYLOAD_BYTES, secret_table, unwrap_secret
@@ -99,14 +99,14 @@ def test_a_secret_is_named_by_guid_or_alias(tmp_path: Path) -> None:
     assert "hidden" not in repr(Secret(LUKS_PASSPHRASE, b"hidden"))
 
 
-def evidence_of(said: dict[str, Any], **changes: Any) -> Evidence:
+def evidence_of(said: dict[str, Any], **changes: Any) -> HostClaims:
     """The evidence of a SEV launch, with ``said`` in its sev part."""
-    return msgspec.convert({**replace(SEV, said=said).evidence(), **changes}, Evidence)
+    return msgspec.convert({**replace(SEV, said=said).evidence(), **changes}, HostClaims)
 
 
 def test_a_launch_in_its_secret_state_takes_a_secret() -> None:
     check_injectable(evidence_of({}))
-    check_injectable(msgspec.convert(ES.evidence(), Evidence))
+    check_injectable(msgspec.convert(ES.evidence(), HostClaims))
 
 
 @pytest.mark.parametrize("state", [None, "", "uninit", "launch-update", "running", "send-update", "receive-update"])

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import EvidenceError
 from sevlaunch.guest_type import GuestType
+from sevlaunch.owner.claims import HostClaims, parse_claims
 from sevlaunch.owner.digest import Launch, launch_digest
-from sevlaunch.owner.evidence import Evidence, parse_evidence
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.setup import VMSA_NAMES
 from sevlaunch.sevapi.kernel_hashes import KernelHashes, cmdline_hash
@@ -156,7 +156,7 @@ def test_verifying_where_the_guest_runs_is_refused(owner: Arguments, sevlaunch: 
 )
 def test_evidence_of_a_strange_shape_is_none(change: dict[str, Any], owner: Arguments, sevlaunch: Command) -> None:
     with pytest.raises(EvidenceError, match="is no evidence of a launch"):
-        parse_evidence(json.dumps({**SEV.evidence(), **change}).encode(), "evidence.json")
+        parse_claims(json.dumps({**SEV.evidence(), **change}).encode(), "evidence.json")
 
 
 def test_strange_evidence_ends_the_command_with_its_own_code(owner: Arguments, sevlaunch: Command) -> None:
@@ -180,7 +180,7 @@ def test_strange_evidence_ends_the_command_with_its_own_code(owner: Arguments, s
 def test_evidence_decides_the_generation_where_it_can(
     qemu: str, arguments: tuple[str, ...], init2: bool | None
 ) -> None:
-    assert msgspec.convert(replace(ES, qemu=qemu, extra=arguments).evidence(), Evidence).init2 is init2
+    assert msgspec.convert(replace(ES, qemu=qemu, extra=arguments).evidence(), HostClaims).init2 is init2
 
 
 # sevctl's tests/measurementbuild.rs, in numbers: its firmware is known by the state of SHA-256 after it.
@@ -225,7 +225,7 @@ SEVCTL_KERNEL = KernelHashes(
 def test_sevctls_published_measurements_come_out_the_same(
     launch: Launch, policy: int, api: tuple[int, int], build_id: int, blob: str
 ) -> None:
-    shown = msgspec.convert({**SEV.evidence(), "measurement": blob}, Evidence)
+    shown = msgspec.convert({**SEV.evidence(), "measurement": blob}, HostClaims)
     found = measure(
         bytes.fromhex("3569cf61a32a602b87185ac6e0f55913"),
         api_major=api[0],

@@ -136,7 +136,7 @@ def test_each_binary_that_was_found(suite: Suite, system_qemu: str, base: Path) 
         f"""
 def test_it(sev_guest, qemu_binary):
     guest = sev_guest({SMALL}, paused=True)
-    assert guest.evidence().qemu["binary"] == qemu_binary
+    assert guest.evidence().qemu.binary == qemu_binary
 """
     )
     assert "2 passed" in output

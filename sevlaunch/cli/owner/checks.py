@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sevlaunch.cli.output import table
 
 if TYPE_CHECKING:
@@ -19,5 +21,6 @@ def checks_table(checks: Sequence[Check]) -> str:
 
 
 def checks_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """The checks as plain data."""
-    return [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
+    """The checks as plain data; ``expected`` and ``found`` where two values were compared."""
+    found = [msgspec.to_builtins(check) for check in checks]
+    return [{key: value for key, value in one.items() if key == "ok" or value is not None} for one in found]

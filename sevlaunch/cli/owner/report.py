@@ -100,7 +100,7 @@ def report(
     if output is Format.JSON:
         print_json(
             {
-                "ok": verdict.ok,
+                "ok": verdict.verified,
                 "rehearsal": rehearsal,
                 "generation": verdict.generation,
                 "checks": checks_json(verdict.checks),
@@ -113,6 +113,6 @@ def report(
         if verdict.not_compared:
             print(f"not compared, as not asked for: {', '.join(verdict.not_compared)}")
         mark = "REHEARSAL, which proves nothing: " if rehearsal else ""
-        print(f"{mark}{'yes: every check holds' if verdict.ok else 'no: a check fails'}")
-    if not verdict.ok:
+        print(f"{mark}{'yes: every check holds' if verdict.verified else 'no: a check fails'}")
+    if not verdict.verified:
         raise typer.Exit(1)

@@ -35,13 +35,13 @@ def secret(
 ) -> None:
     """Wrap secrets for one launch, that `sevlaunch inject` hands in. Verify the launch first."""
     from sevlaunch.files import NewFile, read_blob, write_new
-    from sevlaunch.owner.evidence import read_evidence
+    from sevlaunch.owner.claims import read_claims
     from sevlaunch.owner.firmware import read_firmware
     from sevlaunch.owner.secret import check_injectable, make_packet, read_secret
     from sevlaunch.owner.verify import REHEARSAL, check_verifiable
     from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
-    shown = read_evidence(evidence)
+    shown = read_claims(evidence)
     check_injectable(shown)
     check_verifiable(shown.sev.type, shown, rehearsal=rehearsal)
     keys = TransportKeys(tek=read_blob(tek, "TEK", (KEY_BYTES,)), tik=read_blob(tik, "TIK", (KEY_BYTES,)))

@@ -16,9 +16,9 @@ from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import InsecureUse, UsageError
 
 if TYPE_CHECKING:
-    from sevlaunch.owner.evidence import Evidence
+    from sevlaunch.owner.claims import HostClaims
     from sevlaunch.owner.search import Findings
-    from sevlaunch.owner.verify import Verdict
+    from sevlaunch.owner.verify import LaunchVerdict
 
 # Seconds for the search for an explanation: with the rest of the command they make at most 5.
 SEARCH_LIMIT = 4.5
@@ -72,7 +72,7 @@ def verify(
 ) -> None:
     """Was the launch right? Exit 0: yes; 1: no, and what would have to be otherwise."""
     from sevlaunch.files import read_blob
-    from sevlaunch.owner.evidence import read_evidence
+    from sevlaunch.owner.claims import read_claims
     from sevlaunch.owner.explain import explain
     from sevlaunch.owner.lock import read_lock
     from sevlaunch.owner.setup import Options
@@ -100,7 +100,7 @@ def verify(
         policy=policy,
     )
     minimum = _version(min_api)
-    shown = read_evidence(evidence)
+    shown = read_claims(evidence)
     integrity = read_blob(tik, "TIK", (KEY_BYTES,))
     encryption = read_blob(tek, "TEK", (KEY_BYTES,)) if tek else b""
     if lock:
@@ -142,22 +142,25 @@ def _version(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _check_place(shown: Evidence, *, insecure: bool, rehearsal: bool) -> None:
+def _check_place(shown: HostClaims, *, insecure: bool, rehearsal: bool) -> None:
     """:raise InsecureUse: when the guest runs on this very machine. A rehearsal proves nothing anyway."""
+    from sevlaunch.guest.evidence import read_evidence
     from sevlaunch.guest.folder import guests
     from sevlaunch.host.folders import runtime_folder
 
     if insecure or rehearsal or not shown.measurement:
         return
     for folder in guests(runtime_folder()):
-        if (folder.evidence() or {}).get("measurement") == shown.measurement:
+        written = read_evidence(folder)
+        if written and written.measurement == shown.measurement:
             raise InsecureUse(
                 f"{folder.name} runs on this machine: whoever controls it controls this answer, too",
                 hint="verify on a machine that you trust; to try it out here: --insecure",
             )
 
 
-def _show(shown: Evidence, verdict: Verdict, findings: Findings | None, output: Format) -> None:
+def _show(shown: HostClaims, verdict: LaunchVerdict, findings: Findings | None, output: Format) -> None:
+    from sevlaunch.cli.owner.checks import checks_json
     from sevlaunch.owner.verify import REHEARSAL
 
     if output is Format.JSON:
@@ -167,7 +170,7 @@ def _show(shown: Evidence, verdict: Verdict, findings: Findings | None, output: 
                 "name": shown.name,
                 "rehearsal": verdict.rehearsal,
                 "vmsa": verdict.vmsa or None,
-                "checks": msgspec.to_builtins(verdict.checks),
+                "checks": checks_json(verdict.checks),
                 "search": None
                 if findings is None
                 else {
