@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from sevlaunch.errors import (
     EvidenceError,
+    GuestEnded,
     GuestNotFound,
     GuestTimeout,
     HostError,
@@ -44,6 +45,7 @@ __all__ = [
     "Evidence",
     "EvidenceError",
     "Guest",
+    "GuestEnded",
     "GuestNotFound",
     "GuestTimeout",
     "Host",

@@ -12,7 +12,8 @@
     +-- EvidenceError         7: evidence, or an attestation report, can't be read
     +-- UnsupportedError      8: this can't be verified, whoever asks
     +-- InsecureUse           9: the answer would prove nothing
-    +-- GuestNotFound         1: no guest of that name
+    +-- GuestNotFound         10: no guest of that name
+    |   +-- GuestEnded        1: it is there, and has ended
     +-- NameTaken             1: a guest of that name runs already
 
 A message says what was wanted and what was found; the hint says what to do next.
@@ -148,6 +149,14 @@ class InsecureUse(SevlaunchError):
 
 class GuestNotFound(SevlaunchError):
     """No guest of that name is known here."""
+
+    exit_code = 10
+
+
+class GuestEnded(GuestNotFound):
+    """The guest of that name has ended: what is left of it can be looked at, and nothing can be asked."""
+
+    exit_code = 1
 
 
 class NameTaken(SevlaunchError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from sevlaunch.errors import GuestNotFound, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
+from sevlaunch.errors import GuestEnded, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
 from sevlaunch.evidence import Ended, FirmwareInfo, QemuInfo, Status
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
@@ -76,7 +76,7 @@ def _ended(folder: GuestFolder) -> Ended:
 async def execute(root: Path, name: str, command: str, arguments: dict[str, Any] | None = None) -> Any:
     """What the guest's QEMU returns for a QMP command.
 
-    :raise GuestNotFound: when it does not run.
+    :raise GuestNotFound: when there is none; GuestEnded when it does not run any more.
     :raise QmpError: when QEMU refuses the command, or ends; the error has the end of its output.
     """
     folder = _running(root, name)
@@ -133,5 +133,5 @@ async def inject(root: Path, name: str, header: bytes, payload: bytes) -> Status
 def _running(root: Path, name: str) -> GuestFolder:
     folder = find(root, name)
     if not folder.alive():
-        raise GuestNotFound(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {name}")
+        raise GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {name}")
     return folder

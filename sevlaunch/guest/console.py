@@ -13,7 +13,7 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sevlaunch.errors import GuestNotFound
+from sevlaunch.errors import SevlaunchError
 
 # Ctrl-], as telnet and virsh have it.
 ESCAPE = b"\x1d"
@@ -25,14 +25,14 @@ CLOSED = "the guest's console was closed"
 def connect(path: Path) -> socket.socket:
     """A connection to the console.
 
-    :raise GuestNotFound: when nothing listens there.
+    :raise SevlaunchError: when nothing listens there.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(str(path))
     except OSError as error:
         connection.close()
-        raise GuestNotFound(
+        raise SevlaunchError(
             f"no console at {path}: {error.strerror}", hint="the guest has ended, or its profile says console: none"
         ) from error
     return connection

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from sevlaunch.errors import GuestNotFound, QemuError, QmpError
+from sevlaunch.errors import GuestEnded, QemuError, QmpError
 from sevlaunch.evidence import Evidence, SevInfo
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.agent import Agent
@@ -63,14 +63,14 @@ class Guest:
         """The guest ``name``; leaving the block lets it run on.
 
         :param root: the folder of all guests; default: the user's runtime folder.
-        :raise GuestNotFound: when there is none, or it does not run any more.
+        :raise GuestNotFound: when there is none; GuestEnded when it does not run any more.
         :raise QmpError: when QEMU does not answer.
         """
         folder = find(root or runtime_folder(), name)
         record, pid = folder.record(), folder.pid()
         process = Process.attach(pid) if pid else None
         if record is None or process is None:
-            raise GuestNotFound(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {name}")
+            raise GuestEnded(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {name}")
         try:
             async with session(folder.file(folders.QMP_SOCKET)) as qmp:
                 guest = cls(folder, record, process, qmp)

@@ -68,7 +68,7 @@ class Console:
     async def send(self, text: str | bytes) -> None:
         """Type ``text``; a line ends with ``\\n``.
 
-        :raise GuestNotFound: when there is no console.
+        :raise SevlaunchError: when there is no console.
         """
         if self._connection is None:
             self._connection = connect(self._folder.file(folders.CONSOLE_SOCKET))

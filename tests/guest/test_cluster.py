@@ -41,10 +41,10 @@ def agent(sevlaunch: Command) -> Command:
     return sevlaunch
 
 
-def act(command: Command, action: str) -> int:
+def act(command: Command, action: str, agent: Path = AGENT) -> int:
     """The agent's exit code."""
     done = subprocess.run(
-        [str(AGENT), action], env=command.environment, capture_output=True, text=True, timeout=120, check=False
+        [str(agent), action], env=command.environment, capture_output=True, text=True, timeout=120, check=False
     )
     return done.returncode
 
@@ -121,3 +121,67 @@ def test_the_agent_is_clean_shell() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
     subprocess.run(["shellcheck", str(AGENT)], check=True)
+
+
+# What stands in for sevlaunch; the agent can't tell from any of these whether a guest runs.
+NO_ANSWER = {
+    "fails": "exit 1",
+    "refuses its usage": "exit 2",
+    "is killed": "kill -9 $$",
+    "says nothing": "exit 0",
+    "prints garbage": "head -c 4096 /dev/urandom; exit 0",
+    "prints half a document": """echo '{'; echo '  "name": "web",'; exit 0""",
+    "shows a state of its own": """echo '  "state": "; exit 7",'; exit 0""",
+    "shows a state that there is not": """echo '  "state": "fine",'; exit 0""",
+    "says no on stderr alone": """echo "no guest 'web' is known here" >&2; exit 1""",
+    "hangs": "exec sleep 1000",
+}
+
+
+@pytest.fixture
+def broken(agent: Command) -> Command:
+    """The agent whose command can be replaced, with little patience."""
+    copy = agent.base / "agent"
+    text = AGENT.read_text()
+    assert "ask_limit=20\ndown_extra=35\n" in text
+    copy.write_text(text.replace("ask_limit=20\ndown_extra=35\n", "ask_limit=1\ndown_extra=0\n"))
+    copy.chmod(0o755)
+    return agent
+
+
+@pytest.mark.parametrize("action", ["monitor", "stop", "start"])
+@pytest.mark.parametrize("kind", NO_ANSWER)
+def test_what_is_no_answer_is_an_error(kind: str, action: str, broken: Command) -> None:
+    (broken.base / "sevlaunch").write_text(f'#!/bin/sh\n[ "$1" != check ] || exit 0\n{NO_ANSWER[kind]}\n')
+    assert act(broken, action, broken.base / "agent") == GENERIC
+
+
+@pytest.mark.parametrize("kind", ["fails", "hangs", "prints garbage", "is missing", "knows no guest"])
+def test_a_command_that_breaks_while_a_guest_runs_never_lets_another_node_start_it(
+    kind: str, broken: Command, system_qemu: str
+) -> None:
+    agent = broken.base / "agent"
+    assert act(broken, "start") == SUCCESS
+    program = broken.base / "sevlaunch"
+    working = program.read_text()
+    if kind == "is missing":
+        program.unlink()
+    else:
+        # The last one is the worst: it says that there is no guest, and only the lock shows that there is.
+        program.write_text(f'#!/bin/sh\n[ "$1" != check ] || exit 0\n{NO_ANSWER.get(kind, "exit 10")}\n')
+    assert act(broken, "monitor", agent) == GENERIC
+    assert act(broken, "stop", agent) == GENERIC
+    assert act(broken, "start", agent) in (GENERIC, INSTALLED)
+    assert len(qemu_processes(broken)) == 1
+    program.write_text(working)
+    program.chmod(0o755)
+    assert act(broken, "monitor") == SUCCESS
+    assert act(broken, "stop") == SUCCESS
+    assert broken.left_behind() == []
+
+
+def test_a_node_without_sevlaunch_says_so(agent: Command) -> None:
+    (agent.base / "sevlaunch").unlink()
+    assert act(agent, "monitor") == INSTALLED
+    assert act(agent, "stop") == GENERIC
+    assert act(agent, "start") == INSTALLED

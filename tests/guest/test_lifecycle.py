@@ -156,7 +156,7 @@ def test_down_takes_several_guests_and_all(sevlaunch: Command) -> None:
         sevlaunch("up", PLAIN, "--paused", "--name", name, *some_qemu())
     assert sevlaunch("down", "a", "c", *JSON).json == [{"name": "a", "how": "quit"}, {"name": "c", "how": "quit"}]
     assert listed(sevlaunch) == {"b": "paused", "d": "paused"}
-    partly = sevlaunch("down", "b", "a", check=1)
+    partly = sevlaunch("down", "b", "a", check=10)
     assert partly.stdout == "b: quit\n"
     assert "no guest 'a' is known" in partly.stderr
     assert sevlaunch("down", "--all").stdout == "d: quit\n"
@@ -168,15 +168,15 @@ def test_down_takes_several_guests_and_all(sevlaunch: Command) -> None:
 def test_an_unknown_guest_is_said_with_the_names_there_are(sevlaunch: Command) -> None:
     commands = [("status", "x"), ("evidence", "x"), ("logs", "x"), ("console", "x"), ("resume", "x"), ("down", "x")]
     for command in [*commands, ("qmp", "x", "stop")]:
-        result = sevlaunch(*command, check=1)
+        result = sevlaunch(*command, check=10)
         assert "no guest 'x' is known" in result.stderr
         assert "no guest is there; start one with: sevlaunch up PROFILE" in result.stderr
     sevlaunch("up", PLAIN, "--paused", "--name", "one", *some_qemu())
     sevlaunch("up", PLAIN, "--paused", "--name", "two", *some_qemu())
     for command in commands:
-        assert "there are: one, two" in sevlaunch(*command, check=1).stderr
+        assert "there are: one, two" in sevlaunch(*command, check=10).stderr
     for odd in ("", ".", "..", "../run", "one/", "/etc"):
-        no_traceback(sevlaunch("status", odd, check=1))
+        no_traceback(sevlaunch("status", odd, check=10))
 
 
 def test_the_runtime_folder_is_for_this_user_alone(qemu_binary: str, sevlaunch: Command) -> None:
