@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from sevlaunch.host.model import Host
+from tests import known_skips, machine, needs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = needs.ROOT
 PROFILES = ROOT / "profiles"
 HOSTS = ROOT / "tests/hosts"
 VERSIONS = ("7.2", "10.0", "11.1")
@@ -31,19 +32,25 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(_number, _usual)
 
 
-def tool(name: str) -> Path | None:
-    """Something that scripts/test-tools brought, or None."""
-    cache = Path(os.environ.get("SEVLAUNCH_TEST_CACHE") or Path.home() / ".cache")
-    path = Path(os.environ.get("SEVLAUNCH_TOOLS") or cache / "sevlaunch/tools") / name
-    return path if path.exists() else None
-
-
 def qemu_binary_of(version: str) -> str:
     """The QEMU of a version; skips the test by name where it is not there."""
-    found = tool(f"qemu-{version}/qemu-system-x86_64")
+    found = needs.tool(f"qemu-{version}/qemu-system-x86_64")
     if found is None:
         pytest.skip(f"QEMU {version} is not here: scripts/test-tools {version} brings it")
     return str(found)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option with which scripts/test fails on a skip that nobody knows of."""
+    parser.addoption(
+        "--known-skips", action="store_true", help="fail when a test skips that tests/known-skips.toml does not list"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the skips, where that is asked for."""
+    if config.getoption("--known-skips"):
+        known_skips.watch(config, ROOT / "tests/known-skips.toml", machine.is_of)
 
 
 @pytest.fixture(params=VERSIONS)
@@ -55,17 +62,13 @@ def qemu_binary(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def system_qemu() -> str:
     """The QEMU that is installed."""
-    found = shutil.which("qemu-system-x86_64")
-    if found is None:
-        pytest.skip("no qemu-system-x86_64 is installed: scripts/test installs it")
-    return found
+    return needs.program("qemu-system-x86_64", "qemu-system-x86")
 
 
 @pytest.fixture
 def demo() -> Path:
     """The profile of the demo guest; skips by name where scripts/demo-guest has not built it."""
-    if not (ROOT / "build/demo/vmlinuz").exists():
-        pytest.skip("the demo guest is not built: scripts/demo-guest builds it")
+    needs.demo_guest()
     return PROFILES / "demo.yaml"
 
 

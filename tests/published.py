@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, tool
+from tests.needs import ROOT, tool
 
 SHARED = next((folder / "shared" for folder in ROOT.parents if (folder / "shared/vectors").is_dir()), None)
 

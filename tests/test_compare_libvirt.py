@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.conftest import HOSTS, ROOT
 from tests.libvirt.support import SEV, SUSE, domain
 
@@ -112,13 +113,12 @@ def test_without_libvirt_it_says_so(tmp_path: Path) -> None:
 
 def test_the_libvirt_of_this_machine_agrees_about_suses_guest() -> None:
     if shutil.which("virsh") is None or not list(Path("/usr/lib").glob("*/libvirt/connection-driver/*_qemu.so")):
-        pytest.skip("libvirt is not here: the packages libvirt-clients and libvirt-daemon-driver-qemu have it")
-    for program in ("qemu-system-x86_64", "unshare"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not here: libvirt can't be asked without it")
+        pytest.skip("no libvirt: the packages libvirt-clients and libvirt-daemon-driver-qemu have it")
+    needs.program("qemu-system-x86_64", "qemu-system-x86")
+    needs.program("unshare", "util-linux")
     done = compare(SUSE, "--format", "json")
     if "unshare" in done.stderr:
-        pytest.skip(f"a user namespace is not allowed here: {done.stderr.strip()}")
+        pytest.skip(f"no user namespace can be had here: {done.stderr.strip()}")
     found = by_item(done)
     for item in ("accel", "memory", "locked memory", "firmware", "variables"):
         assert found[item]["differences"] == {}, item

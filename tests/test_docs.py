@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.conftest import ROOT, Command
-from tests.rehearsal.owner import amdsev_image, needs_kvm, share_platform
+from tests.rehearsal.owner import share_platform
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -48,7 +49,7 @@ def test_an_example_of_embedding(number: int, sevlaunch: Command) -> None:
 def test_an_example_of_testing(number: int, sevlaunch: Command, demo: Path) -> None:
     test = blocks("testing.md")[number]
     if '"sev"' in test:
-        needs_kvm()
+        needs.kvm()
     file = sevlaunch.base / "test_example.py"
     file.write_text(test)
     output = run(sevlaunch, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", sevlaunch.base, file)
@@ -56,7 +57,7 @@ def test_an_example_of_testing(number: int, sevlaunch: Command, demo: Path) -> N
 
 
 def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
-    needs_kvm()
+    needs.kvm()
     text = (ROOT / "docs/attestation.md").read_text()
     found = [
         line.removeprefix("$ ")
@@ -68,7 +69,7 @@ def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
         (sevlaunch.base / name).symlink_to(ROOT / name)
     share_platform(sevlaunch)
     # OVMF.amdsev.fd has the area for secrets that the guide speaks of.
-    image = f"firmware.image={amdsev_image()}"
+    image = f"firmware.image={needs.amdsev_image()}"
     for command in found:
         if command.startswith("sevlaunch up"):
             command = f"{command} --set {image}"

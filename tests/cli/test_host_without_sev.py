@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from tests import needs
 from tests.conftest import PROFILES, Command
 
 
 @pytest.fixture(autouse=True)
 def _no_sev_here() -> None:
-    if Path("/dev/sev").exists():
-        pytest.skip("this host has SEV: nothing is missing")
+    needs.no_sev("nothing is missing")
 
 
 @pytest.mark.parametrize("profile", ["sev", "sev-es", "sev-snp", "sles15-sev"])

@@ -17,6 +17,7 @@ import pytest
 
 from sevlaunch.guest.folder import lock_is_held
 from sevlaunch.host.model import Host
+from tests import needs
 from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait_until
 
 PLAIN = PROFILES / "plain.yaml"
@@ -148,7 +149,7 @@ def mounted_tmpfs(folder: Path, options: str) -> Iterator[None]:
         ["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", str(folder)], capture_output=True, text=True
     )
     if done.returncode:
-        pytest.skip(f"mounting a tmpfs is not allowed here: {done.stderr.strip()}")
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     try:
         yield
     finally:
@@ -201,8 +202,7 @@ class OrdinaryUser(Command):
 
 def with_kvm(user: OrdinaryUser) -> None:
     """Lets the user open /dev/kvm, as a member of the group kvm may; skips by name where that can't be had."""
-    if not Path("/dev/kvm").exists():
-        pytest.skip("no /dev/kvm: a rehearsal takes KVM")
+    needs.kvm()
     user.kvm = user.base / "kvm"
     try:
         os.mknod(user.kvm, 0o666 | stat.S_IFCHR, Path("/dev/kvm").stat().st_rdev)
@@ -216,14 +216,12 @@ def with_kvm(user: OrdinaryUser) -> None:
 
 def ordinary_user(base: Path) -> OrdinaryUser:
     """The command of an ordinary user; skips by name where this test can't become one."""
-    if os.geteuid() != 0:
-        pytest.skip("becoming another user takes root")
+    needs.root("becoming another user")
+    for name in ("prlimit", "setpriv"):
+        needs.program(name, "util-linux")
     python = "/usr/bin/python3"
     command = OrdinaryUser(base, python)
-    try:
-        done = command("--version", check=None)
-    except OSError as error:
-        pytest.skip(f"prlimit and setpriv (util-linux) are needed to become an ordinary user: {error.strerror}")
+    done = command("--version", check=None)
     if done.code:
         pytest.skip(f"an ordinary user can't run sevlaunch with {python}: {done.stderr.strip()[-200:]}")
     return command
@@ -234,6 +232,8 @@ def free_huge_pages(count: int) -> Iterator[None]:
     """That many free huge pages of 2 MiB."""
     if not os.access(HUGE_PAGES, os.W_OK):
         pytest.skip("huge pages can't be set up here: that takes root and a kernel with them")
+    # What is free but scattered becomes whole pages.
+    Path("/proc/sys/vm/compact_memory").write_text("1")
     before = int(HUGE_PAGES.read_text())
     free = Host.probe().memory.hugepages_free["2M"]
     HUGE_PAGES.write_text(str(before - free + count))

@@ -25,15 +25,14 @@ SMALL = {"name": "small", "security": "none", "accel": "tcg", "memory": "64M", "
 
 
 @pytest.fixture
-def host(base: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(base: Path, system_qemu: str, monkeypatch: pytest.MonkeyPatch) -> Host:
     """This machine, with folders of its own."""
     for variable, name in (("XDG_RUNTIME_DIR", "run"), ("XDG_STATE_HOME", "state")):
         folder = base / name
         folder.mkdir(mode=0o700, exist_ok=True)
         monkeypatch.setenv(variable, str(folder))
     found = Host.probe()
-    if found.qemu is None:
-        pytest.skip(f"no QEMU: {found.qemu_problem}")
+    assert found.qemu
     return found
 
 

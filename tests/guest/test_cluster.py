@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.conftest import ROOT, Command
 from tests.guest.support import PLAIN, kill_all, listed, qemu_processes
 
 AGENT = ROOT / "scripts/ocf/sevlaunch"
-FUNCTIONS = Path("/usr/lib/ocf/lib/heartbeat/ocf-shellfuncs")
 
 # Numbers of the OCF resource agent API.
 SUCCESS, GENERIC, CONFIGURED, INSTALLED, NOT_RUNNING = 0, 1, 6, 5, 7
@@ -24,8 +24,7 @@ SUCCESS, GENERIC, CONFIGURED, INSTALLED, NOT_RUNNING = 0, 1, 6, 5, 7
 @pytest.fixture
 def agent(sevlaunch: Command) -> Command:
     """The command, with the agent's parameters in its environment."""
-    if not FUNCTIONS.exists():
-        pytest.skip("resource-agents is not installed: apt install resource-agents")
+    needs.file_of("resource-agents", "/usr/lib/ocf/lib/heartbeat/ocf-shellfuncs")
     program = sevlaunch.base / "sevlaunch"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m sevlaunch "$@"\n')
     program.chmod(0o755)
@@ -50,11 +49,8 @@ def act(command: Command, action: str, agent: Path = AGENT) -> int:
 
 
 def test_ocf_tester_finds_nothing_wrong(agent: Command, system_qemu: str) -> None:
-    tester = shutil.which("ocf-tester", path=f"{os.environ['PATH']}:/usr/sbin")
-    if tester is None:
-        pytest.skip("ocf-tester is not installed: apt install resource-agents")
-    if shutil.which("xmllint") is None:
-        pytest.skip("ocf-tester needs xmllint: apt install libxml2-utils")
+    tester = needs.program("ocf-tester", "resource-agents")
+    needs.program("xmllint", "libxml2-utils")
     # It runs the meta-data as nobody, too: the agent has to be where everybody may read it.
     copy = agent.base / "agent"
     shutil.copy(AGENT, copy)
@@ -118,9 +114,7 @@ def test_a_hanging_guest_is_an_error_and_is_stopped(agent: Command, system_qemu:
 
 
 def test_the_agent_is_clean_shell() -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
-    subprocess.run(["shellcheck", str(AGENT)], check=True)
+    subprocess.run([needs.program("shellcheck", "shellcheck"), str(AGENT)], check=True)
 
 
 # What stands in for sevlaunch; the agent can't tell from any of these whether a guest runs.

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROFILES, ROOT, Command, wait_for_console, wait_until
+from tests import needs
+from tests.conftest import PROFILES, Command, wait_for_console, wait_until
 from tests.guest.support import JSON, PLAIN, finish, kill_all, some_qemu
 
 ESCAPE = b"\x1d"
@@ -24,8 +25,7 @@ ESCAPE = b"\x1d"
 @pytest.fixture(scope="module")
 def booted() -> Iterator[Command]:
     """The demo guest, booted once for the whole file."""
-    if not (ROOT / "build/demo/vmlinuz").exists():
-        pytest.skip("the demo guest is not built: scripts/demo-guest builds it")
+    needs.demo_guest()
     with tempfile.TemporaryDirectory(prefix="sl-", dir="/tmp", ignore_cleanup_errors=True) as base:
         command = Command(Path(base))
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.conftest import PROFILES, Command, wait_for_console, wait_until
 
 PLAIN = PROFILES / "plain.yaml"
@@ -19,8 +19,10 @@ BRIDGE_CONFIGURATION = Path("/etc/qemu/bridge.conf")
 @pytest.fixture
 def network_rights() -> None:
     """The right to make interfaces."""
-    if os.geteuid() != 0 or not Path("/dev/net/tun").exists() or not shutil.which("ip"):
-        pytest.skip("making network interfaces needs root, /dev/net/tun and ip")
+    needs.root("making network interfaces")
+    needs.program("ip", "iproute2")
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("no /dev/net/tun")
 
 
 @pytest.fixture
@@ -79,8 +81,7 @@ def test_a_bridge_that_is_not_allowed_is_said_with_the_remedy(
 
 
 def test_passt_gives_the_guest_an_address_and_ends_with_it(demo: Path, sevlaunch: Command) -> None:
-    if not shutil.which("passt"):
-        pytest.skip("passt is not installed: scripts/test installs it")
+    needs.program("passt", "passt")
     sevlaunch("up", demo, "--set", "networks=[{type: passt}]")
     assert len(sevlaunch.processes()) == 2
     console = wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
@@ -93,8 +94,7 @@ def test_passt_gives_the_guest_an_address_and_ends_with_it(demo: Path, sevlaunch
 def test_a_shared_folder_is_read_by_the_guest(demo: Path, sevlaunch: Command) -> None:
     if not any(Path(program).exists() for program in ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")):
         pytest.skip("virtiofsd is not installed")
-    if os.geteuid() != 0:
-        pytest.skip("this virtiofsd needs root for its sandbox")
+    needs.root("the sandbox of virtiofsd")
     folder = sevlaunch.base / "shared"
     folder.mkdir()
     (folder / "file").write_text("from the host\n")

@@ -20,9 +20,8 @@ from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
 from sevlaunch.sevapi.ovmf import FOOTER
-from tests.conftest import HOSTS, tool
-
-ORDINARY_OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+from tests import needs
+from tests.conftest import HOSTS
 
 
 @pytest.fixture
@@ -35,10 +34,7 @@ def host(base: Path) -> Host:
 @pytest.fixture
 def amdsev() -> Path:
     """OVMF.amdsev.fd."""
-    found = tool("ovmf-amdsev/OVMF.amdsev.fd")
-    if found is None:
-        pytest.skip("OVMF.amdsev.fd is not here: scripts/test-tools brings it")
-    return found
+    return needs.amdsev_image()
 
 
 def plan_of(text: str, host: Host) -> Plan:
@@ -56,9 +52,8 @@ def test_an_image_made_for_encrypted_guests_has_all_there_is(amdsev: Path) -> No
 
 
 def test_an_entry_without_a_size_is_no_area() -> None:
-    if not ORDINARY_OVMF.exists():
-        pytest.skip("no OVMF is installed")
-    image = firmware_image(ORDINARY_OVMF, "x")
+    code, _ = needs.ovmf()
+    image = firmware_image(code, "x")
     assert image.es_reset_vector
     assert (image.hashes_table, image.secret_area, image.snp_metadata) == (False, False, False)
     assert image.lacks_for(GuestType.SEV, kernel_hashes=True) == "it has no table of hashes for kernel_hashes"

@@ -21,6 +21,7 @@ from sevlaunch.guest import folder as folders
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, process_start_time
 from sevlaunch.guest.process import Process
 from sevlaunch.guest_type import GuestType
+from tests import needs
 
 RECORD = Record(
     name="g",
@@ -260,8 +261,7 @@ def test_a_root_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_root_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("giving a folder away needs root")
+    needs.root("giving a folder away")
     root = tmp_path / "root"
     root.mkdir(mode=0o700)
     os.chown(root, 12345, 12345)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.conftest import Command, wait_until
 from tests.guest.support import (
     JSON,
@@ -29,8 +29,7 @@ MOST_INODES = 15
 @pytest.fixture(autouse=True)
 def may_mount() -> None:
     """The right to mount."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
+    needs.root("mounting a small file system")
 
 
 def test_a_full_runtime_folder_is_said_and_nothing_is_left(sevlaunch: Command) -> None:

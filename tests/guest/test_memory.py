@@ -24,6 +24,7 @@ from sevlaunch.plan.option import Choice, rule
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
+from tests import needs
 from tests.conftest import Command, wait_for_console, wait_until
 from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, some_qemu
 from tests.guest.user_mode_linux import passes_in_user_mode_linux
@@ -102,8 +103,6 @@ def test_of_8_gib_as_much_is_locked_as_was_counted(sevlaunch: Command) -> None:
 def test_what_is_locked_is_what_was_counted(video: str, vcpus: int, qemu_binary: str, sevlaunch: Command) -> None:
     host = Host.probe(qemu_binary)
     assert host.qemu
-    if video == "qxl" and "qxl-vga" not in host.qemu.devices:
-        pytest.skip(f"QEMU {host.qemu.version} has no qxl here")
     overrides = ("memory.lock=true", "accel=tcg", "memory.size=256M", f"video={video}", f"cpus={vcpus}")
     counted = resolve(load(PLAIN, overrides=overrides), host).memory.lock_bytes
     options = [word for override in (*overrides, f"qemu.binary={qemu_binary}") for word in ("--set", override)]
@@ -185,9 +184,7 @@ def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
         f"firmware.nvram={stores}",
         "firmware.code=/usr/share/OVMF/OVMF_CODE_4M.fd",
     )
-    template = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
-    if not template.exists():
-        pytest.skip("no OVMF is installed")
+    _, template = needs.ovmf()
     stores.write_bytes(template.read_bytes())
     loaded = load(demo, overrides=overrides)
     return resolve(loaded, replace(host, folders=folders, memory=memory))

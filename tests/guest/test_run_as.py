@@ -18,22 +18,23 @@ from sevlaunch.host.model import Host
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, systemd_unit
 from sevlaunch.profile.loader import loads
+from tests import needs
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
 from tests.guest.support import JSON, PLAIN, free_huge_pages, ordinary_user, with_kvm
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start QEMU as another user")
 TCG = ("--set", "accel=tcg")
+
+
+@pytest.fixture
+def as_root() -> None:
+    """The rights that starting QEMU as another user takes."""
+    needs.root("starting QEMU as another user")
 
 
 @pytest.fixture
 def user() -> str:
     """An ordinary user that is not 'nobody' where there is one."""
-    for name in ("daemon", "bin", "nobody"):
-        try:
-            return pwd.getpwnam(name).pw_name
-        except KeyError:
-            continue
-    pytest.skip("no ordinary user is known here")
+    return next(name for name in ("daemon", "bin", "nobody") if name in {user.pw_name for user in pwd.getpwall()})
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def readable_by(uid: int, folder: Path) -> list[str]:
     return done.stdout.split()
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable: Command, system_qemu: str) -> None:
     account = find_account(user)
     pid = reachable("up", PLAIN, *TCG, "--set", f"run_as={user}", *JSON).json["pid"]
@@ -76,7 +77,7 @@ def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable
     assert reachable.left_behind() == []
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_the_user_can_not_change_what_root_reads_again(user: str, base: Path) -> None:
     base.chmod(0o755)
     root = base / "run"
@@ -100,7 +101,7 @@ def test_the_user_can_not_change_what_root_reads_again(user: str, base: Path) ->
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_grants_add_up_and_are_withdrawn(base: Path) -> None:
     file = base / "f"
     file.write_text("x")
@@ -122,7 +123,7 @@ def test_grants_add_up_and_are_withdrawn(base: Path) -> None:
     assert PASS == 1
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_a_file_out_of_the_users_reach_is_told_before_qemu_starts(
     user: str, reachable: Command, system_qemu: str
 ) -> None:
@@ -136,7 +137,7 @@ def test_a_file_out_of_the_users_reach_is_told_before_qemu_starts(
     reachable("down", "plain", "--now")
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_a_user_that_is_not_known_is_refused(reachable: Command, system_qemu: str) -> None:
     refused = reachable("up", PLAIN, *TCG, "--set", "run_as=nobody-of-that-name", check=4).stderr
     assert "no user 'nobody-of-that-name' is known here" in refused
@@ -179,7 +180,7 @@ def test_the_unit_keeps_the_capabilities_for_the_change_of_user() -> None:
     assert "CapabilityBoundingSet=\n" in systemd_unit(resolve(loads("name: g\n"), recorded()), service)
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_an_ordinary_user_runs_the_plain_and_the_rehearsed_guest(base: Path, system_qemu: str) -> None:
     user = ordinary_user(base)
     pid = user("up", PLAIN, *TCG, *JSON).json["pid"]
@@ -188,7 +189,7 @@ def test_an_ordinary_user_runs_the_plain_and_the_rehearsed_guest(base: Path, sys
     wait_until(lambda: not user.processes(), what="the end of QEMU")
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_an_ordinary_user_in_the_right_group_rehearses(base: Path, system_qemu: str) -> None:
     user = ordinary_user(base)
     with_kvm(user)

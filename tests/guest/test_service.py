@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from sevlaunch.host.model import Host
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, quote, systemd_unit, unit_name
 from sevlaunch.profile.loader import loads
+from tests import needs
 from tests.conftest import HOSTS, PROFILES, Command
 from tests.guest.support import PLAIN, finish, some_qemu
 
@@ -37,10 +37,7 @@ def unit_of(command: Command, *arguments: str | Path) -> str:
 @pytest.fixture
 def systemd_analyze() -> str:
     """systemd's own judge of units."""
-    found = shutil.which("systemd-analyze")
-    if found is None:
-        pytest.skip("systemd-analyze is not installed")
-    return found
+    return needs.program("systemd-analyze", "systemd")
 
 
 @pytest.mark.parametrize("mode", ["system", "user"])

@@ -11,6 +11,7 @@ import pytest
 from sevlaunch.errors import HostError
 from sevlaunch.host.certificates import platform_certificates
 from sevlaunch.owner.chain import Chain, parse_certificates, verify_chain
+from tests import needs
 from tests.conftest import Command
 from tests.published import sev_capabilities
 
@@ -56,8 +57,7 @@ def test_qemu_before_7_1_tells_no_chip_id(tmp_path: Path) -> None:
 
 
 def test_a_host_without_sev_says_why(qemu_binary: str, tmp_path: Path, sevlaunch: Command) -> None:
-    if Path("/dev/sev").exists():
-        pytest.skip("this host has SEV: it has certificates")
+    needs.no_sev("it has certificates")
     result = sevlaunch("host", "--qemu", qemu_binary, "--pdh", tmp_path / "pdh", check=4)
     error = json.loads(result.stderr)["error"]
     assert error["kind"] == "HostError"

@@ -17,6 +17,7 @@ from sevlaunch.host import cpuid
 from sevlaunch.host.facts import Device, EncryptionLeaf, KvmFacts
 from sevlaunch.host.folders import runtime_folder, state_folder
 from sevlaunch.host.model import Host
+from tests import needs
 from tests.conftest import HOSTS
 
 
@@ -44,11 +45,9 @@ def test_cpuid_agrees_with_the_kernel(here: Host) -> None:
 
 
 def test_cpuid_is_read_without_root(base: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("this is not root already")
-    python = Path("/usr/bin/python3")
-    if not python.exists():
-        pytest.skip("no /usr/bin/python3, and the project's own may be out of an ordinary user's reach")
+    needs.root("becoming another user")
+    # The project's own may be out of an ordinary user's reach.
+    python = needs.file_of("python3", "/usr/bin/python3")
     # The module needs the standard library only.
     shutil.copy(cpuid.__file__, base / "cpuid.py")
     base.chmod(0o755)

@@ -11,10 +11,10 @@ from sevlaunch.host.model import Host
 from sevlaunch.plan.formats import lines
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
+from tests import needs
 from tests.conftest import HOSTS, VERSIONS, Command, qemu_binary_of
 from tests.libvirt.support import SUSE, became, imported, profile_of
 from tests.plan.test_golden import GOLDEN
-from tests.rehearsal.owner import needs_kvm
 
 OLD = "pc-q35-2.11"
 
@@ -53,10 +53,8 @@ def test_nothing_of_it_is_lost() -> None:
 def test_with_firmware_and_a_disk_that_exist_it_starts_in_a_rehearsal(
     version: str, sevlaunch: Command, base: Path
 ) -> None:
-    needs_kvm()
-    code, template = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
-    if not code.exists():
-        pytest.skip(f"{code} is not here: the package ovmf has it")
+    needs.kvm()
+    code, template = needs.ovmf()
     (base / "vars.fd").write_bytes(template.read_bytes())
     (base / "disk.raw").write_bytes(bytes(1 << 20))
     xml = SUSE.read_text().replace("4194304", "262144")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from sevlaunch.sevapi.ovmf import SECRET_AREA, table_of
+from tests import needs
 from tests.conftest import PROFILES, Command, qemu_binary_of
-from tests.rehearsal.owner import amdsev_image, needs_kvm, share_platform
+from tests.rehearsal.owner import share_platform
 
 PASSPHRASE = b"correct horse battery staple"
 POLICIES = {"sev": "0x33", "sev-es": "0x37"}
@@ -19,7 +20,7 @@ Options = list[str]
 
 @pytest.fixture(autouse=True)
 def _kvm(sevlaunch: Command) -> None:
-    needs_kvm()
+    needs.kvm()
     share_platform(sevlaunch)
 
 
@@ -42,7 +43,7 @@ def make_session(command: Command, policy: str, prefix: str = "vm") -> Options:
 
 def host_side(version: str, vcpus: int = 2) -> Options:
     """What the host sets in the profile."""
-    return options(f"qemu.binary={qemu_binary_of(version)}", f"firmware.image={amdsev_image()}", f"cpus={vcpus}")
+    return options(f"qemu.binary={qemu_binary_of(version)}", f"firmware.image={needs.amdsev_image()}", f"cpus={vcpus}")
 
 
 def keys(command: Command, prefix: str = "vm") -> Options:
@@ -59,7 +60,7 @@ def test_session_launch_verify_secret_resume(version: str, kind: str, sevlaunch:
     sevlaunch("up", profile, "--rehearse", "--paused", "--evidence", evidence, *host_side(version), *session)
 
     # The owner, on another machine, with the profile's contents alone.
-    known = ["--profile", str(profile), "--firmware", str(amdsev_image()), "--policy", POLICIES[kind]]
+    known = ["--profile", str(profile), "--firmware", str(needs.amdsev_image()), "--policy", POLICIES[kind]]
     known += ["--tik", str(base / "vm_tik.bin"), "--rehearsal"]
     assert "REHEARSAL: memory is NOT encrypted" in sevlaunch("owner", "verify", evidence, *known, "--insecure").stdout
     secret = base / "passphrase"
@@ -85,7 +86,7 @@ def test_session_launch_verify_secret_resume(version: str, kind: str, sevlaunch:
 
 def secret_area(command: Command, name: str) -> bytes:
     """The guest's memory where the firmware's table says that secrets go."""
-    data = table_of(amdsev_image().read_bytes())[SECRET_AREA]
+    data = table_of(needs.amdsev_image().read_bytes())[SECRET_AREA]
     address, size = (int.from_bytes(data[at : at + 4], "little") for at in (0, 4))
     file = command.base / "memory"
     command("qmp", name, "pmemsave", json.dumps({"val": address, "size": size, "filename": str(file)}))
@@ -113,7 +114,7 @@ def other_key(command: Command) -> Options:
 
 
 def other_firmware(command: Command) -> Options:
-    content = bytearray(amdsev_image().read_bytes())
+    content = bytearray(needs.amdsev_image().read_bytes())
     content[100] ^= 1
     (command.base / "other.fd").write_bytes(content)
     return ["--firmware", f"{command.base}/other.fd"]
@@ -138,7 +139,7 @@ def test_one_thing_changed_is_a_no_with_its_reason(
     session = make_session(sevlaunch, "0x33")
     evidence = base / "evidence.json"
     sevlaunch("up", profile, "--rehearse", "--paused", "--evidence", evidence, *host_side("10.0"), *session)
-    known: dict[str, Any] = {"--firmware": amdsev_image(), "--policy": "0x33", "--tik": base / "vm_tik.bin"}
+    known: dict[str, Any] = {"--firmware": needs.amdsev_image(), "--policy": "0x33", "--tik": base / "vm_tik.bin"}
     name, value = change(sevlaunch)
     known[name] = value
     arguments = [str(part) for pair in known.items() for part in pair]
@@ -184,7 +185,7 @@ def test_what_verification_needs(profile: str, arguments: list[str], told: str, 
 def test_an_snp_guest_has_a_report_that_the_owner_checks(version: str, sevlaunch: Command) -> None:
     profile, evidence = PROFILES / "sev-snp.yaml", sevlaunch.base / "evidence.json"
     sevlaunch("up", profile, "--rehearse", "--evidence", evidence, *host_side(version))
-    wanted = sevlaunch("owner", "digest", profile, "--firmware", amdsev_image(), "--format", "json").json
+    wanted = sevlaunch("owner", "digest", profile, "--firmware", needs.amdsev_image(), "--format", "json").json
     digest = wanted["digests"][0]["hex"]
     checks = ["--rehearsal", "--policy", "0x30000"]
     result = sevlaunch("owner", "report", evidence, "--digest", digest, *checks)

@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sevlaunch.rehearsal.platform import Platform, user_platform
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.session import TransportKeys, agree, wrap
-from tests.conftest import PROFILES, ROOT, Command, qemu_binary_of, tool
+from tests import needs
+from tests.conftest import PROFILES, Command, qemu_binary_of
 
 VALIDATOR = Path("/usr/bin/virt-qemu-sev-validate")
 
@@ -63,22 +63,6 @@ def make_session(command: Command, policy: int) -> Session:
     return Session(command.base / "tik.bin", command.base / "tek.bin", overrides)
 
 
-def amdsev_image() -> Path:
-    """OVMF.amdsev.fd; skips by name where it is not there."""
-    found = tool("ovmf-amdsev/OVMF.amdsev.fd")
-    if found is None:
-        pytest.skip("OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
-    return found
-
-
-def a_kernel() -> Path:
-    """Something that QEMU takes for a Linux kernel, for the hashes; skips by name where there is none."""
-    built = ROOT / "build/demo/vmlinuz"
-    if not built.exists():
-        pytest.skip("the demo guest is not built: scripts/demo-guest builds it")
-    return built
-
-
 def rehearsed(
     command: Command, kind: str, version: str, session: Session | None, *overrides: str, vcpus: int = 1
 ) -> dict[str, Any]:
@@ -94,7 +78,7 @@ def rehearsed(
         "--set",
         f"qemu.binary={qemu_binary_of(version)}",
         "--set",
-        f"firmware.image={amdsev_image()}",
+        f"firmware.image={needs.amdsev_image()}",
         "--set",
         f"cpus={vcpus}",
         *(session.overrides if session else ()),
@@ -105,16 +89,9 @@ def rehearsed(
     return found
 
 
-def needs_kvm() -> None:
-    """Skip by name where there is no KVM."""
-    if not Path("/dev/kvm").exists():
-        pytest.skip("no /dev/kvm: a rehearsal needs KVM")
-
-
 def validate(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run libvirt's own virt-qemu-sev-validate, unmodified, with the system's Python."""
-    if not VALIDATOR.exists():
-        pytest.skip(f"{VALIDATOR} is not installed: scripts/test installs libvirt-clients-qemu")
+    needs.file_of("libvirt-clients-qemu", str(VALIDATOR))
     return subprocess.run(
         ["/usr/bin/python3", str(VALIDATOR), "--insecure", *arguments],
         capture_output=True,

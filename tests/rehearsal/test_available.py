@@ -14,7 +14,7 @@ import pytest
 
 from sevlaunch.errors import HostError
 from sevlaunch.rehearsal import available
-from tests.rehearsal.owner import needs_kvm
+from tests import needs
 
 
 def why_not(**kind: bool) -> str:
@@ -27,7 +27,7 @@ def why_not(**kind: bool) -> str:
 
 
 def test_this_machine_can_do_all_of_it() -> None:
-    needs_kvm()
+    needs.kvm()
     available.check_available(traced=True, snp=True)
 
 
@@ -54,7 +54,7 @@ def test_tracing_that_is_forbidden_matters_where_it_is_needed(monkeypatch: pytes
 
 
 def test_a_kernel_without_the_memory_of_snp_guests(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs_kvm()
+    needs.kvm()
     monkeypatch.setattr(fcntl, "ioctl", lambda *_: 0)
     available.check_available(traced=False, snp=False)
     assert "KVM_SET_USER_MEMORY_REGION2" in why_not(snp=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.conftest import HOSTS, PROFILES, VERSIONS, Command, qemu_binary_of, wait_until
-from tests.rehearsal.owner import Session, a_kernel, amdsev_image, make_session, needs_kvm, rehearsed, validate
+from tests.rehearsal.owner import Session, make_session, rehearsed, validate
 
 POLICIES = {"sev": 0x33, "sev-es": 0x37}
 # EPYC-v3 and EPYC-v4 have family 23, model 1, stepping 2.
@@ -21,7 +22,7 @@ EPYC = ("--cpu-family", "23", "--cpu-model", "1", "--cpu-stepping", "2")
 
 @pytest.fixture(autouse=True)
 def _kvm() -> None:
-    needs_kvm()
+    needs.kvm()
 
 
 def claims(evidence: dict[str, Any], session: Session) -> list[str]:
@@ -55,7 +56,7 @@ def test_libvirts_validator_accepts_the_measurement(version: str, kind: str, vcp
 
 @pytest.mark.parametrize("kind", ["sev", "sev-es"])
 def test_it_accepts_kernel_hashes_and_rejects_whatever_is_changed(kind: str, sevlaunch: Command, base: Path) -> None:
-    kernel = a_kernel()
+    kernel = needs.demo_guest() / "vmlinuz"
     session = make_session(sevlaunch, POLICIES[kind])
     initrd = base / "initrd"
     initrd.write_bytes(b"initrd" * 1000)
@@ -76,7 +77,7 @@ def test_it_accepts_kernel_hashes_and_rejects_whatever_is_changed(kind: str, sev
     assert accepted.returncode == 0, accepted.stderr
 
     firmware = base / "other.fd"
-    content = bytearray(amdsev_image().read_bytes())
+    content = bytearray(needs.amdsev_image().read_bytes())
     content[0] ^= 1
     firmware.write_bytes(content)
     other_tik = base / "other-tik.bin"

@@ -10,8 +10,9 @@ from uuid import UUID
 import pytest
 
 from sevlaunch.sevapi.ovmf import SECRET_AREA, table_of
+from tests import needs
 from tests.conftest import Command
-from tests.rehearsal.owner import amdsev_image, make_session, needs_kvm, rehearsed, validate
+from tests.rehearsal.owner import make_session, rehearsed, validate
 from tests.rehearsal.test_launch import claims
 
 GUID = "736869e5-84f0-4973-92ec-06879ce3da0b"
@@ -21,12 +22,12 @@ PASSPHRASE = b"correct horse battery staple"
 
 @pytest.fixture(autouse=True)
 def _kvm() -> None:
-    needs_kvm()
+    needs.kvm()
 
 
 def secret_area() -> tuple[int, int]:
     """Address and size of the secret area that the firmware's table names."""
-    data = table_of(amdsev_image().read_bytes())[SECRET_AREA]
+    data = table_of(needs.amdsev_image().read_bytes())[SECRET_AREA]
     return int.from_bytes(data[:4], "little"), int.from_bytes(data[4:8], "little")
 
 
@@ -106,6 +107,6 @@ def test_a_secret_after_the_launch_is_refused(sevlaunch: Command) -> None:
 
 
 def test_the_image_of_the_test_is_the_one_with_a_secret_area() -> None:
-    assert Path(amdsev_image()).exists()
+    assert Path(needs.amdsev_image()).exists()
     address, size = secret_area()
     assert (address % 4096, size > 0) == (0, True)

@@ -15,8 +15,9 @@ from sevsnpmeasure.sev_mode import SevMode
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, measure
 from sevlaunch.sevapi.report import Report, is_signed_by
+from tests import needs
 from tests.conftest import PROFILES, Command, qemu_binary_of
-from tests.rehearsal.owner import a_kernel, amdsev_image, make_session, needs_kvm, rehearsed
+from tests.rehearsal.owner import make_session, rehearsed
 
 SNP_VERSIONS = ("10.0", "11.1")
 POLICY = 0x30000
@@ -26,7 +27,7 @@ EPYC = 0x800F12
 
 @pytest.fixture(autouse=True)
 def _kvm() -> None:
-    needs_kvm()
+    needs.kvm()
 
 
 def expected_digest(
@@ -34,7 +35,7 @@ def expected_digest(
 ) -> bytes:
     """What sev-snp-measure says."""
     features = 1 if mode is SevMode.SEV_SNP else 0
-    digest: bytes = calc_launch_digest(mode, vcpus, EPYC, str(amdsev_image()), *hashes, features)
+    digest: bytes = calc_launch_digest(mode, vcpus, EPYC, str(needs.amdsev_image()), *hashes, features)
     return digest
 
 
@@ -80,7 +81,7 @@ def test_the_digest_is_that_of_sev_snp_measure(version: str, vcpus: int, sevlaun
 
 @pytest.mark.parametrize("version", SNP_VERSIONS)
 def test_kernel_hashes_and_host_data_are_in_the_report(version: str, sevlaunch: Command, base: Path) -> None:
-    kernel, initrd = a_kernel(), base / "initrd"
+    kernel, initrd = needs.demo_guest() / "vmlinuz", base / "initrd"
     initrd.write_bytes(b"initrd" * 1000)
     host_data = base64.b64encode(bytes(range(32))).decode()
     rehearsed(

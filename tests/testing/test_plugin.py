@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.guest.folder import guests
+from tests import needs
 from tests.conftest import PROFILES, Command, qemu_binary_of, wait_until
 from tests.guest.support import ended
-from tests.rehearsal.owner import amdsev_image, needs_kvm
 
 SMALL = '{"security": "none", "accel": "tcg", "memory": "64M"}'
 
@@ -105,7 +105,7 @@ def test_it(sev_guest):
 
 
 def test_an_encrypted_guest_is_rehearsed(suite: Suite) -> None:
-    needs_kvm()
+    needs.kvm()
     output = suite.run(
         f"""
 def test_it(sev_guest):
@@ -121,8 +121,7 @@ def test_markers_skip_with_the_reason(suite: Suite) -> None:
         f"@pytest.mark.{marker}\ndef test_{marker}(): raise SystemExit('not skipped')\n"
         for marker in ("needs_sev", "needs_sev_es", "needs_snp")
     )
-    if Path("/dev/sev").exists():
-        pytest.skip("this host has SEV: nothing to skip")
+    needs.no_sev("nothing to skip")
     output = suite.run(f"import pytest\n{tests}", "--strict-markers")
     assert "3 skipped" in output
     assert "needs_sev_es: " in output
@@ -178,13 +177,13 @@ def test_it():
 
 
 def test_snp_is_rehearsed_where_the_firmware_is_there(suite: Suite) -> None:
-    needs_kvm()
+    needs.kvm()
     binary = qemu_binary_of("10.0")
     suite.run(
         f"""
 def test_it(sev_guest):
     guest = sev_guest({str(PROFILES / "sev-snp.yaml")!r}, "memory=64M", "qemu.binary={binary}",
-        "firmware.image={amdsev_image()}")
+        "firmware.image={needs.amdsev_image()}")
     assert guest.evidence().report
 """
     )

@@ -1,0 +1,76 @@
+"""What a test needs of the machine: each function gives it, or skips the test by the name of what is missing.
+
+tests/known-skips.toml lists who may skip for which of these reasons, and on which machines.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OVMF = Path("/usr/share/OVMF")
+
+
+def tool(name: str) -> Path | None:
+    """Something that scripts/test-tools brought, or None."""
+    cache = Path(os.environ.get("SEVLAUNCH_TEST_CACHE") or Path.home() / ".cache")
+    path = Path(os.environ.get("SEVLAUNCH_TOOLS") or cache / "sevlaunch/tools") / name
+    return path if path.exists() else None
+
+
+def kvm() -> None:
+    """A way to KVM."""
+    if not Path("/dev/kvm").exists():
+        pytest.skip("no /dev/kvm")
+
+
+def no_sev(why: str) -> None:
+    """A host without SEV; ``why`` says what the test looks at."""
+    if Path("/dev/sev").exists():
+        pytest.skip(f"this host has SEV: {why}")
+
+
+def root(what: str) -> None:
+    """The rights of root; ``what`` names what takes them."""
+    if os.geteuid() != 0:
+        pytest.skip(f"not root: {what} takes it")
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program that Debian has in ``package``."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        pytest.skip(f"{name} is not installed: the package {package} has it")
+    return found
+
+
+def file_of(package: str, path: str) -> Path:
+    """A file that Debian has in ``package``."""
+    if not Path(path).exists():
+        pytest.skip(f"{path} is not here: the package {package} has it")
+    return Path(path)
+
+
+def ovmf() -> tuple[Path, Path]:
+    """Debian's ordinary OVMF: its code and the template of its variables."""
+    return file_of("ovmf", f"{OVMF}/OVMF_CODE_4M.fd"), file_of("ovmf", f"{OVMF}/OVMF_VARS_4M.fd")
+
+
+def amdsev_image() -> Path:
+    """OVMF.amdsev.fd, made for encrypted guests."""
+    found = tool("ovmf-amdsev/OVMF.amdsev.fd")
+    if found is None:
+        pytest.skip("OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
+    return found
+
+
+def demo_guest() -> Path:
+    """The folder of the demo guest: vmlinuz, initrd.img, disk.raw."""
+    folder = ROOT / "build/demo"
+    if not (folder / "vmlinuz").exists():
+        pytest.skip("the demo guest is not built: scripts/demo-guest builds it")
+    return folder
