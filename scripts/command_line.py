@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sevlaunch.profile.extra_args import FLAGS, parse_value
+from sevlaunch.profile.extra_args import options_of
+from sevlaunch.profile.option_values import parse_value
 from sevlaunch.units import format_size, parse_size
 
 Properties = dict[str, str]
@@ -34,19 +35,12 @@ def read_arguments(text: str) -> list[str]:
 
 def items(arguments: Sequence[str]) -> dict[str, Properties]:
     """What the arguments make, by name: ``machine``, ``security``, ``virtio-blk-pci 1``, ..."""
-    options = list(_options(arguments))
+    options = [(name, value or "") for _, name, value in options_of(arguments)]
     found: dict[str, Properties] = {}
     for name, value in options:
         for item, properties in _items(name, value, options):
             found[_numbered(item, found)] = properties
     return found
-
-
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    rest = iter(arguments)
-    for argument in rest:
-        name = argument.lstrip("-")
-        yield name, "" if name in FLAGS else next(rest, "")
 
 
 def _items(name: str, value: str, options: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Properties]]:

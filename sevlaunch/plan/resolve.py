@@ -47,6 +47,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     reboot = _reboot(context)
     run_as = _run_as(context)
     _check_socket_paths(context)
+    _check_extra_args(context)
     context.raise_problems()
     assert firmware is not None, "resolve_firmware notes a problem where it finds none"
     profile = loaded.profile
@@ -75,7 +76,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         extra_args=tuple(
             Choice(text, context.why("qemu", "extra_args", index)) for index, text in enumerate(profile.qemu.extra_args)
         ),
-        warnings=tuple(context.warnings),
+        warnings=(*map(str, loaded.warnings), *context.warnings),
     )
 
 
@@ -112,6 +113,18 @@ def _run_as(context: Context) -> Choice[str] | None:
             "a rehearsal runs QEMU as the user who starts it", "run_as", hint="leave run_as out: --set run_as=null"
         )
     return Choice(user, context.why("run_as"))
+
+
+def _check_extra_args(context: Context) -> None:
+    args = context.profile.qemu.extra_args
+    if not args:
+        return
+    # Most profiles have none, and QEMU's options are many.
+    from sevlaunch.profile.extra_args import check_release
+
+    for finding in check_release(args, context.qemu.release):
+        message = f"{finding.message}, and this is QEMU {context.qemu.version}"
+        context.refuse(message, "qemu", "extra_args", finding.position, hint="leave it out, or set qemu.binary")
 
 
 def _check_socket_paths(context: Context) -> None:

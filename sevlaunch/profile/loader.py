@@ -18,7 +18,7 @@ from sevlaunch.guest_type import GuestType
 from sevlaunch.profile import source
 from sevlaunch.profile.model import Firmware, Profile
 from sevlaunch.profile.positions import KeyPath, Positions
-from sevlaunch.profile.rules import check_rules
+from sevlaunch.profile.rules import check_cautions, check_rules
 from sevlaunch.profile.source import Mark, Node
 from sevlaunch.profile.validation import Reading, switch
 
@@ -33,11 +33,15 @@ MAX_LAYERS = 100
 
 
 class LoadedProfile(Struct, frozen=True):
-    """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``."""
+    """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``.
+
+    ``warnings``: what its user should know, and what is not refused.
+    """
 
     profile: Profile
     positions: Positions
     file: str = field(default="")
+    warnings: tuple[Problem, ...] = ()
 
     @classmethod
     def load(cls, path: Path | str, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
@@ -128,7 +132,8 @@ def _finish(
     ]
     if problems:
         raise ProfileError(f"{file} is refused", problems=_in_order(problems))
-    return LoadedProfile(profile, positions, file)
+    warnings = tuple(caution.located(positions) for caution in check_cautions(profile))
+    return LoadedProfile(profile, positions, file, warnings)
 
 
 def _laid_over(below: Node, above: Node) -> Node:

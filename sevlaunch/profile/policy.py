@@ -154,6 +154,32 @@ def describe_policy(number: int, policy_format: PolicyFormat) -> list[str]:
     return names
 
 
+def policy_warnings(number: int, policy_format: PolicyFormat) -> list[str]:
+    """What a policy lets the host do to the guest, each by the name of its bit: debug it, copy its key, move it."""
+    bits = policy_format.bits
+    if policy_format is SNP_POLICY:
+        return [warning for name, warning in _SNP_WARNINGS.items() if number & bits[name]]
+    found = [warning for name, warning in _SEV_WARNINGS.items() if not number & bits[name]]
+    # Within a domain, the guest goes only to platforms of the same owner.
+    if not number & (bits["no-send"] | bits["domain"]):
+        found.append(_SEV_SEND_WARNING)
+    return found
+
+
+_SEV_WARNINGS = {
+    "no-debug": "the policy lacks no-debug (bit 0): the host may debug the guest: read and write its memory",
+    "no-key-sharing": "the policy lacks no-key-sharing (bit 1): the host may start other guests with this guest's key",
+}
+_SEV_SEND_WARNING = (
+    "the policy has neither no-send (bit 3) nor domain (bit 4): the host may send the guest to any other platform"
+)
+_SNP_WARNINGS = {
+    "migration-agent": "the policy has migration-agent (bit 18): the host may give the guest an agent that moves it, "
+    "with its keys, to another platform",
+    "debug": "the policy has debug (bit 19): the host may debug the guest: read and write its memory",
+}
+
+
 def _from_names(names: object, policy_format: PolicyFormat) -> int:
     assert isinstance(names, (list, tuple))
     number = policy_format.always

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sevlaunch.errors import Problem
-from sevlaunch.profile.extra_args import check_extra_args
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
-from sevlaunch.profile.policy import SEV_ES, SEV_POLICY
+from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, policy_warnings
 from sevlaunch.profile.positions import KeyPath, Positions
+
+if TYPE_CHECKING:
+    from sevlaunch.profile.extra_args import Finding
 
 Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
 
 
 class Violation(Struct, frozen=True):
-    """A broken rule: the path of the value that is to blame, the reason, and what to do instead.
+    """A broken rule, or a caution: the path of the value that is to blame, the reason, and what to do instead.
 
     ``others`` are the paths of the values that decide along with it: where one of those is wrong itself, the rule
     says nothing.
@@ -49,8 +52,32 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _consistency(profile)
     yield from _boot_order(profile)
     yield from _topology(profile.cpu)
-    for index, reason in check_extra_args(profile.qemu.extra_args, encrypted=profile.security.encrypted):
-        yield Violation(("qemu", "extra_args", index), reason)
+    for finding in extra_args_findings(profile):
+        if finding.refused:
+            yield Violation(("qemu", "extra_args", finding.position), finding.message)
+
+
+def check_cautions(profile: Profile) -> Iterator[Violation]:
+    """What ``profile`` may ask for and its user should know: what weakens the guest, or can fail."""
+    security = profile.security
+    if isinstance(security, (SevSecurity, SnpSecurity)) and security.policy is not None:
+        policy_format = SNP_POLICY if isinstance(security, SnpSecurity) else SEV_POLICY
+        for warning in policy_warnings(security.policy, policy_format):
+            yield Violation(("security", "policy"), warning)
+    for finding in extra_args_findings(profile):
+        if not finding.refused:
+            yield Violation(("qemu", "extra_args", finding.position), finding.message)
+
+
+def extra_args_findings(profile: Profile) -> list[Finding]:
+    """What is wrong with ``qemu.extra_args``, and what should be known of them."""
+    if not profile.qemu.extra_args:
+        return []
+    # Most profiles have none, and QEMU's options are many.
+    from sevlaunch.profile.extra_args import check_extra_args
+
+    args, encrypted = profile.qemu.extra_args, profile.security.encrypted
+    return list(check_extra_args(args, encrypted=encrypted, accel=profile.accel))
 
 
 def _encrypted_machine(profile: Profile) -> Iterator[Violation]:

@@ -25,8 +25,8 @@ from sevlaunch.host.qemu import qemu_facts
 from sevlaunch.plan.command_line import argv, monitor_on
 from sevlaunch.plan.option import Parameter, rule
 from sevlaunch.plan.resolve import resolve
-from sevlaunch.profile.extra_args import parse_value
 from sevlaunch.profile.loader import loads
+from sevlaunch.profile.option_values import parse_value
 from tests.conftest import HOSTS, VERSIONS, qemu_binary_of
 
 SPECIAL = ",=\"' \n\t\\$`;:&|<>*?[]{}()!#~%@^+-äß漢🙂"
