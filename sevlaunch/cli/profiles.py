@@ -40,23 +40,25 @@ def check(
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Check profiles; print every mistake with its line and column. Exit 1 if there is any."""
+    """Check profiles; print every mistake with its line and column. Exit 1 if there is any. Warnings are none."""
     from sevlaunch.profile.loader import load
 
     results: list[dict[str, Any]] = []
     for profile in profiles:
+        result: dict[str, Any] = {"profile": str(profile), "ok": True, "problems": [], "warnings": []}
+        results.append(result)
         try:
-            load(profile, overrides=overrides)
+            loaded = load(profile, overrides=overrides)
         except ProfileError as error:
-            results.append(
-                {"profile": str(profile), "ok": False, "problems": [found._asdict() for found in error.problems]}
-            )
+            result |= {"ok": False, "problems": [found._asdict() for found in error.problems]}
             if output is Format.TEXT:
                 print(error)
-        else:
-            results.append({"profile": str(profile), "ok": True, "problems": []})
-            if output is Format.TEXT:
-                print(f"{profile}: ok")
+            continue
+        result["warnings"] = [found._asdict() for found in loaded.warnings]
+        if output is Format.TEXT:
+            for warning in loaded.warnings:
+                note(f"sevlaunch: warning: {warning}")
+            print(f"{profile}: ok")
     if output is Format.JSON:
         print_json(results)
     if not all(result["ok"] for result in results):
@@ -127,7 +129,7 @@ def policy(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show a guest policy as number and as names, with the meaning of each bit."""
-    from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy, parse_policy
+    from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, describe_policy, parse_policy, policy_warnings
 
     policy_format = SNP_POLICY if snp else SEV_POLICY
     try:
@@ -135,9 +137,12 @@ def policy(
     except ValueError as error:
         raise UsageError(str(error)) from error
     names = describe_policy(number, policy_format)
+    warnings = policy_warnings(number, policy_format)
     if output is Format.JSON:
-        print_json({"policy": number, "hex": f"{number:#x}", "names": names})
+        print_json({"policy": number, "hex": f"{number:#x}", "names": names, "warnings": warnings})
         return
+    for warning in warnings:
+        note(f"sevlaunch: warning: {warning}")
     print(f"{number:#x} = {number} ({policy_format.title})")
     for name in names:
         meaning = policy_format.meanings.get(name, "minimum version of the platform's firmware")

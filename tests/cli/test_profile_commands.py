@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.profile.template import starting_profile
-from tests.conftest import Command
+from tests.conftest import HOSTS, Command
 
 
 @pytest.mark.parametrize("guest_type", ["none", "sev", "sev-es", "sev-snp"])
@@ -89,6 +89,7 @@ def test_policy_shows_number_and_names(value: str, sevlaunch: Command) -> None:
         "policy": 51,
         "hex": "0x33",
         "names": ["no-debug", "no-key-sharing", "domain", "sev"],
+        "warnings": [],
     }
 
 
@@ -111,3 +112,49 @@ def test_what_is_no_policy_is_wrong_usage(arguments: list[str], message: str, se
     result = sevlaunch("policy", *arguments, check=2)
     assert message in result.stderr
     assert result.stdout == ""
+
+
+# Policies that let the host into the guest, the bits that the warnings name, and a QEMU that has the type.
+OPEN_POLICIES = [
+    ("sev", "0", ["no-debug", "no-key-sharing", "no-send"]),
+    ("sev-es", "[es, no-key-sharing, no-send]", ["no-debug"]),
+    ("sev-snp", "[smt, debug]", ["debug"]),
+    ("sev-snp", "0x60000", ["migration-agent"]),
+]
+
+
+@pytest.mark.parametrize(("guest_type", "policy", "bits"), OPEN_POLICIES)
+def test_each_command_warns_of_a_policy_that_lets_the_host_in(
+    guest_type: str, policy: str, bits: list[str], sevlaunch: Command, base: Path
+) -> None:
+    profile = base / "open.yaml"
+    profile.write_text(f"memory: 1G\nsecurity: {{type: {guest_type}, policy: {policy}}}\n")
+    host = HOSTS / "milan-qemu-11.1.json"
+    snp = ["--snp"] if guest_type == "sev-snp" else []
+    checked = sevlaunch("check", profile)
+    assert checked.stdout == f"{profile}: ok\n"
+    warnings = checked.stderr.splitlines()
+    assert len(warnings) == len(bits)
+    for line, bit in zip(warnings, bits, strict=True):
+        assert line.startswith(f"sevlaunch: warning: {profile}:2:")
+        assert "security.policy: the policy " in line
+        assert bit in line
+    assert sevlaunch("render", profile, "--host", host).stderr.startswith(warnings[0])
+    explained = sevlaunch("render", profile, "--host", host, "--format", "explain").stdout
+    found = sevlaunch("check", profile, "--format", "json").json[0]
+    assert found["ok"]
+    assert [warning["path"] for warning in found["warnings"]] == ["security.policy"] * len(bits)
+    assert found["warnings"][0]["message"] in explained
+    value = policy.strip("[]").replace(" ", "")
+    shown = sevlaunch("policy", *snp, value)
+    assert [warning["message"] for warning in found["warnings"]] == [
+        line.removeprefix("sevlaunch: warning: ") for line in shown.stderr.splitlines()
+    ]
+    assert len(sevlaunch("policy", *snp, value, "--format", "json").json["warnings"]) == len(bits)
+
+
+@pytest.mark.parametrize("guest_type", ["sev", "sev-es", "sev-snp"])
+def test_no_command_warns_of_the_default_policy(guest_type: str, sevlaunch: Command, base: Path) -> None:
+    profile = base / "default.yaml"
+    profile.write_text(f"security: {guest_type}\n")
+    assert sevlaunch("check", profile).stderr == ""

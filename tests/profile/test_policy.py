@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from sevlaunch.profile.loader import loads
 from sevlaunch.profile.model import SevSecurity, SnpSecurity
-from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, describe_policy, parse_policy
+from sevlaunch.profile.policy import (
+    SEV_POLICY,
+    SNP_POLICY,
+    PolicyFormat,
+    describe_policy,
+    parse_policy,
+    policy_warnings,
+)
 
 FORMATS = [SEV_POLICY, SNP_POLICY]
 
@@ -160,3 +167,29 @@ def test_without_a_policy_the_default_of_the_type_counts() -> None:
 @pytest.mark.parametrize("policy_format", FORMATS, ids=lambda found: found.title)
 def test_every_bit_has_a_meaning(policy_format: PolicyFormat) -> None:
     assert set(policy_format.bits) == set(policy_format.meanings)
+
+
+@pytest.mark.parametrize(
+    ("number", "named"),
+    [
+        (0x33, []),
+        (0x37, []),
+        (0x03, ["no-send"]),
+        (0x0B, []),
+        (0x01, ["no-key-sharing", "no-send"]),
+        (0x32, ["no-debug"]),
+        (0x31, ["no-key-sharing"]),
+        (0x00, ["no-debug", "no-key-sharing", "no-send"]),
+    ],
+)
+def test_what_a_sev_policy_lets_the_host_do_is_named(number: int, named: list[str]) -> None:
+    warnings = policy_warnings(number, SEV_POLICY)
+    assert [next(name for name in named if name in warning) for warning in warnings] == named
+
+
+@given(policy=valid_numbers(SNP_POLICY))
+def test_what_an_snp_policy_lets_the_host_do_is_named(policy: int) -> None:
+    names = [name for name in describe_policy(policy, SNP_POLICY) if name in ("migration-agent", "debug")]
+    warnings = policy_warnings(policy, SNP_POLICY)
+    assert len(warnings) == len(names)
+    assert all(f"has {name} (bit " in warning for name, warning in zip(names, warnings, strict=True))
