@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+# QEMU's CPU models for encrypted guests. The first EPYC generation runs on every SEV host. All of these have the CPU
+# signature that SEV-ES and SNP measure, so the launch digest does not depend on which one a QEMU knows.
+EPYC_MODELS = ("EPYC-v4", "EPYC-v3", "EPYC-v2", "EPYC-v1", "EPYC")
+
 
 class Protection:
     """What a guest's type means for all that is built around it. AMD 24593 (APM volume 2), sections 15.34 to 15.36."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+MEBIBYTE = 1 << 20
+# The huge pages of x86-64, as a profile names them.
+PAGE_SIZES = {"2M": 2 * MEBIBYTE, "1G": 1024 * MEBIBYTE}
+
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB|B)?|B)?", re.IGNORECASE)
 
@@ -37,3 +41,8 @@ def format_size(size: int) -> str:
 def mebibytes(size: int) -> str:
     """``size`` bytes for people, in MiB, rounded up: what is counted so is never too little."""
     return f"{-(-size >> 20)} MiB"
+
+
+def huge_pages_folder(size: str) -> str:
+    """The kernel's name for the folder of huge pages of a size of :data:`PAGE_SIZES`."""
+    return f"hugepages-{PAGE_SIZES[size] >> 10}kB"

@@ -55,7 +55,7 @@ def doctor(
 
         loaded = load(profile, overrides=overrides)
         host = Host.load(host_file) if host_file else Host.probe(loaded.profile.qemu.binary, thorough=True)
-        report = examine_for(loaded, host)
+        report = examine_for(loaded, host, here=host_file is None)
     else:
         if overrides:
             raise UsageError("--set changes a profile, and there is none", hint="name it: --for PROFILE")

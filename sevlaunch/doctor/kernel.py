@@ -9,6 +9,7 @@ from sevlaunch.doctor.tree import ANY, ENCRYPTED, ES, SNP, HostCheck, Judgement,
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Device, PlatformFacts
 from sevlaunch.host.model import Host
+from sevlaunch.remedies import MODULES, linux_since
 
 _KVM = frozenset(("kvm", "rehearsal")) | ENCRYPTED
 
@@ -79,10 +80,9 @@ def _parameter(name: str) -> Callable[[Host], Judgement]:
         if host.kvm.enabled(name):
             return ok(f"kvm_amd.{name} is {value}")
         if value is None:
-            since = {"sev_es": "5.11", "sev_snp": "6.11"}.get(name, "4.16")
             return failed(
                 f"kvm_amd has no parameter {name} in Linux {host.kernel}",
-                f"use Linux {since} or newer, with CONFIG_KVM_AMD_SEV",
+                f"use Linux {linux_since(name)} or newer, with CONFIG_KVM_AMD_SEV",
             )
         flags = host.cpu.kernel_flags
         if flags is not None and name not in flags:
@@ -110,11 +110,10 @@ def _parameter(name: str) -> Callable[[Host], Judgement]:
 
 
 def _kvm_device(host: Host) -> Judgement:
-    module = "kvm_amd" if host.cpu.vendor == "AuthenticAMD" else "kvm_intel"
     return device_judgement(
         host.kvm.device,
         "KVM",
-        f"modprobe {module}; turn on virtualisation (SVM, VT-x) in the BIOS",
+        MODULES["/dev/kvm"],
         _container(host),
     )
 

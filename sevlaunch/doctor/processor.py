@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sevlaunch.doctor.tree import ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, unknown, warning
 from sevlaunch.host.facts import EncryptionLeaf
 from sevlaunch.host.model import Host
+from sevlaunch.remedies import linux_since
 
 # Bits of MSR SYSCFG: AMD 24593 (APM volume 2), sections 7.10.2 and 15.36.1.
 _SYSCFG_MEM_ENCRYPTION = 1 << 23
@@ -60,7 +61,9 @@ def _bit(
         if flags is None or flag in flags:
             return ok(f"CPUID 0x8000001F EAX bit {bit}" + ("" if flags is None else ", and the kernel uses it"))
         if flag == "sev_snp" and "kvm_amd.sev" in host.kvm.parameters and "kvm_amd.sev_snp" not in host.kvm.parameters:
-            return failed(f"the CPU has it, but Linux {host.kernel} does not know it", "use Linux 6.11 or newer")
+            return failed(
+                f"the CPU has it, but Linux {host.kernel} does not know it", f"use Linux {linux_since(flag)} or newer"
+            )
         return failed(f"the CPU has it, but it is off in the BIOS: /proc/cpuinfo lists no {flag}", bios)
 
     return judge

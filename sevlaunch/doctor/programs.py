@@ -8,22 +8,14 @@ from sevlaunch.doctor.tree import ANY, ENCRYPTED, LOCKERS, SNP, HostCheck, Judge
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.firmware_choice import Wanted, choose
 from sevlaunch.host.model import Host
+from sevlaunch.remedies import INSTALL_OVMF, INSTALL_QEMU, MODULES, NEWER_QEMU, qemu_since
 
-_INSTALL_QEMU = (
-    "Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; openSUSE: zypper install "
-    "qemu-x86"
-)
-_INSTALL_OVMF = (
-    "install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
-    "qemu-ovmf-x86_64), or name it in firmware"
-)
 GUESTS = ENCRYPTED | {GuestType.NONE}
-_SINCE = {"sev-guest": "2.12", "sev-snp-guest": "9.1"}
 
 
 def _qemu(host: Host) -> Judgement:
     if host.qemu is None:
-        return failed(host.qemu_problem, _INSTALL_QEMU)
+        return failed(host.qemu_problem, INSTALL_QEMU)
     return ok(f"{host.qemu.version}, {host.qemu.binary}")
 
 
@@ -32,8 +24,8 @@ def _object(name: str) -> Callable[[Host], Judgement]:
         assert host.qemu is not None
         if name not in host.qemu.objects:
             return failed(
-                f"QEMU {host.qemu.version} has no object {name}, which came with QEMU {_SINCE[name]}",
-                "install a newer QEMU, and name it in qemu.binary",
+                f"QEMU {host.qemu.version} has no object {name}, which came with QEMU {qemu_since(name)}",
+                NEWER_QEMU,
             )
         return ok("there")
 
@@ -54,11 +46,11 @@ def _firmware(guest_type: GuestType) -> Callable[[Host], Judgement]:
         over = "; ".join(f"{file.rpartition('/')[2]}: {reason}" for file, reason in choice.passed_over.items())
         passed_over = f" (passed over: {over})" if over else ""
         if not choice.fitting:
-            return failed(f"none is described{passed_over}", _INSTALL_OVMF)
+            return failed(f"none is described{passed_over}", INSTALL_OVMF)
         path = choice.fitting[0].executable
         lacking = _lacking(host, guest_type, path)
         if lacking:
-            return failed(f"{path}: {lacking}", _INSTALL_OVMF)
+            return failed(f"{path}: {lacking}", INSTALL_OVMF)
         return ok(f"{path}{_supports(host, path)}{passed_over}")
 
     return judge
@@ -113,13 +105,13 @@ def _rehearsal_kvm(host: Host) -> Judgement:
     return ok("the guest boots after the rehearsed launch")
 
 
-def _extra_device(path: str, remedy: str) -> Callable[[Host], Judgement]:
+def _extra_device(path: str) -> Callable[[Host], Judgement]:
     def judge(host: Host) -> Judgement:
         device = next((one for one in host.platform.devices if one.path == path), None) if host.platform else None
         if device is None:
             return unknown("not looked at")
         if not device.exists:
-            return warning("missing", remedy)
+            return warning("missing", MODULES[path])
         if not device.openable:
             return warning(f"can't be opened: {device.error}", f"setfacl -m u:$USER:rw {path}, or leave it out")
         return ok("can be opened")
@@ -178,23 +170,11 @@ REHEARSAL = HostCheck(
     ),
 )
 
-EXTRAS = (
-    HostCheck(
-        "tun",
-        "/dev/net/tun",
-        _extra_device("/dev/net/tun", "modprobe tun; networks of type user and passt do without"),
-        "Networks of type tap and bridge.",
-    ),
-    HostCheck(
-        "vhost_net",
-        "/dev/vhost-net",
-        _extra_device("/dev/vhost-net", "modprobe vhost_net"),
-        "Quicker tap networks (vhost: true).",
-    ),
-    HostCheck(
-        "vhost_vsock",
-        "/dev/vhost-vsock",
-        _extra_device("/dev/vhost-vsock", "modprobe vhost_vsock"),
-        "vsock between host and guest.",
-    ),
+EXTRAS = tuple(
+    HostCheck(path.removeprefix("/dev/").rpartition("/")[2].replace("-", "_"), path, _extra_device(path), why)
+    for path, why in (
+        ("/dev/net/tun", "Networks of type tap and bridge."),
+        ("/dev/vhost-net", "Quicker tap networks (vhost: true)."),
+        ("/dev/vhost-vsock", "vsock between host and guest."),
+    )
 )

@@ -6,6 +6,7 @@ from sevlaunch.doctor.kernel import device_judgement
 from sevlaunch.doctor.tree import ENCRYPTED, ES, SNP, HostCheck, Judgement, failed, ok, unknown, warning
 from sevlaunch.host.facts import PlatformFacts
 from sevlaunch.host.model import Host
+from sevlaunch.remedies import MODULES
 
 _STATES = {0: "uninit", 1: "init", 2: "working"}
 # AMD 56860: the first firmware with the SNP ABI that Linux uses.
@@ -18,7 +19,7 @@ def _device(host: Host) -> Judgement:
     return device_judgement(
         host.kvm.sev_device,
         "the secure processor",
-        "load the ccp module; turn on the PSP and SEV in the BIOS",
+        MODULES["/dev/sev"],
         container,
     )
 

@@ -16,15 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sevlaunch.atomic import write_whole
+from sevlaunch.doctor.preflight import check_files
 from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, taken
-from sevlaunch.guest.preflight import check_files
 from sevlaunch.guest.process import Process, find_program, spawn, tail
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, find_account, grant
-from sevlaunch.plan.command_line import argv, monitor_on
-from sevlaunch.plan.formats import choices
+from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
 from sevlaunch.plan.option import rule
 from sevlaunch.plan.plan import Plan
 
@@ -100,7 +99,7 @@ class Start:
         """Write the guest's files and start what runs beside QEMU; with nothing beside it, QEMU itself."""
         self._prepare_files()
         for companion in self.plan.companions:
-            program = find_program(companion.argv[0], companion.fallbacks, companion.remedy)
+            program = find_program(companion.program, companion.fallbacks, companion.remedy)
             log = self.folder.file(f"{companion.name}.log")
             self.companions.append(spawn([program, *companion.argv[1:]], log=log, account=self._account))
         if not self.plan.companions:
@@ -145,14 +144,14 @@ class Start:
         self.folder.write_record(self.record())
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
-        memory = self.plan.memory
+        needs, limit = self.plan.needs, self.plan.memory.limit
         return self._embedding.spawn(
-            [*(memory.limit.scope if memory.limit else ()), *command],
+            [*(limit.scope if limit else ()), *command],
             log=self.folder.file(folders.QEMU_LOG),
             inherit=inherit,
-            lock_bytes=memory.lock_bytes,
-            environment=memory.environment,
-            cgroup=make_cgroup(self.folder, memory.limit) if memory.limit and memory.limit.parent else None,
+            lock_bytes=needs.locked_memory,
+            environment=dict(needs.environment),
+            cgroup=make_cgroup(self.folder, limit) if limit and limit.parent else None,
             account=self._account,
         )
 
@@ -225,8 +224,9 @@ class Start:
 
     def _prepare_files(self) -> None:
         self.folder.share_with(self._account)
-        plan = json.dumps({"argv": self._argv, "choices": choices(self.plan)}, ensure_ascii=False)
-        self.folder.write(folders.PLAN, plan.encode("utf-8", "surrogateescape"))
+        document = {"argv": self._argv, "choices": choices(self.plan), "helpers": helper_documents(self.plan)}
+        content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        self.folder.write(folders.PLAN, content)
         if self.plan.security:
             for file in self.plan.security.files:
                 write_whole(Path(file.path), file.text.encode())

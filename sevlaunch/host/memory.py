@@ -10,12 +10,12 @@ from typing import Literal
 
 from sevlaunch.host.facts import CgroupFacts, MemoryFacts
 from sevlaunch.host.system import System
+from sevlaunch.units import PAGE_SIZES, huge_pages_folder
 
 # capability numbers: include/uapi/linux/capability.h
 _CAP_IPC_LOCK = 14
 _CAP_SYS_RESOURCE = 24
 
-_HUGE_PAGE_FOLDERS = {"2M": "hugepages-2048kB", "1G": "hugepages-1048576kB"}
 _CGROUP = "/sys/fs/cgroup"
 # cgroup v1 writes a number near 2^63 where there is no limit.
 _V1_UNLIMITED = 1 << 62
@@ -121,7 +121,7 @@ def _meminfo(system: System, path: str) -> dict[str, int]:
 
 
 def _huge_pages(system: System, folder: str, name: str) -> dict[str, int]:
-    counts = {size: system.number(f"{folder}/{pages}/{name}") for size, pages in _HUGE_PAGE_FOLDERS.items()}
+    counts = {size: system.number(f"{folder}/{huge_pages_folder(size)}/{name}") for size in PAGE_SIZES}
     return {size: count for size, count in counts.items() if count is not None}
 
 

@@ -23,6 +23,7 @@ import msgspec
 from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
 from sevlaunch.host.facts import QemuFacts
+from sevlaunch.remedies import INSTALL_QEMU
 
 BINARY_NAMES = ("qemu-system-x86_64", "qemu-kvm", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
 CONFIDENTIAL_OBJECTS = ("sev-guest", "sev-snp-guest")
@@ -64,8 +65,7 @@ def find_binary(wanted: str = "auto") -> str:
             return binary
     raise HostError(
         "QEMU is missing: no qemu-system-x86_64 on PATH",
-        hint="install it (Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; "
-        "openSUSE: zypper install qemu-x86), or name it in qemu.binary",
+        hint=f"{INSTALL_QEMU}, or name it in qemu.binary",
     )
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from sevlaunch.libvirt.conversion import Conversion, number
 from sevlaunch.libvirt.document import Element, Part
-from sevlaunch.units import format_size
-
-_MEBIBYTE = 1 << 20
+from sevlaunch.units import MEBIBYTE, PAGE_SIZES, format_size
 
 # libvirt's src/util/virutil.c, virScaleInteger().
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "EB": 10**18}
 _UNITS = {"b": 1, "byte": 1, "bytes": 1} | {
     suffix: 1 << 10 * power for power, letter in enumerate("KMGTPE", 1) for suffix in (letter, f"{letter}iB")
 }
-_HUGE_PAGES = {2 << 20: "2M", 1 << 30: "1G"}
+_HUGE_PAGES = {size: name for name, size in PAGE_SIZES.items()}
 
 # libvirt's VIR_DOMAIN_MEMORY_PARAM_UNLIMITED, and the same in KiB; include/libvirt/libvirt-domain.h.
 _UNLIMITED = 9007199254740991 << 10
@@ -25,7 +23,7 @@ def import_memory(conversion: Conversion) -> None:
     memory = domain.child("memory")
     size = scaled(memory)
     if size is not None:
-        whole = -(-size // _MEBIBYTE) * _MEBIBYTE
+        whole = -(-size // MEBIBYTE) * MEBIBYTE
         if whole == size:
             outcomes.carry(("memory", "size"), format_size(size), memory, memory.part("unit"))
         else:

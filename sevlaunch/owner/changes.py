@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sevlaunch.guest_type import GuestType
+from sevlaunch.guest_type import EPYC_MODELS, GuestType
 from sevlaunch.owner.cpu import describe_signature, known_signatures, signature_of
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.setup import DEFAULT, VMSA_NAMES, Setup
-from sevlaunch.profile.cpu_models import EPYC_MODELS
 from sevlaunch.profile.policy import SEV_POLICY, describe_policy
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 

@@ -10,11 +10,12 @@ from sevlaunch.documents import decode
 from sevlaunch.errors import EvidenceError, UsageError
 from sevlaunch.evidence import MAX_BYTES, Evidence
 from sevlaunch.files import read_bounded
+from sevlaunch.remedies import QEMU_SINCE
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, MNONCE_BYTES
 from sevlaunch.text import check_guest_name
 
-# The QEMU that brought KVM_SEV_INIT2; machine types before it keep to the older way (hw/i386/pc.c, pc_compat_9_0).
-_SINCE_INIT2 = (9, 1)
+# The property came with KVM_SEV_INIT2; machine types before it keep to the older way (hw/i386/pc.c, pc_compat_9_0).
+_SINCE_INIT2 = QEMU_SINCE["legacy-vm-type"]
 
 
 class HostClaims(Evidence, frozen=True, kw_only=True):

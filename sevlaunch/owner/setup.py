@@ -11,11 +11,10 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file
-from sevlaunch.guest_type import GuestType
+from sevlaunch.guest_type import EPYC_MODELS, GuestType
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
 from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, Launch, Vmm
 from sevlaunch.owner.firmware import Firmware, read_firmware
-from sevlaunch.profile.cpu_models import EPYC_MODELS
 from sevlaunch.profile.policy import SEV_ES, default_policy, parse_policy, policy_format
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 

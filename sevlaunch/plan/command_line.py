@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from sevlaunch.plan.firmware import firmware_machine_parameters, firmware_options
-from sevlaunch.plan.machine import machine_options
-from sevlaunch.plan.memory import memory_options
+from sevlaunch.plan.console import listening
 from sevlaunch.plan.option import Option, Parameter, Reason, flag, rule, verbatim
 from sevlaunch.plan.plan import Plan
-from sevlaunch.plan.security import security_options
 
 
 def render(plan: Plan) -> tuple[Option, ...]:
@@ -22,6 +20,30 @@ def argv(plan: Plan) -> list[str]:
     return [plan.binary.value, *(argument for option in render(plan) for argument in option.argv)]
 
 
+def choices(plan: Plan) -> list[dict[str, Any]]:
+    """The command line as data: each option with its parameters and their reasons."""
+    return [
+        {
+            "option": option.name,
+            "argv": list(option.argv),
+            "reason": str(option.reason) if option.reason else None,
+            "parameters": [
+                {"key": parameter.key, "value": parameter.value, "reason": str(parameter.reason)}
+                for parameter in option.parameters
+            ],
+        }
+        for option in render(plan)
+    ]
+
+
+def helper_documents(plan: Plan) -> list[dict[str, Any]]:
+    """The helper programs as data: name, command line, and the socket that each listens on."""
+    return [
+        {"name": companion.name, "argv": list(companion.argv), "socket": companion.socket}
+        for companion in plan.companions
+    ]
+
+
 def _options(plan: Plan) -> Iterator[Option]:
     yield Option(
         "-name",
@@ -32,20 +54,13 @@ def _options(plan: Plan) -> Iterator[Option]:
     )
     if plan.uuid:
         yield verbatim("-uuid", plan.uuid.value, plan.uuid.reason)
-    further = [*plan.memory.machine_parameters, *firmware_machine_parameters(plan.firmware)]
-    if plan.security:
-        further.append(plan.security.machine_parameter)
-    yield from machine_options(plan.machine, tuple(further))
-    yield from memory_options(plan.memory)
-    yield from firmware_options(plan.firmware)
-    if plan.security:
-        yield from security_options(plan.security)
-    yield from plan.boot
+    yield Option("-machine", tuple(parameter for part in plan.board for parameter in part.machine_properties()))
+    for part in plan.board:
+        yield from part.options()
     yield from _defaults(plan)
     yield from _monitor(plan)
-    yield from plan.storage.options
-    yield from plan.network.options
-    yield from plan.peripherals.options
+    for part in plan.attached:
+        yield from part.options()
     if plan.reboot.value != "reset":
         yield flag("-no-reboot", plan.reboot.reason)
     yield flag("-S", rule("paused until the measurement is read"))
@@ -65,16 +80,16 @@ def _defaults(plan: Plan) -> Iterator[Option]:
     yield flag("-nodefaults", rule("no device that the profile does not name"))
     yield flag("-no-user-config", rule("nothing from /etc/qemu"))
     yield Option("-display", (Parameter("", "none", rule("no window")),))
-    helper = plan.network.bridge_helper
+    helpers = plan.needs.set_uid_programs
     reason = rule("QEMU gives up what it does not need")
-    for_helper = rule("qemu-bridge-helper is a set-uid program that QEMU has to start")
+    starts = rule(f"QEMU has to start a set-uid program: {', '.join(helpers)}") if helpers else reason
     yield Option(
         "-sandbox",
         (
             Parameter("", "on", reason),
             Parameter("obsolete", "deny", reason),
-            Parameter("elevateprivileges", "children" if helper else "deny", for_helper if helper else reason),
-            Parameter("spawn", "allow" if helper else "deny", for_helper if helper else reason),
+            Parameter("elevateprivileges", "children" if helpers else "deny", starts),
+            Parameter("spawn", "allow" if helpers else "deny", starts),
             Parameter("resourcecontrol", "deny", reason),
         ),
     )
@@ -82,14 +97,5 @@ def _defaults(plan: Plan) -> Iterator[Option]:
 
 def _monitor(plan: Plan) -> Iterator[Option]:
     why = rule("sevlaunch's commands talk to QEMU through it")
-    yield Option(
-        "-chardev",
-        (
-            Parameter("", "socket", why),
-            Parameter("id", "qmp", why),
-            Parameter("path", str(plan.qmp_socket), why),
-            Parameter("server", "on", why),
-            Parameter("wait", "off", why),
-        ),
-    )
+    yield listening("qmp", plan.qmp_socket, why)
     yield monitor_on("qmp", plan.monitor_object, why)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.host.facts import QemuFacts
 from sevlaunch.host.model import Host
-from sevlaunch.plan.option import Parameter, Reason, rule
+from sevlaunch.plan.option import Choice, Reason, rule
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import Profile
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -51,9 +54,25 @@ class Context:
         mark = self.loaded.positions.mark(path)
         return Reason("profile", str(mark)) if mark else rule(default)
 
-    def from_profile(self, key: str, value: object, *path: str | int, default: str = "default") -> Parameter:
-        """A parameter whose value the profile says at ``path``."""
-        return Parameter(key, _text(value), self.why(*path, default=default))
+    def choice(self, value: T, *path: str | int, default: str = "default") -> Choice[T]:
+        """A value that the profile says at ``path``, or that is the default."""
+        return Choice(value, self.why(*path, default=default))
+
+    def choice_or_none(self, value: T | None, *path: str | int) -> Choice[T] | None:
+        """A value that the profile says at ``path``; None where it says none."""
+        return None if value is None else self.choice(value, *path)
+
+    def correct(self, key: str) -> str:
+        """What to do about a file that the profile names under ``key``, and that is not there."""
+        return f"make it, or correct {key} in {self.loaded.file}, which may say where it comes from"
+
+    def need_device(self, driver: str, needed_by: str) -> None:
+        """Note a problem where QEMU has no device ``driver``, which ``needed_by``, a part of the profile, needs."""
+        if driver not in self.qemu.devices:
+            self.lack(
+                f"QEMU {self.qemu.version} has no device {driver}, which {needed_by} needs",
+                hint="install this QEMU's modules (Debian: qemu-system-modules-spice for qxl), or leave it out",
+            )
 
     def refuse(self, message: str, *path: str | int, hint: str = "") -> None:
         """Note that the profile can't be had on this host, at the value to blame."""
@@ -74,7 +93,3 @@ class Context:
             raise ProfileError(f"{self.loaded.file} is refused", problems=self.refusals)
         if self.lacks:
             raise HostError(f"this host can't run {self.profile.name}", problems=self.lacks)
-
-
-def _text(value: object) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)

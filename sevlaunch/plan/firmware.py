@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from msgspec import Struct
-
 from sevlaunch.host.facts import FirmwareDescriptor
 from sevlaunch.host.firmware_choice import FEATURES, Wanted, choose, is_stateless
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.needs import NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
+from sevlaunch.plan.part import Part
+from sevlaunch.remedies import INSTALL_OVMF
 
 
-class FirmwarePlan(Struct, frozen=True):
-    """``kind`` pflash: ``code`` and perhaps ``vars`` on flash units 0 and 1; image: ``code`` through -bios."""
+class FirmwarePlan(Part, frozen=True, kw_only=True):
+    """``kind`` pflash: ``code`` and perhaps ``vars`` on flash units 0 and 1; image: ``code`` through -bios.
+
+    ``own_vars``: the variables lie in sevlaunch's folder for what outlives guests.
+    """
 
     kind: Literal["pflash", "image"]
     code: Choice[str]
@@ -22,6 +26,45 @@ class FirmwarePlan(Struct, frozen=True):
     vars_template: str | None
     secure_flash: Choice[bool]
     passed_over: tuple[str, ...]
+    own_vars: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """The code is read, the variables are read and written; they are a copy of the template."""
+        files = [NeededFile(self.code.value, "firmware", "install OVMF, or correct firmware in the profile")]
+        if self.vars:
+            file, template = self.vars.value, self.vars_template
+            remedy = "install OVMF, or correct firmware.vars" if template else "name a template in firmware.vars"
+            files.append(NeededFile(file, "NVRAM", remedy, True, template=template, granted=self.own_vars))
+        return Needs(files=tuple(files))
+
+    def machine_properties(self) -> Iterator[Parameter]:
+        """What puts firmware on pflash."""
+        if self.kind == "pflash":
+            yield Parameter("pflash0", "pflash0", self.code.reason)
+            if self.vars:
+                yield Parameter("pflash1", "pflash1", self.vars.reason)
+        if self.secure_flash.value:
+            yield self.secure_flash.parameter("smm")
+
+    def options(self) -> Iterator[Option]:
+        """-bios, or the block devices of pflash."""
+        if self.kind == "image":
+            yield Option("-bios", (self.code.parameter(""),), verbatim=True)
+            return
+        yield _flash_unit(0, self.code, read_only=True)
+        if self.vars:
+            yield _flash_unit(1, self.vars, read_only=False)
+        if self.secure_flash.value:
+            reason = self.secure_flash.reason
+            yield Option(
+                "-global",
+                (
+                    Parameter("driver", "cfi.pflash01", reason),
+                    Parameter("property", "secure", reason),
+                    Parameter("value", "on", reason),
+                ),
+            )
 
 
 def resolve_firmware(context: Context) -> FirmwarePlan | None:
@@ -30,15 +73,13 @@ def resolve_firmware(context: Context) -> FirmwarePlan | None:
     if wanted.image:
         descriptor = _described(context, wanted.image)
         _check_features(context, descriptor, "image", wanted.image)
-        return FirmwarePlan(
-            "image", Choice(wanted.image, context.why("firmware", "image")), None, None, _NOT_SECURE, ()
-        )
+        return _image(context.choice(wanted.image, "firmware", "image"))
     if wanted.code:
         descriptor = _described(context, wanted.code)
         _check_features(context, descriptor, "code", wanted.code)
         template = wanted.vars or (descriptor.nvram_template if descriptor else None)
         reason = context.why("firmware", "vars", default="NVRAM template of the firmware's descriptor")
-        return _pflash(context, Choice(wanted.code, context.why("firmware", "code")), template, reason, descriptor, ())
+        return _pflash(context, context.choice(wanted.code, "firmware", "code"), template, reason, descriptor, ())
     chosen, passed_over = _choose(context)
     if chosen is None:
         features = " and ".join(FEATURES.get(context.profile.security.guest_type, ()))
@@ -47,44 +88,13 @@ def resolve_firmware(context: Context) -> FirmwarePlan | None:
             + (f" with {features}" if features else "")
             + " is described on this host"
             + "".join(f"\n      passed over {line}" for line in passed_over),
-            hint="install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
-            "qemu-ovmf-x86_64), or name it in firmware",
+            hint=INSTALL_OVMF,
         )
         return None
     code = Choice(chosen.executable, fact(f"firmware descriptor {chosen.file}"))
     if is_stateless(chosen):
-        return FirmwarePlan("image", code, None, None, _NOT_SECURE, passed_over)
+        return _image(code, passed_over)
     return _pflash(context, code, chosen.nvram_template, fact(f"NVRAM template of {chosen.file}"), chosen, passed_over)
-
-
-def firmware_machine_parameters(plan: FirmwarePlan) -> Iterator[Parameter]:
-    """The properties of -machine that put firmware on pflash."""
-    if plan.kind == "pflash":
-        yield Parameter("pflash0", "pflash0", plan.code.reason)
-        if plan.vars:
-            yield Parameter("pflash1", "pflash1", plan.vars.reason)
-    if plan.secure_flash.value:
-        yield Parameter("smm", "on", plan.secure_flash.reason)
-
-
-def firmware_options(plan: FirmwarePlan) -> Iterator[Option]:
-    """-bios, or the block devices of pflash."""
-    if plan.kind == "image":
-        yield Option("-bios", (Parameter("", plan.code.value, plan.code.reason),), verbatim=True)
-        return
-    yield _flash_unit(0, plan.code, read_only=True)
-    if plan.vars:
-        yield _flash_unit(1, plan.vars, read_only=False)
-    if plan.secure_flash.value:
-        reason = plan.secure_flash.reason
-        yield Option(
-            "-global",
-            (
-                Parameter("driver", "cfi.pflash01", reason),
-                Parameter("property", "secure", reason),
-                Parameter("value", "on", reason),
-            ),
-        )
 
 
 _NOT_SECURE = Choice(False, rule("the firmware does not need SMM"))
@@ -101,6 +111,12 @@ def _flash_unit(unit: int, file: Choice[str], *, read_only: bool) -> Option:
             Parameter("file.driver", "file", reason),
             Parameter("file.filename", file.value, file.reason),
         ),
+    )
+
+
+def _image(code: Choice[str], passed_over: tuple[str, ...] = ()) -> FirmwarePlan:
+    return FirmwarePlan(
+        kind="image", code=code, vars=None, vars_template=None, secure_flash=_NOT_SECURE, passed_over=passed_over
     )
 
 
@@ -130,7 +146,7 @@ def _pflash(
         )
     nvram = context.profile.firmware.nvram
     if nvram:
-        variables: Choice[str] | None = Choice(nvram, context.why("firmware", "nvram"))
+        variables: Choice[str] | None = context.choice(nvram, "firmware", "nvram")
     elif template:
         own = str(context.state_folder / "VARS.fd")
         variables = Choice(own, rule(f"the guest's own copy, kept between runs, of {template} ({template_reason})"))
@@ -142,12 +158,13 @@ def _pflash(
             "not cover the firmware's variables; a stateless image (firmware.image, OVMF.amdsev.fd) has none"
         )
     return FirmwarePlan(
-        "pflash",
-        code,
-        variables,
-        template,
-        Choice(True, fact("the firmware's descriptor says requires-smm")) if secure else _NOT_SECURE,
-        passed_over,
+        kind="pflash",
+        code=code,
+        vars=variables,
+        vars_template=template,
+        secure_flash=Choice(True, fact("the firmware's descriptor says requires-smm")) if secure else _NOT_SECURE,
+        passed_over=passed_over,
+        own_vars=nvram is None,
     )
 
 

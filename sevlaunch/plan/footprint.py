@@ -8,9 +8,7 @@ from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.profile.model import Video
-from sevlaunch.units import mebibytes
-
-MEBIBYTE = 1 << 20
+from sevlaunch.units import MEBIBYTE, mebibytes
 
 # QEMU's hw/i386/pc_sysfw.c takes at most this much on pflash, and hw/i386/pc.c as max-fw-size.
 FIRMWARE = 8 * MEBIBYTE

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from sevlaunch.plan.command_line import argv, render
+from sevlaunch.plan.command_line import argv, helper_documents, render
 from sevlaunch.plan.memory import explain_memory
+from sevlaunch.plan.needs import Companion
 from sevlaunch.plan.option import Option
 from sevlaunch.plan.plan import Plan
 
@@ -21,13 +21,15 @@ def format_plan(plan: Plan, style: str) -> str:
 
 
 def as_json(plan: Plan) -> str:
-    """The command line as a JSON list."""
-    return json.dumps(argv(plan), indent=2, ensure_ascii=False)
+    """The command line as a JSON list; with helper programs, an object: ``argv``, and ``helpers`` with theirs."""
+    helpers = helper_documents(plan)
+    document = {"argv": argv(plan), "helpers": helpers} if helpers else argv(plan)
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def lines(plan: Plan) -> str:
-    """One option a line, with its value, quoted for a shell."""
-    return "\n".join([shlex.quote(plan.binary.value), *(shlex.join(option.argv) for option in render(plan))])
+    """One option a line, with its value, quoted for a shell; helper programs, which are started first, go first."""
+    return "\n".join([*(_helper_lines(plan)), *_lines(plan.binary.value, render(plan))])
 
 
 def shell(plan: Plan) -> str:
@@ -49,18 +51,23 @@ def shell(plan: Plan) -> str:
         target = shlex.quote(plan.firmware.vars.value)
         steps.append(f"install -d -m 0700 {shlex.quote(plan.firmware.vars.value.rsplit('/', 1)[0])}")
         steps.append(f"test -e {target} || install -m 0600 {shlex.quote(plan.firmware.vars_template)} {target}")
-    for companion in plan.companions:
+    needs = plan.needs
+    for companion in needs.companions:
         steps.append(f"{shlex.join(companion.argv)} &")
         steps.append(f"until test -S {shlex.quote(companion.socket)}; do sleep 0.1; done")
-    command = " \\\n  ".join([shlex.quote(plan.binary.value), *(shlex.join(option.argv) for option in render(plan))])
-    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in plan.memory.environment.items())
+    command = " \\\n  ".join(_lines(plan.binary.value, render(plan)))
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in needs.environment)
     steps.append(f"{variables}{command} \\\n  9>>{shlex.quote(str(plan.folder / 'lock'))}")
     return "\n".join(steps)
 
 
 def explain(plan: Plan) -> str:
     """Every argument with where it came from."""
-    blocks = [f"{plan.binary.value}\n    {plan.binary.reason}"]
+    blocks: list[str] = []
+    for companion in plan.companions:
+        blocks.append(f"{companion.program}\n    {_beside(companion)}")
+        blocks += ["\n".join(_explained(option)) for option in companion.options]
+    blocks.append(f"{plan.binary.value}\n    {plan.binary.reason}")
     blocks += ["\n".join(_explained(option)) for option in render(plan)]
     notes = [f"warning: {warning}" for warning in plan.warnings]
     notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
@@ -70,20 +77,22 @@ def explain(plan: Plan) -> str:
     return "\n".join(blocks + notes)
 
 
-def choices(plan: Plan) -> list[dict[str, Any]]:
-    """:func:`explain` as data: each option with its parameters and their reasons."""
-    return [
-        {
-            "option": option.name,
-            "argv": list(option.argv),
-            "reason": str(option.reason) if option.reason else None,
-            "parameters": [
-                {"key": parameter.key, "value": parameter.value, "reason": str(parameter.reason)}
-                for parameter in option.parameters
-            ],
-        }
-        for option in render(plan)
-    ]
+def _lines(program: str, options: Iterable[Option]) -> Iterator[str]:
+    yield shlex.quote(program)
+    for option in options:
+        yield shlex.join(option.argv)
+
+
+def _helper_lines(plan: Plan) -> Iterator[str]:
+    for companion in plan.companions:
+        yield f"# {_beside(companion)}"
+        yield from _lines(companion.program, companion.options)
+    if plan.companions:
+        yield "# QEMU"
+
+
+def _beside(companion: Companion) -> str:
+    return f"{companion.name}: a helper program, which listens on {companion.socket} before QEMU starts"
 
 
 def _explained(option: Option) -> Iterator[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.footprint import MEBIBYTE, Footprint, charged, locked, pinned
+from sevlaunch.plan.footprint import Footprint, charged, locked, pinned
+from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
-from sevlaunch.units import mebibytes
-
-PAGE_SIZES = {"2M": 2 * MEBIBYTE, "1G": 1024 * MEBIBYTE}
+from sevlaunch.plan.part import Part
+from sevlaunch.units import MEBIBYTE, PAGE_SIZES, huge_pages_folder, mebibytes
 
 # QEMU's util/oslib-posix.c, MAX_MEM_PREALLOC_THREAD_COUNT.
 MAX_PREALLOC_THREADS = 16
@@ -26,15 +26,22 @@ class MemoryLimit(Struct, frozen=True):
     scope: tuple[str, ...]
 
 
-class MemoryPlan(Struct, frozen=True):
-    """``size`` in bytes; ``lock_limit`` is what RLIMIT_MEMLOCK has to allow, None if nothing is locked or pinned."""
+class MemoryPlan(Part, frozen=True, kw_only=True):
+    """``size`` in bytes; ``lock_limit`` is what RLIMIT_MEMLOCK has to allow, None if nothing is locked or pinned.
+
+    ``backend``: the type of QEMU's object. ``hugepages``: their size, such as 2M. ``nodes``: NUMA nodes of the host.
+    """
 
     size: Choice[int]
-    backend: tuple[Parameter, ...]
+    backend: Choice[str]
+    hugepages: Choice[str] | None
+    share: Choice[bool] | None
+    nodes: tuple[Choice[int], ...]
+    prealloc: Choice[bool]
+    prealloc_threads: Choice[int]
     lock: Choice[bool]
     lock_limit: Footprint | None
     limit: MemoryLimit | None
-    machine_parameters: tuple[Parameter, ...]
 
     @property
     def lock_bytes(self) -> int:
@@ -42,10 +49,42 @@ class MemoryPlan(Struct, frozen=True):
         return self.lock_limit.total if self.lock_limit else 0
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Variables for QEMU."""
+    def needs(self) -> Needs:
+        """What may be locked, what may be taken, and that memory is taken sparingly where all that is mapped counts."""
         # Each thread's malloc arena maps 64 MiB of addresses, and all that is mapped counts as locked: mallopt(3).
-        return {"MALLOC_ARENA_MAX": "1"} if self.lock.value else {}
+        one_arena = (("MALLOC_ARENA_MAX", "1"),)
+        return Needs(
+            locked_memory=self.lock_bytes,
+            memory_limit=self.limit.size.value if self.limit else None,
+            environment=one_arena if self.lock.value else (),
+        )
+
+    def machine_properties(self) -> Iterator[Parameter]:
+        """The backend."""
+        yield Parameter("memory-backend", "ram0", rule("the memory backend below"))
+
+    def options(self) -> Iterator[Option]:
+        """-m, the backend, and -overcommit."""
+        size = Choice(f"{self.size.value // MEBIBYTE}M", self.size.reason)
+        yield Option("-m", (size.parameter("size"),))
+        identity = Parameter("id", "ram0", rule("name of the memory backend"))
+        yield Option("-object", (self.backend.parameter(""), identity, size.parameter("size"), *self._properties()))
+        if self.lock.value:
+            yield Option("-overcommit", (self.lock.parameter("mem-lock"),))
+
+    def _properties(self) -> Iterator[Parameter]:
+        if self.hugepages:
+            yield Parameter("hugetlb", "on", self.hugepages.reason)
+            yield self.hugepages.parameter("hugetlbsize")
+        if self.share:
+            yield self.share.parameter("share")
+        for node in self.nodes:
+            yield node.parameter("host-nodes")
+        if self.nodes:
+            yield Parameter("policy", "bind", self.nodes[0].reason)
+        if self.prealloc.value:
+            yield self.prealloc.parameter("prealloc")
+            yield self.prealloc_threads.parameter("prealloc-threads")
 
 
 def resolve_memory(context: Context, accel: str) -> MemoryPlan:
@@ -58,33 +97,21 @@ def resolve_memory(context: Context, accel: str) -> MemoryPlan:
     limit = _limit(context, accel, lock.value)
     _check_cgroup(context, charged(context, accel, lock.value))
     _check_huge_pages(context)
-    backend = [
-        _backend_type(context),
-        Parameter("id", "ram0", rule("name of the memory backend")),
-        context.from_profile("size", f"{memory.size // MEBIBYTE}M", "memory", "size"),
-    ]
-    if memory.hugepages:
-        backend.append(Parameter("hugetlb", "on", context.why("memory", "hugepages")))
-        backend.append(context.from_profile("hugetlbsize", memory.hugepages, "memory", "hugepages"))
-    if context.profile.shares:
-        backend.append(Parameter("share", "on", rule("virtiofsd maps guest memory")))
-    backend += [*_binding(context), *_prealloc(context, lock.value)]
+    _check_nodes(context)
+    shared = Choice(True, rule("virtiofsd maps guest memory"))
+    threads = max(1, min(context.host.cpu.count, MAX_PREALLOC_THREADS))
     return MemoryPlan(
-        size=Choice(memory.size, context.why("memory", "size")),
-        backend=tuple(backend),
+        size=context.choice(memory.size, "memory", "size"),
+        backend=_backend(context),
+        hugepages=context.choice_or_none(memory.hugepages, "memory", "hugepages"),
+        share=shared if context.profile.shares else None,
+        nodes=tuple(context.choice(node, "memory", "nodes", index) for index, node in enumerate(memory.nodes)),
+        prealloc=_prealloc(context, lock.value),
+        prealloc_threads=Choice(threads, fact(f"{context.host.cpu.count} CPUs")),
         lock=lock,
         lock_limit=lock_limit,
         limit=limit,
-        machine_parameters=(Parameter("memory-backend", "ram0", rule("the memory backend below")),),
     )
-
-
-def memory_options(plan: MemoryPlan) -> Iterator[Option]:
-    """-m, the backend, and -overcommit."""
-    yield Option("-m", (Parameter("size", f"{plan.size.value // MEBIBYTE}M", plan.size.reason),))
-    yield Option("-object", plan.backend)
-    if plan.lock.value:
-        yield Option("-overcommit", (Parameter("mem-lock", "on", plan.lock.reason),))
 
 
 def explain_memory(plan: MemoryPlan) -> Iterator[str]:
@@ -92,7 +119,7 @@ def explain_memory(plan: MemoryPlan) -> Iterator[str]:
     if plan.lock_limit:
         kind = "locked memory" if plan.lock.value else "memory that KVM pins"
         yield f"{kind}, RLIMIT_MEMLOCK: {plan.lock_limit}"
-    for name, value in plan.environment.items():
+    for name, value in plan.needs.environment:
         yield f"environment: {name}={value}: one malloc arena, not 64 MiB of locked addresses for each thread"
     if plan.limit:
         where = f"cgroup below {plan.limit.parent}" if plan.limit.parent else "scope of systemd"
@@ -103,7 +130,7 @@ def explain_memory(plan: MemoryPlan) -> Iterator[str]:
 def _lock(context: Context) -> Choice[bool]:
     wanted = context.profile.memory.lock
     if wanted != "auto":
-        return Choice(wanted, context.why("memory", "lock"))
+        return context.choice(wanted, "memory", "lock")
     if not context.profile.security.locks_memory:
         return Choice(False, rule("only SEV and SEV-ES guests need locked memory"))
     if context.profile.memory.hugepages:
@@ -149,7 +176,7 @@ def _limit(context: Context, accel: str, lock: bool) -> MemoryLimit | None:
     if wanted == "auto":
         size = Choice(counted.total, rule("as much as QEMU can take, counted"))
     else:
-        size = Choice(wanted, context.why("memory", "hard_limit"))
+        size = context.choice(wanted, "memory", "hard_limit")
         if wanted < counted.total:
             context.refuse(
                 f"a limit of {mebibytes(wanted)} would kill the guest: QEMU can take {counted}",
@@ -192,43 +219,34 @@ def _check_huge_pages(context: Context) -> None:
         free = sum(host.nodes.get(str(node), {}).get(memory.hugepages, 0) for node in memory.nodes)
         where = f" on NUMA node {', '.join(map(str, memory.nodes))}"
     if free is not None and free < needed:
-        kilobytes = PAGE_SIZES[memory.hugepages] >> 10
+        folder = f"/sys/kernel/mm/hugepages/{huge_pages_folder(memory.hugepages)}"
         context.lack(
             f"huge pages: wanted {needed} of {memory.hugepages}{where}, found {free} free: {needed - free} are missing",
-            hint=f"echo {needed - free} more than now into /sys/kernel/mm/hugepages/hugepages-{kilobytes}kB/"
-            f"nr_hugepages, or start the kernel with hugepagesz={memory.hugepages} hugepages={needed}",
+            hint=f"echo {needed - free} more than now into {folder}/nr_hugepages, or start the kernel with "
+            f"hugepagesz={memory.hugepages} hugepages={needed}",
         )
 
 
-def _backend_type(context: Context) -> Parameter:
-    if context.profile.memory.hugepages:
-        return Parameter("", "memory-backend-memfd", rule("huge pages without a mounted hugetlbfs"))
-    if context.profile.shares:
-        return Parameter("", "memory-backend-memfd", rule("memory that virtiofsd can map"))
-    return Parameter("", "memory-backend-ram", rule("ordinary memory"))
-
-
-def _binding(context: Context) -> Iterator[Parameter]:
-    nodes, known = context.profile.memory.nodes, context.host.memory.nodes
-    for index, node in enumerate(nodes):
+def _check_nodes(context: Context) -> None:
+    known = context.host.memory.nodes
+    for node in context.profile.memory.nodes:
         if known and str(node) not in known:
             context.lack(
                 f"memory.nodes asks for the NUMA node {node}; this host has {', '.join(known)}",
                 hint="see numactl --hardware",
             )
-        yield context.from_profile("host-nodes", node, "memory", "nodes", index)
-    if nodes:
-        yield Parameter("policy", "bind", context.why("memory", "nodes"))
 
 
-def _prealloc(context: Context, lock: bool) -> Iterator[Parameter]:
+def _backend(context: Context) -> Choice[str]:
+    if context.profile.memory.hugepages:
+        return Choice("memory-backend-memfd", rule("huge pages without a mounted hugetlbfs"))
+    if context.profile.shares:
+        return Choice("memory-backend-memfd", rule("memory that virtiofsd can map"))
+    return Choice("memory-backend-ram", rule("ordinary memory"))
+
+
+def _prealloc(context: Context, lock: bool) -> Choice[bool]:
     wanted = context.profile.memory.prealloc
     fill = wanted is True or (wanted == "auto" and (lock or context.profile.memory.hugepages is not None))
-    if not fill:
-        return
-    reason = context.why(
-        "memory", "prealloc", default="filling memory with several threads is quicker than locking it page by page"
-    )
-    yield Parameter("prealloc", "on", reason)
-    threads = max(1, min(context.host.cpu.count, MAX_PREALLOC_THREADS))
-    yield Parameter("prealloc-threads", str(threads), fact(f"{context.host.cpu.count} CPUs"))
+    reason = "filling memory with several threads is quicker than locking it page by page" if fill else "default"
+    return context.choice(fill, "memory", "prealloc", default=reason)

@@ -1,4 +1,4 @@
-"""Network devices, and the processes that some of them need beside QEMU."""
+"""Network devices, one part each, and what is behind them on the host."""
 
 from __future__ import annotations
 
@@ -7,37 +7,136 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from sevlaunch.plan.companion import Companion
+from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.option import Option, Parameter, rule
-from sevlaunch.plan.storage import boot_index
-from sevlaunch.plan.virtio import virtio_parameters
+from sevlaunch.plan.needs import NeededDevice, Needs
+from sevlaunch.plan.option import Choice, Option, Parameter, rule
+from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.fields import split_forward
-from sevlaunch.profile.model import BridgeNetwork, Network, PasstNetwork, TapNetwork, UserNetwork
+from sevlaunch.profile.model import BridgeNetwork, Network, TapNetwork, UserNetwork
+from sevlaunch.remedies import MODULES
 
 LOOPBACK = "127.0.0.1"
+TUN = "/dev/net/tun"
+VHOST_NET = "/dev/vhost-net"
+
+# QEMU's names of the backends.
+_BACKENDS = {"user": "user", "tap": "tap", "bridge": "bridge", "passt": "stream"}
 
 
-class NetworkPlan(Struct, frozen=True):
-    """The options for all networks, and what runs beside QEMU for them."""
+class Backend(Struct, frozen=True, kw_only=True):
+    """What is behind a network device."""
 
-    options: tuple[Option, ...]
-    companions: tuple[Companion, ...]
-    bridge_helper: bool
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the host."""
+        return Needs()
+
+    def parameters(self) -> Iterator[Parameter]:
+        """What only this kind of backend has."""
+        raise NotImplementedError
 
 
-def resolve_network(context: Context) -> NetworkPlan:
+class UserBackend(Backend, frozen=True, kw_only=True):
+    """QEMU's own user-mode network. ``forwards`` are as in the profile."""
+
+    restrict: Choice[bool]
+    forwards: tuple[Choice[str], ...]
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Isolation and forwards."""
+        if self.restrict.value:
+            yield self.restrict.parameter("restrict")
+        for forward in self.forwards:
+            protocol, address, host_port, guest_port = split_forward(forward.value)
+            text = f"{protocol}:{address or LOOPBACK}:{host_port}-:{guest_port}"
+            yield Parameter("hostfwd", text, forward.reason)
+
+
+class TapBackend(Backend, frozen=True, kw_only=True):
+    """A tap interface that is there."""
+
+    interface: Choice[str]
+    vhost: Choice[bool]
+
+    @property
+    def needs(self) -> Needs:
+        """The device behind all tap interfaces, and with vhost the kernel's."""
+        devices = [NeededDevice(TUN, "Tap interfaces are opened through it.", MODULES[TUN])]
+        if self.vhost.value:
+            devices.append(NeededDevice(VHOST_NET, "The kernel moves the packets (vhost).", MODULES[VHOST_NET]))
+        return Needs(devices=tuple(devices))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The interface as it is."""
+        yield self.interface.parameter("ifname")
+        for key in ("script", "downscript"):
+            yield Parameter(key, "no", rule("the interface is set up already"))
+        if self.vhost.value:
+            yield self.vhost.parameter("vhost")
+
+
+class BridgeBackend(Backend, frozen=True, kw_only=True):
+    """A tap interface that qemu-bridge-helper makes on a bridge."""
+
+    bridge: Choice[str]
+
+    @property
+    def needs(self) -> Needs:
+        """The helper, its device and its capabilities."""
+        return Needs(
+            devices=(NeededDevice(TUN, "qemu-bridge-helper makes a tap interface through it.", MODULES[TUN]),),
+            capabilities=("CAP_NET_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"),
+            set_uid_programs=("qemu-bridge-helper",),
+        )
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The bridge."""
+        yield self.bridge.parameter("br")
+
+
+class NetworkPlan(Part, frozen=True, kw_only=True):
+    """A network, the ``index``-th of the guest. ``kind``: QEMU's name of the backend."""
+
+    index: int
+    kind: Choice[str]
+    backend: Backend
+    mac: Choice[str]
+    boot_index: Choice[int] | None
+    dma_api: Choice[bool]
+
+    @property
+    def name(self) -> str:
+        """The name in boot.order, and of QEMU's backend."""
+        return f"net{self.index}"
+
+    @property
+    def needs(self) -> Needs:
+        """Those of the backend."""
+        return self.backend.needs
+
+    def options(self) -> Iterator[Option]:
+        """The backend, then the device."""
+        identity = Parameter("id", self.name, rule("position in networks"))
+        yield Option("-netdev", (self.kind.parameter(""), identity, *self.backend.parameters()))
+        boot = (self.boot_index.parameter("bootindex"),) if self.boot_index else ()
+        yield Option(
+            "-device",
+            (
+                Parameter("", "virtio-net-pci", rule("network devices are virtio")),
+                Parameter("id", f"{self.name}-device", rule("position in networks")),
+                Parameter("netdev", self.name, rule("its backend")),
+                self.mac.parameter("mac"),
+                Parameter("romfile", "", rule("an option ROM is code outside the measurement, and breaks under SEV")),
+                *boot,
+                *virtio_parameters(self.dma_api),
+            ),
+        )
+
+
+def resolve_networks(context: Context) -> tuple[NetworkPlan, ...]:
     """Networks for the profile."""
-    options: list[Option] = []
-    companions: list[Companion] = []
-    for index, network in enumerate(context.profile.networks):
-        options.append(Option("-netdev", tuple(_backend(context, index, network, companions))))
-        options.append(Option("-device", tuple(_frontend(context, index, network))))
-    return NetworkPlan(
-        tuple(options),
-        tuple(companions),
-        any(isinstance(network, BridgeNetwork) for network in context.profile.networks),
-    )
+    return tuple(_network(context, index, network) for index, network in enumerate(context.profile.networks))
 
 
 def derived_mac(name: str, index: int) -> str:
@@ -46,62 +145,42 @@ def derived_mac(name: str, index: int) -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 
-def _backend(context: Context, index: int, network: Network, companions: list[Companion]) -> Iterator[Parameter]:
+def _network(context: Context, index: int, network: Network) -> NetworkPlan:
     path = ("networks", index)
-    kind = {"user": "user", "tap": "tap", "bridge": "bridge", "passt": "stream"}[network.type]
+    kind = _BACKENDS[network.type]
     if kind not in context.qemu.netdevs and context.qemu.netdevs:
         context.lack(
             f"QEMU {context.qemu.version} has no network backend {kind!r}, which networks.{index} needs",
             hint="install a QEMU that has it, or use another type of network",
         )
-    yield context.from_profile("", kind, *path, "type")
-    yield Parameter("id", f"net{index}", rule("position in networks"))
-    if isinstance(network, UserNetwork):
-        if network.restrict:
-            yield context.from_profile("restrict", True, *path, "restrict")
-        for position, forward in enumerate(network.forward):
-            protocol, address, host_port, guest_port = split_forward(forward)
-            text = f"{protocol}:{address or LOOPBACK}:{host_port}-:{guest_port}"
-            yield context.from_profile("hostfwd", text, *path, "forward", position)
-    elif isinstance(network, TapNetwork):
-        yield context.from_profile("ifname", network.interface, *path, "interface")
-        for key in ("script", "downscript"):
-            yield Parameter(key, "no", rule("the interface is set up already"))
-        if network.vhost:
-            yield context.from_profile("vhost", True, *path, "vhost")
-    elif isinstance(network, BridgeNetwork):
-        yield context.from_profile("br", network.bridge, *path, "bridge")
-    else:
-        socket = str(context.folder / f"passt{index}.sock")
-        companions.append(_passt(context, index, network, socket))
-        yield Parameter("server", "off", rule("passt listens"))
-        yield Parameter("addr.type", "unix", rule("passt's socket"))
-        yield Parameter("addr.path", socket, rule("passt's socket"))
-
-
-def _passt(context: Context, index: int, network: PasstNetwork, socket: str) -> Companion:
-    # Without --stderr, the passt of Debian 12 goes into the background in spite of --foreground.
-    argv = ["passt", "--foreground", "--stderr", "--one-off", "--quiet", "--socket", socket]
-    if context.host.user == "root":
-        # Started by root, it becomes nobody, and in Debian 12 then loses its socket at once. It drops its capabilities
-        # and confines itself by seccomp and namespaces all the same.
-        argv += ["--runas", "0"]
-    for forward in network.forward:
-        protocol, address, host_port, guest_port = split_forward(forward)
-        argv += [f"--{protocol}-ports", f"{address or LOOPBACK}/{host_port}:{guest_port}"]
-    return Companion(
-        f"passt{index}", tuple(argv), socket, "Debian, Ubuntu, Fedora, openSUSE: the package passt; or use type: user"
+    mac = network.mac or derived_mac(context.profile.name, index)
+    return NetworkPlan(
+        index=index,
+        kind=context.choice(kind, *path, "type"),
+        backend=_backend(context, index, network),
+        mac=context.choice(mac, *path, "mac", default="derived from the guest's name"),
+        boot_index=boot_index(context, f"net{index}"),
+        dma_api=context.choice(network.iommu_platform, *path, "iommu_platform", default="every virtio device"),
     )
 
 
-def _frontend(context: Context, index: int, network: Network) -> Iterator[Parameter]:
+def _backend(context: Context, index: int, network: Network) -> Backend:
     path = ("networks", index)
-    yield Parameter("", "virtio-net-pci", rule("network devices are virtio"))
-    yield Parameter("id", f"net{index}-device", rule("position in networks"))
-    yield Parameter("netdev", f"net{index}", rule("its backend"))
-    mac = network.mac or derived_mac(context.profile.name, index)
-    yield context.from_profile("mac", mac, *path, "mac", default="derived from the guest's name")
-    yield Parameter("romfile", "", rule("an option ROM is code outside the measurement, and breaks under SEV"))
-    yield from boot_index(context, f"net{index}")
-    reason = context.why(*path, "iommu_platform", default="every virtio device")
-    yield from virtio_parameters(reason, dma_api=network.iommu_platform)
+    if isinstance(network, UserNetwork):
+        return UserBackend(
+            restrict=context.choice(network.restrict, *path, "restrict"),
+            forwards=tuple(
+                context.choice(forward, *path, "forward", position) for position, forward in enumerate(network.forward)
+            ),
+        )
+    if isinstance(network, TapNetwork):
+        return TapBackend(
+            interface=context.choice(network.interface, *path, "interface"),
+            vhost=context.choice(network.vhost, *path, "vhost"),
+        )
+    if isinstance(network, BridgeNetwork):
+        return BridgeBackend(bridge=context.choice(network.bridge, *path, "bridge"))
+    # Few guests have it.
+    from sevlaunch.plan.passt import passt_backend
+
+    return passt_backend(context, index, network)

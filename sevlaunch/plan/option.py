@@ -19,13 +19,6 @@ class Reason(Struct, frozen=True):
         return f"{self.kind}: {self.text}"
 
 
-class Choice(Struct, Generic[T_co], frozen=True):
-    """A value of a plan with its reason."""
-
-    value: T_co
-    reason: Reason
-
-
 class Parameter(Struct, frozen=True):
     """``key=value`` in a QEMU option; without a key the option's first, nameless parameter."""
 
@@ -37,6 +30,19 @@ class Parameter(Struct, frozen=True):
         # QEMU's util/keyval.c and util/qemu-option.c: a comma in a value is written twice; nothing else is special.
         value = self.value.replace(",", ",,")
         return f"{self.key}={value}" if self.key else value
+
+
+class Choice(Struct, Generic[T_co], frozen=True):
+    """A value of a plan with its reason."""
+
+    value: T_co
+    reason: Reason
+
+    def parameter(self, key: str) -> Parameter:
+        """The value as QEMU's ``key``: a switch is on or off, all else its text."""
+        value = self.value
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        return Parameter(key, text, self.reason)
 
 
 class Option(Struct, frozen=True):

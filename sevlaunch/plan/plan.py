@@ -8,22 +8,27 @@ from typing import Literal
 from msgspec import Struct
 
 from sevlaunch.guest_type import GuestType
-from sevlaunch.plan.companion import Companion
+from sevlaunch.plan.boot import BootPlan
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
 from sevlaunch.plan.memory import MemoryPlan
+from sevlaunch.plan.needs import Companion, Needs, merged
 from sevlaunch.plan.network import NetworkPlan
-from sevlaunch.plan.option import Choice, Option
-from sevlaunch.plan.peripherals import PeripheralsPlan
+from sevlaunch.plan.option import Choice
+from sevlaunch.plan.part import Part
 from sevlaunch.plan.security import SecurityPlan
 from sevlaunch.plan.storage import StoragePlan
 
 Reboot = Literal["reset", "relaunch", "stop"]
 
+# What it takes to start QEMU as another user, and to reach what belongs to that user.
+_OTHER_USER = Needs(capabilities=("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE"))
+
 
 class Plan(Struct, frozen=True):
     """Every choice made for one guest, each with its reason. The command line is a function of this alone.
 
+    ``devices``: all but disks and networks, in the order of the command line.
     ``reboot``: reset (QEMU resets the guest in place), relaunch (QEMU ends and is started anew), stop (QEMU ends).
     """
 
@@ -37,11 +42,10 @@ class Plan(Struct, frozen=True):
     memory: MemoryPlan
     firmware: FirmwarePlan
     security: SecurityPlan | None
-    boot: tuple[Option, ...]
-    boot_files: tuple[str, ...]
+    boot: BootPlan
     storage: StoragePlan
-    network: NetworkPlan
-    peripherals: PeripheralsPlan
+    networks: tuple[NetworkPlan, ...]
+    devices: tuple[Part, ...]
     reboot: Choice[Reboot]
     run_as: Choice[str] | None
     uuid: Choice[str] | None
@@ -56,16 +60,28 @@ class Plan(Struct, frozen=True):
         return self.security.guest_type if self.security else GuestType.NONE
 
     @property
+    def board(self) -> tuple[Part, ...]:
+        """The parts that make the machine."""
+        security = (self.security,) if self.security else ()
+        return (self.machine, self.memory, self.firmware, *security, self.boot)
+
+    @property
+    def attached(self) -> tuple[Part, ...]:
+        """The parts that hang on it."""
+        return (self.storage, *self.networks, *self.devices)
+
+    @property
+    def needs(self) -> Needs:
+        """What the guest asks of the host: what all of its parts do."""
+        account = (_OTHER_USER,) if self.run_as else ()
+        return merged((*account, *(part.needs for part in (*self.board, *self.attached))))
+
+    @property
     def companions(self) -> tuple[Companion, ...]:
-        """The processes that run beside QEMU."""
-        return (*self.network.companions, *self.peripherals.companions)
+        """The helper programs, which run beside QEMU."""
+        return self.needs.companions
 
     @property
     def qmp_socket(self) -> Path:
         """Where QEMU listens for QMP."""
         return self.folder / "qmp.sock"
-
-    @property
-    def console_socket(self) -> Path | None:
-        """Where QEMU listens for the console, if there is one."""
-        return self.folder / "console.sock" if self.peripherals.console else None

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.model import Host
+from sevlaunch.plan.boot import resolve_boot
+from sevlaunch.plan.console import resolve_agent, resolve_console
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.devices import resolve_balloon, resolve_rng, resolve_vsock
 from sevlaunch.plan.firmware import resolve_firmware
 from sevlaunch.plan.machine import resolve_machine
 from sevlaunch.plan.memory import resolve_memory
-from sevlaunch.plan.network import resolve_network
-from sevlaunch.plan.option import Choice, Option, Parameter, rule, verbatim
-from sevlaunch.plan.peripherals import resolve_peripherals
+from sevlaunch.plan.network import resolve_networks
+from sevlaunch.plan.option import Choice, rule
+from sevlaunch.plan.part import Part
 from sevlaunch.plan.plan import Plan, Reboot
 from sevlaunch.plan.security import resolve_security
+from sevlaunch.plan.shares import resolve_shares
 from sevlaunch.plan.storage import resolve_storage
+from sevlaunch.plan.video import resolve_video
 from sevlaunch.profile.loader import LoadedProfile
+from sevlaunch.remedies import INSTALL_QEMU
 
 # struct sockaddr_un, unix(7): 108 bytes with the final NUL.
 MAX_SOCKET_PATH = 107
+
+# The devices beside disks and networks, in the order of the command line: each function yields those of one kind.
+_DEVICES: tuple[Callable[[Context], Iterator[Part]], ...] = (
+    resolve_console,
+    resolve_rng,
+    resolve_balloon,
+    resolve_video,
+    resolve_vsock,
+    resolve_agent,
+    resolve_shares,
+)
 
 
 def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Plan:
@@ -33,8 +50,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         raise HostError(
             f"this host can't run {loaded.profile.name}",
             problems=[Problem(f"QEMU: {host.qemu_problem}")],
-            hint="Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; "
-            "openSUSE: zypper install qemu-x86",
+            hint=INSTALL_QEMU,
         )
     context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.encrypted)
     machine = resolve_machine(context)
@@ -42,8 +58,8 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     firmware = resolve_firmware(context)
     security = resolve_security(context, firmware)
     storage = resolve_storage(context)
-    network = resolve_network(context)
-    peripherals = resolve_peripherals(context)
+    networks = resolve_networks(context)
+    devices = tuple(device for resolve_device in _DEVICES for device in resolve_device(context))
     reboot = _reboot(context)
     run_as = _run_as(context)
     _check_socket_paths(context)
@@ -62,41 +78,30 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         memory=memory,
         firmware=firmware,
         security=security,
-        boot=tuple(_boot(context)),
-        boot_files=tuple(file for file in (profile.boot.kernel, profile.boot.initrd) if file),
+        boot=resolve_boot(context),
         storage=storage,
-        network=network,
-        peripherals=peripherals,
+        networks=networks,
+        devices=devices,
         reboot=reboot,
         run_as=run_as,
-        uuid=Choice(profile.uuid, context.why("uuid")) if profile.uuid else None,
+        uuid=context.choice_or_none(profile.uuid, "uuid"),
         # QEMU 11.1 deprecates -mon for objects, which older ones don't have.
         monitor_object="monitor-qmp" in host.qemu.object_types,
         rehearsal=context.rehearse,
         extra_args=tuple(
-            Choice(text, context.why("qemu", "extra_args", index)) for index, text in enumerate(profile.qemu.extra_args)
+            context.choice(text, "qemu", "extra_args", index) for index, text in enumerate(profile.qemu.extra_args)
         ),
         warnings=(*map(str, loaded.warnings), *context.warnings),
     )
 
 
-def _boot(context: Context) -> Iterator[Option]:
-    boot = context.profile.boot
-    for name, key in (("-kernel", "kernel"), ("-initrd", "initrd"), ("-append", "cmdline")):
-        value = getattr(boot, key)
-        if value is not None:
-            yield verbatim(name, value, context.why("boot", key))
-    if boot.order:
-        yield Option("-boot", (Parameter("strict", "on", context.why("boot", "order")),))
-
-
 def _reboot(context: Context) -> Choice[Reboot]:
     wanted = context.profile.on_reboot
     if wanted == "stop":
-        return Choice("stop", context.why("on_reboot"))
+        return context.choice("stop", "on_reboot")
     if not context.profile.security.resets_in_place:
         return Choice("relaunch", rule("an SEV-ES or SNP guest can't be reset: QEMU ends and is started anew"))
-    return Choice("reset", context.why("on_reboot", default="QEMU resets the guest in place"))
+    return context.choice("reset", "on_reboot", default="QEMU resets the guest in place")
 
 
 def _run_as(context: Context) -> Choice[str] | None:
@@ -112,7 +117,7 @@ def _run_as(context: Context) -> Choice[str] | None:
         context.refuse(
             "a rehearsal runs QEMU as the user who starts it", "run_as", hint="leave run_as out: --set run_as=null"
         )
-    return Choice(user, context.why("run_as"))
+    return context.choice(user, "run_as")
 
 
 def _check_extra_args(context: Context) -> None:

@@ -10,19 +10,18 @@ from msgspec import Struct
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.firmware import FirmwarePlan
+from sevlaunch.plan.needs import NeededDevice, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
+from sevlaunch.plan.part import Part
 from sevlaunch.profile.model import SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import describe_policy, policy_format
+from sevlaunch.remedies import MODULES, NEWER_QEMU, QEMU_DEPRECATES, qemu_since
 
-# memory-encryption is silent in 10.0.2 and warns in 11.1.3; confidential-guest-support is there since 6.0.
-MEMORY_ENCRYPTION_DEPRECATED = (10, 1)
+SEV_DEVICE = "/dev/sev"
 
 # What a guest loses of its physical address space is the C-bit, on every EPYC (QEMU's qapi/misc-target.json,
 # SevCapability). CPUID 0x8000001F EBX[11:6] is what the host loses, which is more.
 GUEST_REDUCED_PHYS_BITS = 1
-
-# Property -> the QEMU that brought it (git log of target/i386/sev.c).
-SINCE = {"kernel-hashes": "6.2", "legacy-vm-type": "9.1", "sev-snp-guest": "9.1"}
 
 
 class OwnerFile(Struct, frozen=True):
@@ -37,19 +36,110 @@ class OwnerFile(Struct, frozen=True):
         return base64.b64encode(self.content).decode()
 
 
-class SecurityPlan(Struct, frozen=True):
-    """``init2``: KVM_SEV_INIT2 starts the guest, and so decides its VMSA."""
+class SevProperties(Struct, frozen=True, kw_only=True):
+    """What only a sev-guest has, for SEV and SEV-ES."""
+
+    dh_cert: Choice[OwnerFile] | None
+    session: Choice[OwnerFile] | None
+    handle: Choice[int] | None
+    legacy_vm_type: Choice[str] | None
+
+    @property
+    def files(self) -> tuple[OwnerFile, ...]:
+        """The owner's certificate and session."""
+        return tuple(file.value for file in (self.dh_cert, self.session) if file)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The owner's files, the guest to share a key with, and which ioctl starts the guest."""
+        for name, file in (("dh-cert-file", self.dh_cert), ("session-file", self.session)):
+            if file:
+                yield Parameter(name, file.value.path, file.reason)
+        if self.handle:
+            yield self.handle.parameter("handle")
+        if self.legacy_vm_type:
+            yield self.legacy_vm_type.parameter("legacy-vm-type")
+
+
+class SnpProperties(Struct, frozen=True, kw_only=True):
+    """What only a sev-snp-guest has. Binary values are bytes here, and base64 for QEMU."""
+
+    guest_visible_workarounds: Choice[bytes] | None
+    id_block: Choice[bytes] | None
+    id_auth: Choice[bytes] | None
+    host_data: Choice[bytes] | None
+    author_key_enabled: Choice[bool]
+    vcek_disabled: Choice[bool]
+
+    @property
+    def files(self) -> tuple[OwnerFile, ...]:
+        """None: all goes through the command line."""
+        return ()
+
+    def parameters(self) -> Iterator[Parameter]:
+        """What goes into the launch, and into the guest's reports."""
+        for name, content in (
+            ("guest-visible-workarounds", self.guest_visible_workarounds),
+            ("id-block", self.id_block),
+            ("id-auth", self.id_auth),
+            ("host-data", self.host_data),
+        ):
+            if content:
+                yield Parameter(name, base64.b64encode(content.value).decode(), content.reason)
+        for name, switch in (("author-key-enabled", self.author_key_enabled), ("vcek-disabled", self.vcek_disabled)):
+            if switch.value:
+                yield switch.parameter(name)
+
+
+class SecurityPlan(Part, frozen=True, kw_only=True):
+    """The object that encrypts the guest.
+
+    ``object_type``: QEMU's type of it. ``init2``: KVM_SEV_INIT2 starts the guest, and so decides its VMSA.
+    ``emulated``: a rehearsal answers for the secure processor. ``machine_property``: of -machine, names the object.
+    """
 
     guest_type: GuestType
+    object_type: Choice[str]
     policy: Choice[int]
     cbitpos: Choice[int]
     reduced_phys_bits: Choice[int]
-    kernel_hashes: bool
+    own: SevProperties | SnpProperties
+    kernel_hashes: Choice[bool]
     init2: bool
-    sev_device: str
-    properties: tuple[Parameter, ...]
-    machine_parameter: Parameter
-    files: tuple[OwnerFile, ...]
+    sev_device: Choice[str]
+    emulated: bool
+    machine_property: Choice[str]
+
+    @property
+    def files(self) -> tuple[OwnerFile, ...]:
+        """What the owner sent along for the launch."""
+        return self.own.files
+
+    @property
+    def needs(self) -> Needs:
+        """The secure processor's device."""
+        if self.emulated:
+            return Needs()
+        path = self.sev_device.value
+        why = "QEMU starts an encrypted guest through the secure processor."
+        return Needs(devices=(NeededDevice(path, why, MODULES[SEV_DEVICE], probed=path == SEV_DEVICE),))
+
+    def machine_properties(self) -> Iterator[Parameter]:
+        """What turns memory encryption on."""
+        yield Parameter(self.machine_property.value, "sev0", self.machine_property.reason)
+
+    def options(self) -> Iterator[Option]:
+        """-object sev-guest or sev-snp-guest."""
+        common = (
+            self.object_type.parameter(""),
+            Parameter("id", "sev0", rule("name of the object")),
+            self.cbitpos.parameter("cbitpos"),
+            self.reduced_phys_bits.parameter("reduced-phys-bits"),
+            self.policy.parameter("policy"),
+        )
+        hashes = (self.kernel_hashes.parameter("kernel-hashes"),) if self.kernel_hashes.value else ()
+        # QEMU opens /dev/sev by itself.
+        device = (self.sev_device.parameter("sev-device"),) if self.sev_device.value != SEV_DEVICE else ()
+        yield Option("-object", (*common, *self.own.parameters(), *hashes, *device))
 
 
 def resolve_security(context: Context, firmware: FirmwarePlan | None) -> SecurityPlan | None:
@@ -57,62 +147,45 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
     security = context.profile.security
     if not isinstance(security, (SevSecurity, SnpSecurity)):
         return None
-    qom_type = "sev-snp-guest" if isinstance(security, SnpSecurity) else "sev-guest"
-    if qom_type not in context.qemu.objects:
-        since = f", which came with QEMU {SINCE[qom_type]}" if qom_type in SINCE else ""
+    object_type = "sev-snp-guest" if isinstance(security, SnpSecurity) else "sev-guest"
+    if object_type not in context.qemu.objects:
         context.lack(
-            f"QEMU {context.qemu.version} has no object {qom_type}{since}",
-            hint="install a newer QEMU, or set qemu.binary",
+            f"QEMU {context.qemu.version} has no object {object_type}, which came with QEMU {qemu_since(object_type)}",
+            hint=NEWER_QEMU,
         )
     cbitpos = _cbitpos(context, security.cbitpos)
-    reduced_phys_bits = _reduced_phys_bits(context, security.reduced_phys_bits)
-    names = ", ".join(describe_policy(security.effective_policy, policy_format(security.guest_type))) or "no bits"
-    where = context.why("security", "policy", default=f"default for {security.type}")
-    policy = Choice(security.effective_policy, Reason(where.kind, f"{where.text} ({names})"))
-    properties = [
-        Parameter("", qom_type, context.why("security", "type")),
-        Parameter("id", "sev0", rule("name of the object")),
-        Parameter("cbitpos", str(cbitpos.value), cbitpos.reason),
-        Parameter("reduced-phys-bits", str(reduced_phys_bits.value), reduced_phys_bits.reason),
-        Parameter("policy", str(policy.value), policy.reason),
-    ]
-    files: list[OwnerFile] = []
     if isinstance(security, SnpSecurity):
-        properties += _snp_properties(context, security)
+        own: SevProperties | SnpProperties = _snp_properties(context, security)
         init2 = True
     else:
-        legacy = list(_legacy_vm_type(context, security, firmware))
+        own = _sev_properties(context, security, firmware)
         # An emulated kernel has KVM_SEV_INIT2 only where the profile insists on it.
         offered = bool(security.init2) if context.rehearse else _has(context, "legacy-vm-type")
-        init2 = offered and all(parameter.value != "on" for parameter in legacy)
-        properties += [*_sev_properties(context, security, files), *legacy]
+        init2 = offered and (own.legacy_vm_type is None or own.legacy_vm_type.value != "on")
     if security.kernel_hashes:
-        _need(context, qom_type, "kernel-hashes", "kernel_hashes")
-        properties.append(context.from_profile("kernel-hashes", True, "security", "kernel_hashes"))
-    sev_device = security.sev_device
-    if context.rehearse:
-        # An empty file, so that QEMU has something to open: the ioctls on it are answered by the emulated processor.
-        sev_device = str(context.folder / "sev-device")
-        properties.append(Parameter("sev-device", sev_device, rule("rehearsal: the emulated secure processor")))
-    elif sev_device != "/dev/sev":
-        properties.append(context.from_profile("sev-device", security.sev_device, "security", "sev_device"))
+        _need(context, object_type, "kernel-hashes", "kernel_hashes")
+    # An empty file, so that QEMU has something to open: the ioctls on it are answered by the emulated processor.
+    emulated = Choice(str(context.folder / "sev-device"), rule("rehearsal: the emulated secure processor"))
     return SecurityPlan(
         guest_type=security.guest_type,
-        policy=policy,
+        object_type=context.choice(object_type, "security", "type"),
+        policy=_policy(context, security),
         cbitpos=cbitpos,
-        reduced_phys_bits=reduced_phys_bits,
-        kernel_hashes=security.kernel_hashes,
+        reduced_phys_bits=_reduced_phys_bits(context, security.reduced_phys_bits),
+        own=own,
+        kernel_hashes=context.choice(security.kernel_hashes, "security", "kernel_hashes"),
         init2=init2,
-        sev_device=sev_device,
-        properties=tuple(properties),
-        machine_parameter=_machine_parameter(context),
-        files=tuple(files),
+        sev_device=emulated if context.rehearse else context.choice(security.sev_device, "security", "sev_device"),
+        emulated=context.rehearse,
+        machine_property=_machine_property(context),
     )
 
 
-def security_options(plan: SecurityPlan) -> Iterator[Option]:
-    """-object sev-guest or sev-snp-guest."""
-    yield Option("-object", plan.properties)
+def _policy(context: Context, security: SevSecurity | SnpSecurity) -> Choice[int]:
+    policy = security.effective_policy
+    names = ", ".join(describe_policy(policy, policy_format(security.guest_type))) or "no bits"
+    where = context.why("security", "policy", default=f"default for {security.type}")
+    return Choice(policy, Reason(where.kind, f"{where.text} ({names})"))
 
 
 def _cbitpos(context: Context, wanted: int | str) -> Choice[int]:
@@ -122,7 +195,7 @@ def _cbitpos(context: Context, wanted: int | str) -> Choice[int]:
             rule("rehearsal: QEMU compares it with this CPU's CPUID; not measured"),
         )
     if isinstance(wanted, int):
-        return Choice(wanted, context.why("security", "cbitpos"))
+        return context.choice(wanted, "security", "cbitpos")
     leaf = context.host.cpu.encryption
     if leaf is None:
         context.lack(
@@ -135,69 +208,73 @@ def _cbitpos(context: Context, wanted: int | str) -> Choice[int]:
 
 def _reduced_phys_bits(context: Context, wanted: int | str) -> Choice[int]:
     if isinstance(wanted, int):
-        return Choice(wanted, context.why("security", "reduced_phys_bits"))
+        return context.choice(wanted, "security", "reduced_phys_bits")
     return Choice(GUEST_REDUCED_PHYS_BITS, rule("a guest loses one physical address bit, the C-bit"))
 
 
-def _machine_parameter(context: Context) -> Parameter:
-    if context.qemu.release >= MEMORY_ENCRYPTION_DEPRECATED:
-        return Parameter(
-            "confidential-guest-support", "sev0", fact(f"QEMU {context.qemu.version} deprecates memory-encryption")
+def _machine_property(context: Context) -> Choice[str]:
+    if context.qemu.release >= QEMU_DEPRECATES["memory-encryption"]:
+        # Since QEMU 6.0.
+        reason = fact(f"QEMU {context.qemu.version} deprecates memory-encryption")
+        return Choice("confidential-guest-support", reason)
+    return Choice("memory-encryption", rule("turns memory encryption on with the object sev0"))
+
+
+def _sev_properties(context: Context, security: SevSecurity, firmware: FirmwarePlan | None) -> SevProperties:
+    return SevProperties(
+        dh_cert=_owner_file(context, "dh_cert", security.dh_cert),
+        session=_owner_file(context, "session", security.session),
+        handle=context.choice_or_none(security.handle, "security", "handle"),
+        legacy_vm_type=_legacy_vm_type(context, security, firmware),
+    )
+
+
+def _owner_file(context: Context, key: str, content: bytes | None) -> Choice[OwnerFile] | None:
+    if content is None:
+        return None
+    return context.choice(OwnerFile(str(context.folder / f"{key}.b64"), content), "security", key)
+
+
+def _legacy_vm_type(context: Context, security: SevSecurity, firmware: FirmwarePlan | None) -> Choice[str] | None:
+    wanted, known = security.legacy_vm_type, _has(context, "legacy-vm-type")
+    if wanted is False and not known:
+        context.lack(
+            f"QEMU {context.qemu.version} has no KVM_SEV_INIT2, which legacy_vm_type: false asks for; it came "
+            f"with QEMU {qemu_since('legacy-vm-type')}",
+            hint="install a newer QEMU, or leave legacy_vm_type out",
         )
-    return Parameter("memory-encryption", "sev0", rule("turns memory encryption on with the object sev0"))
-
-
-def _sev_properties(context: Context, security: SevSecurity, files: list[OwnerFile]) -> Iterator[Parameter]:
-    for key, property_name, content in (
-        ("dh_cert", "dh-cert-file", security.dh_cert),
-        ("session", "session-file", security.session),
-    ):
-        if content is not None:
-            file = OwnerFile(str(context.folder / f"{key}.b64"), content)
-            files.append(file)
-            yield context.from_profile(property_name, file.path, "security", key)
-    if security.handle is not None:
-        yield context.from_profile("handle", security.handle, "security", "handle")
-
-
-def _legacy_vm_type(context: Context, security: SevSecurity, firmware: FirmwarePlan | None) -> Iterator[Parameter]:
-    wanted = security.legacy_vm_type
+        return None
     if wanted is not None:
-        if wanted is not False or _has(context, "legacy-vm-type"):
-            _need(context, "sev-guest", "legacy-vm-type", "legacy_vm_type")
-            text = wanted if wanted == "auto" else "on" if wanted else "off"
-            yield context.from_profile("legacy-vm-type", text, "security", "legacy_vm_type")
-        elif not _has(context, "legacy-vm-type"):
-            context.lack(
-                f"QEMU {context.qemu.version} has no KVM_SEV_INIT2, which legacy_vm_type: false asks for; it came "
-                f"with QEMU {SINCE['legacy-vm-type']}",
-                hint="install a newer QEMU, or leave legacy_vm_type out",
-            )
-    elif security.encrypts_registers and firmware and firmware.kind == "pflash" and _has(context, "legacy-vm-type"):
-        yield Parameter(
-            "legacy-vm-type", "on", rule("SEV-ES on pflash needs read-only memory, which KVM_SEV_INIT2 does not have")
-        )
+        _need(context, "sev-guest", "legacy-vm-type", "legacy_vm_type")
+        text = wanted if wanted == "auto" else "on" if wanted else "off"
+        return context.choice(text, "security", "legacy_vm_type")
+    if security.encrypts_registers and firmware and firmware.kind == "pflash" and known:
+        return Choice("on", rule("SEV-ES on pflash needs read-only memory, which KVM_SEV_INIT2 does not have"))
+    return None
 
 
-def _snp_properties(context: Context, security: SnpSecurity) -> Iterator[Parameter]:
-    for key in ("guest_visible_workarounds", "id_block", "id_auth", "host_data"):
-        content = getattr(security, key)
-        if content is not None:
-            yield context.from_profile(key.replace("_", "-"), base64.b64encode(content).decode(), "security", key)
-    for key in ("author_key_enabled", "vcek_disabled"):
-        if getattr(security, key):
-            yield context.from_profile(key.replace("_", "-"), True, "security", key)
+def _snp_properties(context: Context, security: SnpSecurity) -> SnpProperties:
+    return SnpProperties(
+        guest_visible_workarounds=context.choice_or_none(
+            security.guest_visible_workarounds, "security", "guest_visible_workarounds"
+        ),
+        id_block=context.choice_or_none(security.id_block, "security", "id_block"),
+        id_auth=context.choice_or_none(security.id_auth, "security", "id_auth"),
+        host_data=context.choice_or_none(security.host_data, "security", "host_data"),
+        author_key_enabled=context.choice(security.author_key_enabled, "security", "author_key_enabled"),
+        vcek_disabled=context.choice(security.vcek_disabled, "security", "vcek_disabled"),
+    )
 
 
 def _has(context: Context, property_name: str) -> bool:
     return property_name in context.qemu.objects.get("sev-guest", [])
 
 
-def _need(context: Context, qom_type: str, property_name: str, key: str) -> None:
-    known = context.qemu.objects.get(qom_type)
+def _need(context: Context, object_type: str, property_name: str, key: str) -> None:
+    known = context.qemu.objects.get(object_type)
     if known is not None and property_name not in known:
         context.lack(
-            f"QEMU {context.qemu.version} has no {qom_type} property {property_name}, which security.{key} needs; "
-            f"it came with QEMU {SINCE[property_name]}",
-            hint="install a newer QEMU, or set qemu.binary",
+            f"QEMU {context.qemu.version} has no {object_type} property {property_name}, which security.{key} needs; "
+            f"it came with QEMU {qemu_since(property_name)}",
+            hint=NEWER_QEMU,
         )

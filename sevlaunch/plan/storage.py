@@ -6,100 +6,147 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.option import Option, Parameter, rule
-from sevlaunch.plan.virtio import virtio_parameters
-from sevlaunch.profile.model import Disk
+from sevlaunch.plan.needs import Needs, device_or_file, is_device, merged
+from sevlaunch.plan.option import Choice, Option, Parameter, rule
+from sevlaunch.plan.part import Part, virtio_parameters
+from sevlaunch.profile.model import Bus, Cache, Disk
 
-# cache -> (cache.direct, cache.no-flush, write-cache of the device), as QEMU's -drive documents it in qemu-options.hx.
-_CACHE = {
-    "writeback": ("off", "off", "on"),
-    "none": ("on", "off", "on"),
-    "writethrough": ("off", "off", "off"),
-    "directsync": ("on", "off", "off"),
-    "unsafe": ("off", "on", "on"),
+
+class _CacheMode(Struct, frozen=True):
+    direct: str
+    no_flush: str
+    write_cache: str
+
+
+# As QEMU's -drive documents it in qemu-options.hx.
+_CACHE: dict[Cache, _CacheMode] = {
+    "writeback": _CacheMode("off", "off", "on"),
+    "none": _CacheMode("on", "off", "on"),
+    "writethrough": _CacheMode("off", "off", "off"),
+    "directsync": _CacheMode("on", "off", "off"),
+    "unsafe": _CacheMode("off", "on", "on"),
 }
 
 
-class StoragePlan(Struct, frozen=True):
-    """The options for all disks, and the files that have to be there."""
+class DiskPlan(Struct, frozen=True, kw_only=True):
+    """A disk or CD-ROM, the ``index``-th of the guest.
 
-    options: tuple[Option, ...]
-    files: tuple[str, ...]
+    ``dma_api``: for a disk that is a virtio device itself. ``remedy``: what to do where its image is missing.
+    """
+
+    index: int
+    path: Choice[str]
+    format: Choice[str]
+    bus: Choice[Bus]
+    cdrom: bool
+    read_only: Choice[bool]
+    discard: Choice[bool]
+    cache: Choice[Cache]
+    serial: Choice[str] | None
+    boot_index: Choice[int] | None
+    dma_api: Choice[bool]
+    remedy: str
+
+    @property
+    def name(self) -> str:
+        """The name in boot.order, and of QEMU's block device."""
+        return f"disk{self.index}"
+
+    @property
+    def needs(self) -> Needs:
+        """The image."""
+        why = f"It is the guest's {self.name}."
+        write = not self.read_only.value
+        return device_or_file(self.path.value, "disk", why, self.remedy, write=write, instead="set read_only: true")
+
+    def backend(self) -> Option:
+        """The block device."""
+        cache = _CACHE[self.cache.value]
+        driver = "host_device" if is_device(self.path.value) else "file"
+        return Option(
+            "-blockdev",
+            (
+                self.format.parameter("driver"),
+                Parameter("node-name", self.name, rule("position in disks")),
+                self.read_only.parameter("read-only"),
+                Parameter("discard", "unmap" if self.discard.value else "ignore", self.discard.reason),
+                Parameter("cache.direct", cache.direct, self.cache.reason),
+                Parameter("cache.no-flush", cache.no_flush, self.cache.reason),
+                Parameter("file.driver", driver, rule("a path under /dev is a block device")),
+                self.path.parameter("file.filename"),
+            ),
+        )
+
+    def frontend(self) -> Option:
+        """The disk that the guest sees."""
+        kind = "cd" if self.cdrom else "hd"
+        driver = {"virtio-blk": "virtio-blk-pci", "virtio-scsi": f"scsi-{kind}"}.get(self.bus.value, f"ide-{kind}")
+        bus = {"virtio-scsi": "scsi0.0", "sata": f"ide.{self.index}"}.get(self.bus.value)
+        parameters = [
+            Parameter("", driver, self.bus.reason),
+            Parameter("id", f"{self.name}-device", rule("position in disks")),
+            Parameter("drive", self.name, rule("its block device")),
+        ]
+        if bus:
+            parameters.append(Parameter("bus", bus, rule("its controller")))
+        if self.serial:
+            parameters.append(self.serial.parameter("serial"))
+        if not self.cdrom:
+            parameters.append(Parameter("write-cache", _CACHE[self.cache.value].write_cache, self.cache.reason))
+        if self.boot_index:
+            parameters.append(self.boot_index.parameter("bootindex"))
+        if self.bus.value == "virtio-blk":
+            parameters += virtio_parameters(self.dma_api)
+        return Option("-device", tuple(parameters))
 
 
-def resolve_storage(context: Context) -> StoragePlan:
-    """Disks for the profile."""
-    disks = context.profile.disks
-    options: list[Option] = []
-    if any(disk.bus == "virtio-scsi" for disk in disks):
-        options.append(
-            Option(
+class StoragePlan(Part, frozen=True, kw_only=True):
+    """All disks, and with them their controllers."""
+
+    disks: tuple[DiskPlan, ...]
+
+    @property
+    def needs(self) -> Needs:
+        """The images."""
+        return merged(disk.needs for disk in self.disks)
+
+    def options(self) -> Iterator[Option]:
+        """The controllers, then each disk with what is behind it."""
+        if any(disk.bus.value == "virtio-scsi" for disk in self.disks):
+            yield Option(
                 "-device",
                 (
                     Parameter("", "virtio-scsi-pci", rule("controller of the virtio-scsi disks")),
                     Parameter("id", "scsi0", rule("name of the controller")),
-                    *virtio_parameters(rule("every virtio device")),
+                    *virtio_parameters(),
                 ),
             )
-        )
-    for index, disk in enumerate(disks):
-        options.append(_backend(context, index, disk))
-        options.append(_frontend(context, index, disk))
-    return StoragePlan(tuple(options), tuple(disk.path for disk in disks))
+        for disk in self.disks:
+            yield disk.backend()
+            yield disk.frontend()
 
 
-def boot_index(context: Context, device: str) -> Iterator[Parameter]:
-    """``bootindex=N`` for a device that stands in boot.order."""
-    order = context.profile.boot.order
-    if device in order:
-        position = order.index(device)
-        yield Parameter("bootindex", str(position + 1), context.why("boot", "order", position))
+def resolve_storage(context: Context) -> StoragePlan:
+    """Disks for the profile."""
+    return StoragePlan(disks=tuple(_disk(context, index, disk) for index, disk in enumerate(context.profile.disks)))
 
 
-def _backend(context: Context, index: int, disk: Disk) -> Option:
+def _disk(context: Context, index: int, disk: Disk) -> DiskPlan:
     path = ("disks", index)
-    block_device = disk.path.startswith("/dev/")
-    direct, no_flush, _ = _CACHE[disk.cache]
     read_only = disk.read_only or disk.cdrom
-    parameters = [
-        context.from_profile("driver", disk.effective_format, *path, "format", default="by the file's name"),
-        Parameter("node-name", f"disk{index}", rule("position in disks")),
-        context.from_profile("read-only", read_only, *path, "cdrom" if disk.cdrom else "read_only"),
-        context.from_profile("discard", "unmap" if disk.discard else "ignore", *path, "discard"),
-        context.from_profile("cache.direct", direct, *path, "cache"),
-        context.from_profile("cache.no-flush", no_flush, *path, "cache"),
-        Parameter(
-            "file.driver", "host_device" if block_device else "file", rule("a path under /dev is a block device")
-        ),
-        context.from_profile("file.filename", disk.path, *path, "path"),
-    ]
-    return Option("-blockdev", tuple(parameters))
-
-
-def _frontend(context: Context, index: int, disk: Disk) -> Option:
-    path = ("disks", index)
-    scsi_kind = "cd" if disk.cdrom else "hd"
-    driver = {
-        "virtio-blk": "virtio-blk-pci",
-        "virtio-scsi": f"scsi-{scsi_kind}",
-        "sata": f"ide-{scsi_kind}",
-        "ide": f"ide-{scsi_kind}",
-    }[disk.bus]
-    bus = {"virtio-scsi": "scsi0.0", "sata": f"ide.{index}"}.get(disk.bus)
-    parameters = [
-        context.from_profile("", driver, *path, "bus"),
-        Parameter("id", f"disk{index}-device", rule("position in disks")),
-        Parameter("drive", f"disk{index}", rule("its block device")),
-    ]
-    if bus:
-        parameters.append(Parameter("bus", bus, rule("its controller")))
-    if disk.serial:
-        parameters.append(context.from_profile("serial", disk.serial, *path, "serial"))
-    if not disk.cdrom:
-        parameters.append(context.from_profile("write-cache", _CACHE[disk.cache][2], *path, "cache"))
-    parameters += boot_index(context, f"disk{index}")
-    if disk.bus == "virtio-blk":
-        reason = context.why(*path, "iommu_platform", default="every virtio device")
-        parameters += virtio_parameters(reason, dma_api=disk.iommu_platform)
-    return Option("-device", tuple(parameters))
+    return DiskPlan(
+        index=index,
+        path=context.choice(disk.path, *path, "path"),
+        format=context.choice(disk.effective_format, *path, "format", default="by the file's name"),
+        bus=context.choice(disk.bus, *path, "bus"),
+        cdrom=disk.cdrom,
+        read_only=context.choice(read_only, *path, "cdrom" if disk.cdrom else "read_only"),
+        discard=context.choice(disk.discard, *path, "discard"),
+        cache=context.choice(disk.cache, *path, "cache"),
+        serial=context.choice_or_none(disk.serial, *path, "serial"),
+        boot_index=boot_index(context, f"disk{index}"),
+        dma_api=context.choice(disk.iommu_platform, *path, "iommu_platform", default="every virtio device"),
+        remedy=context.correct("disks"),
+    )

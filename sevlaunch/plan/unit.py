@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
-from sevlaunch.plan.host_access import device_paths, written_paths
+from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.plan import Plan
 from sevlaunch.units import mebibytes
 
@@ -22,13 +22,16 @@ _HARDENING = (
     ("LockPersonality", "yes"),
     ("RestrictRealtime", "yes"),
     ("RestrictSUIDSGID", "yes"),
-    ("RestrictNamespaces", "yes"),
     ("SystemCallArchitectures", "native"),
-    # seccomp: QEMU's own -sandbox; mbind, set_mempolicy: memory.nodes.
-    ("SystemCallFilter", "@system-service seccomp mbind set_mempolicy"),
     ("SystemCallErrorNumber", "EPERM"),
-    ("UMask", "0077"),
 )
+# Beside @system-service: seccomp for QEMU's own -sandbox; mbind and set_mempolicy for memory.nodes.
+_SYSTEM_CALLS = ("@system-service", "seccomp", "mbind", "set_mempolicy")
+_ADDRESS_FAMILIES = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
+# What DevicePolicy=closed allows by itself.
+_PSEUDO_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# With PrivateTmp=yes the unit has folders of its own in these places.
+_TEMPORARY = ("/tmp/", "/var/tmp/")
 # These take root. Not ProtectClock: it would let the guest at the clock device, and without capabilities, and with
 # the filter of system calls, nobody here sets a clock.
 _SYSTEM_HARDENING = (
@@ -39,7 +42,6 @@ _SYSTEM_HARDENING = (
     ("ProtectKernelLogs", "yes"),
     ("ProtectControlGroups", "yes"),
     ("ProtectHostname", "yes"),
-    ("PrivateTmp", "yes"),
     ("RemoveIPC", "yes"),
     ("KeyringMode", "private"),
 )
@@ -99,20 +101,24 @@ def _service(plan: Plan, service: Service) -> Iterator[tuple[str, str]]:
     yield "KillMode", "mixed"
     yield "Restart", "on-failure"
     yield "RestartSec", "5"
-    if plan.memory.lock_bytes:
-        yield "LimitMEMLOCK", str(plan.memory.lock_bytes)
-    if plan.memory.limit:
-        yield "MemoryMax", str(plan.memory.limit.size.value + OWN_MEMORY)
+    needs = plan.needs
+    if needs.locked_memory:
+        yield "LimitMEMLOCK", str(needs.locked_memory)
+    if needs.memory_limit is not None:
+        yield "MemoryMax", str(needs.memory_limit + OWN_MEMORY)
         yield "MemorySwapMax", "0"
-    for name, value in plan.memory.environment.items():
+    for name, value in needs.environment:
         yield "Environment", quote(f"{name}={value}")
-    yield from _hardening(plan)
+    yield "UMask", "0077"
+    # In a user's systemd, what follows takes the right to start set-uid programs away: systemd.exec(5).
+    if not (needs.set_uid_programs and service.user_manager):
+        yield from _hardening(needs)
     if not service.user_manager:
-        yield from _system(plan)
+        yield from _system(plan, needs)
 
 
-def _system(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "RuntimeDirectory", "sevlaunch"
+def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
+    yield "RuntimeDirectory", " ".join(("sevlaunch", *needs.runtime_folders))
     yield "RuntimeDirectoryMode", "0700"
     # Other guests have their folders there, too.
     yield "RuntimeDirectoryPreserve", "yes"
@@ -121,27 +127,29 @@ def _system(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "CacheDirectory", "sevlaunch"
     yield "Environment", "XDG_CACHE_HOME=%C"
     yield "Slice", "machine.slice"
-    # Root needs no capability for its own files and devices; LimitMEMLOCK grants the locking. To start QEMU as another
-    # user, and to reach what belongs to that user, takes some.
-    yield "CapabilityBoundingSet", "CAP_SETUID CAP_SETGID CAP_KILL CAP_DAC_OVERRIDE" if plan.run_as else ""
+    # Root needs no capability for its own files and devices; LimitMEMLOCK grants the locking.
+    yield "CapabilityBoundingSet", " ".join(needs.capabilities)
     # Other users' processes are hidden from a root without CAP_SYS_PTRACE.
     yield "ProtectProc", "default" if plan.run_as else "invisible"
     yield "DevicePolicy", "closed"
-    for path in device_paths(plan):
-        yield "DeviceAllow", f"{quote(path)} rw"
+    for device in needs.devices:
+        if device.path not in _PSEUDO_DEVICES:
+            yield "DeviceAllow", f"{quote(device.path)} {'rw' if device.write else 'r'}"
     yield from _SYSTEM_HARDENING
-    for path in written_paths(plan):
-        yield "ReadWritePaths", quote(path)
+    yield "PrivateTmp", "no" if any(file.path.startswith(_TEMPORARY) for file in needs.files) else "yes"
+    for file in needs.files:
+        # StateDirectory covers sevlaunch's own.
+        if file.write and not file.granted:
+            # What is made at the start is not there yet.
+            yield "ReadWritePaths", quote(str(PurePosixPath(file.path).parent) if file.template else file.path)
 
 
-def _hardening(plan: Plan) -> Iterator[tuple[str, str]]:
-    # qemu-bridge-helper is a set-uid program.
-    if not plan.network.bridge_helper:
+def _hardening(needs: Needs) -> Iterator[tuple[str, str]]:
+    if not needs.set_uid_programs:
         yield "NoNewPrivileges", "yes"
-    families = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]
-    if any(path.endswith("vhost-vsock") for path in device_paths(plan)):
-        families.append("AF_VSOCK")
-    yield "RestrictAddressFamilies", " ".join(families)
+    yield "RestrictAddressFamilies", " ".join((*_ADDRESS_FAMILIES, *needs.address_families))
+    yield "RestrictNamespaces", " ".join(needs.namespaces) or "yes"
+    yield "SystemCallFilter", " ".join((*_SYSTEM_CALLS, *needs.system_calls))
     yield from _HARDENING
 
 
@@ -154,16 +162,16 @@ def install_hint(plan: Plan, service: Service) -> Sequence[str]:
     name = unit_name(plan.name)
     folder = "~/.config/systemd/user" if service.user_manager else "/etc/systemd/system"
     mode = " --user" if service.user_manager else ""
-    needs = [
+    steps = [
         f"write it to {PurePosixPath(folder) / name}, then: systemctl{mode} daemon-reload && "
         f"systemctl{mode} enable --now {name}"
     ]
-    if service.user_manager and plan.memory.lock_bytes:
-        needs.append(
-            f"the user's own systemd must be allowed to lock {mebibytes(plan.memory.lock_bytes)}: LimitMEMLOCK="
-            f"{plan.memory.lock_bytes} in a drop-in of user@.service"
+    if service.user_manager and plan.needs.locked_memory:
+        steps.append(
+            f"the user's own systemd must be allowed to lock {mebibytes(plan.needs.locked_memory)}: LimitMEMLOCK="
+            f"{plan.needs.locked_memory} in a drop-in of user@.service"
         )
-    return needs
+    return steps
 
 
 def unit_name(name: str) -> str:

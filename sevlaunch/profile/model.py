@@ -220,16 +220,20 @@ class Boot(Model, frozen=True, kw_only=True):
     ] = []
 
 
+Bus = Literal["virtio-blk", "virtio-scsi", "sata", "ide"]
+Cache = Literal["writeback", "none", "writethrough", "directsync", "unsafe"]
+
+
 class Disk(Model, frozen=True, kw_only=True):
     """A disk or CD-ROM."""
 
     path: Annotated[AbsolutePath, Meta(description="image file, or a block device under /dev")]
     format: Annotated[Literal["raw", "qcow2"] | None, Meta(description="default: qcow2 for *.qcow2, else raw")] = None
-    bus: Literal["virtio-blk", "virtio-scsi", "sata", "ide"] = "virtio-blk"
+    bus: Bus = "virtio-blk"
     read_only: bool = False
     cdrom: bool = False
     serial: Annotated[DiskSerial | None, Meta(description="serial number that the guest sees")] = None
-    cache: Literal["writeback", "none", "writethrough", "directsync", "unsafe"] = "writeback"
+    cache: Cache = "writeback"
     discard: Annotated[bool, Meta(description="pass the guest's discards on to the image")] = True
     iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 

@@ -15,6 +15,7 @@ from sevlaunch.errors import Problem
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, policy_warnings
 from sevlaunch.profile.positions import KeyPath, Positions
+from sevlaunch.units import PAGE_SIZES
 
 if TYPE_CHECKING:
     from sevlaunch.profile.extra_args import Finding
@@ -214,7 +215,7 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             )
     if profile.memory.size % (1 << 20):
         yield Violation(("memory", "size"), f"wanted whole MiB, found {profile.memory.size} bytes")
-    if profile.memory.hugepages and profile.memory.size % {"2M": 1 << 21, "1G": 1 << 30}[profile.memory.hugepages]:
+    if profile.memory.hugepages and profile.memory.size % PAGE_SIZES[profile.memory.hugepages]:
         yield Violation(
             ("memory", "hugepages"),
             f"the size of memory is no multiple of {profile.memory.hugepages}",

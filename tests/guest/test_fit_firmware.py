@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sevlaunch.doctor.preflight import check_files
 from sevlaunch.errors import HostError, ProfileError
-from sevlaunch.guest.preflight import check_files
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host

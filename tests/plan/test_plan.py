@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.host.model import Host
-from sevlaunch.plan.command_line import argv, render
-from sevlaunch.plan.formats import as_json, choices, explain, lines, shell
+from sevlaunch.plan.command_line import argv, choices, render
+from sevlaunch.plan.formats import as_json, explain, lines, shell
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load, loads

@@ -1,0 +1,127 @@
+"""Before QEMU starts: is there, and can be used, all that the guest needs of this machine? What is not, at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from sevlaunch.errors import HostError, Problem
+from sevlaunch.host.accounts import acting_as, find_account
+from sevlaunch.plan.needs import Companion, NeededDevice, NeededFile
+from sevlaunch.plan.plan import Plan
+
+
+class Look(Struct, frozen=True):
+    """A need, and what was wrong with it on this machine; nothing: it is met."""
+
+    need: NeededDevice | NeededFile | Companion
+    problem: Problem | None
+
+
+def check_files(plan: Plan) -> None:
+    """Make sure that QEMU will find what the plan needs.
+
+    :raise HostError: with everything that is missing or can't be used.
+    """
+    problems = [look.problem for look in look_at(plan) if look.problem]
+    if problems:
+        raise HostError(f"{plan.name} can't be started: files are missing", problems=problems)
+
+
+def look_at(plan: Plan) -> list[Look]:
+    """Look at each thing on this machine that the plan needs, with the eyes of the user that QEMU runs as.
+
+    :raise HostError: when there is no such user.
+    """
+    user = plan.run_as.value if plan.run_as else ""
+    with acting_as(find_account(user) if user else None):
+        return list(_looks(plan, user))
+
+
+def _looks(plan: Plan, user: str) -> Iterator[Look]:
+    needs = plan.needs
+    for file in needs.files:
+        problem = _file(file)
+        if problem is None and file.path == plan.firmware.code.value:
+            problem = _firmware_image(plan)
+        yield Look(file, problem)
+    for device in needs.devices:
+        # Whether the user who starts the guest can open these is known before a plan is made.
+        if user or not device.probed:
+            yield Look(device, _device(device, user))
+    for companion in needs.companions:
+        there = any(shutil.which(program) for program in (companion.program, *companion.fallbacks))
+        missing = Problem(f"program {companion.program}: missing", hint=companion.remedy)
+        yield Look(companion, None if there else missing)
+
+
+def _device(device: NeededDevice, user: str) -> Problem | None:
+    if not _may(device.path, os.F_OK):
+        # A probed one that is missing is the host's fault, and told with what the host has instead.
+        return None if device.probed else Problem(f"{device.what} {device.path}: missing", hint=device.remedy)
+    mode, letters = (os.R_OK | os.W_OK, "rw") if device.write else (os.R_OK, "r")
+    if _may(device.path, mode):
+        return None
+    permission = f"setfacl -m u:{user or '$USER'}:{letters} {device.path}"
+    return Problem(
+        f"{device.what} {device.path}: can't be opened by {user or 'this user'}",
+        hint=f"usermod -aG kvm {user}, or: {permission}" if user else permission,
+    )
+
+
+def _file(file: NeededFile) -> Problem | None:
+    if file.template and not _may(file.path, os.F_OK):
+        return _readable(file.template, f"{file.what} template", file.remedy)
+    if file.granted and _may(file.path, os.F_OK):
+        return None
+    if file.folder:
+        return _usable_folder(file)
+    return _readable(file.path, file.what, file.remedy, write=file.write, instead=file.instead)
+
+
+def _firmware_image(plan: Plan) -> Problem | None:
+    """What QEMU would find missing in the image only after it has been started, or the guest never."""
+    if plan.security is None:
+        return None
+    from sevlaunch.host.ovmf import firmware_image
+
+    path = plan.firmware.code.value
+    image = firmware_image(Path(path), path)
+    lacking = image.error or image.lacks_for(plan.guest_type, kernel_hashes=plan.security.kernel_hashes.value)
+    if not lacking:
+        return None
+    return Problem(
+        f"firmware {path}: can't start a {plan.guest_type} guest: {lacking}",
+        hint="use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)",
+    )
+
+
+def _may(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
+
+
+def _usable_folder(file: NeededFile) -> Problem | None:
+    if not _may(file.path, os.F_OK):
+        return Problem(f"{file.what} {file.path}: no such folder", hint=file.remedy)
+    if not Path(file.path).is_dir():
+        return Problem(f"{file.what} {file.path}: is no folder", hint=file.remedy)
+    # Whether it is written to is for those in the guest.
+    if not _may(file.path, os.R_OK | os.X_OK):
+        return Problem(f"{file.what} {file.path}: can't be read by this user", hint="change its permissions")
+    return None
+
+
+def _readable(path: str, what: str, remedy: str, *, write: bool = False, instead: str = "") -> Problem | None:
+    if not _may(path, os.F_OK):
+        return Problem(f"{what} {path}: no such file", hint=remedy)
+    if Path(path).is_dir():
+        return Problem(f"{what} {path}: is a folder", hint=remedy)
+    if not _may(path, os.R_OK | (os.W_OK if write else 0)):
+        wanted = "read and written" if write else "read"
+        other = f", or {instead}" if instead and _may(path, os.R_OK) else ""
+        return Problem(f"{what} {path}: can't be {wanted} by this user", hint=f"change its permissions{other}")
+    return None

@@ -1,0 +1,88 @@
+"""The guest's console, and the channel of its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sevlaunch.plan.context import Context
+from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
+from sevlaunch.plan.part import Part, virtio_parameters
+
+
+class ConsolePlan(Part, frozen=True, kw_only=True):
+    """``kind``: serial or virtio. QEMU listens on ``socket`` and writes all that comes into ``log``."""
+
+    kind: Choice[str]
+    socket: Path
+    log: Path
+
+    def options(self) -> Iterator[Option]:
+        """The socket, and the port or device."""
+        why = rule("`sevlaunch console` and `logs`")
+        yield listening("console", self.socket, why, Parameter("logfile", str(self.log), why))
+        if self.kind.value == "serial":
+            yield Option("-serial", (Parameter("", "chardev:console", self.kind.reason),), verbatim=True)
+            return
+        yield _serial_bus("console-bus", self.kind.reason, why)
+        port = (Parameter("", "virtconsole", self.kind.reason), Parameter("chardev", "console", why))
+        yield Option("-device", port)
+
+
+class AgentPlan(Part, frozen=True, kw_only=True):
+    """The QEMU guest agent answers on ``socket``."""
+
+    wanted: Reason
+    socket: Path
+
+    def options(self) -> Iterator[Option]:
+        """The socket, and the port that the agent opens."""
+        why = self.wanted
+        yield listening("agent", self.socket, why)
+        yield _serial_bus("agent-bus", why, why)
+        yield Option(
+            "-device",
+            (
+                Parameter("", "virtserialport", why),
+                Parameter("bus", "agent-bus.0", why),
+                Parameter("chardev", "agent", why),
+                Parameter("name", "org.qemu.guest_agent.0", rule("the name that the agent looks for")),
+            ),
+        )
+
+
+def resolve_console(context: Context) -> Iterator[ConsolePlan]:
+    """The console, where there is to be one."""
+    kind = context.profile.console
+    if kind != "none":
+        yield ConsolePlan(
+            kind=context.choice(kind, "console"),
+            socket=context.folder / "console.sock",
+            log=context.folder / "console.log",
+        )
+
+
+def resolve_agent(context: Context) -> Iterator[AgentPlan]:
+    """The agent's channel, where it is asked for."""
+    if context.profile.guest_agent:
+        yield AgentPlan(wanted=context.why("guest_agent"), socket=context.folder / "agent.sock")
+
+
+def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Option:
+    """A character device on whose socket QEMU listens, without waiting for anybody."""
+    return Option(
+        "-chardev",
+        (
+            Parameter("", "socket", why),
+            Parameter("id", name, why),
+            Parameter("path", str(socket), why),
+            Parameter("server", "on", why),
+            Parameter("wait", "off", why),
+            *further,
+        ),
+    )
+
+
+def _serial_bus(name: str, wanted: Reason, why: Reason) -> Option:
+    driver = Choice("virtio-serial-pci", wanted)
+    return Option("-device", (driver.parameter(""), Parameter("id", name, why), *virtio_parameters()))

@@ -1,0 +1,48 @@
+"""How to get what is missing, and since when there is what an older version lacks: one place for all who say so."""
+
+from __future__ import annotations
+
+INSTALL_QEMU = (
+    "install it (Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; openSUSE: "
+    "zypper install qemu-x86)"
+)
+INSTALL_OVMF = (
+    "install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
+    "qemu-ovmf-x86_64), or name it in firmware"
+)
+NEWER_QEMU = "install a newer QEMU, or set qemu.binary"
+
+# The kernel's module behind a device file.
+MODULES = {
+    "/dev/kvm": "modprobe kvm_amd, or kvm_intel; turn on virtualisation (SVM, VT-x) in the BIOS",
+    "/dev/sev": "load the ccp module; turn on the PSP and SEV in the BIOS",
+    "/dev/net/tun": "modprobe tun; networks of type user and passt do without",
+    "/dev/vhost-net": "modprobe vhost_net, or leave vhost out",
+    "/dev/vhost-vsock": "modprobe vhost_vsock, or leave vsock out",
+}
+
+# What QEMU brought when: objects and their properties, by git log of target/i386/sev.c.
+QEMU_SINCE = {
+    "sev-guest": (2, 12),
+    "kernel-hashes": (6, 2),
+    "legacy-vm-type": (9, 1),
+    "sev-snp-guest": (9, 1),
+}
+# From here on QEMU warns of the older spelling: memory-encryption is silent in 10.0.2 and warns in 11.1.3.
+QEMU_DEPRECATES = {"memory-encryption": (10, 1)}
+# What Linux brought when: parameters of the module kvm_amd.
+LINUX_SINCE = {"sev": (4, 16), "sev_es": (5, 11), "sev_snp": (6, 11)}
+
+
+def qemu_since(name: str) -> str:
+    """The QEMU that brought ``name``, one of :data:`QEMU_SINCE`."""
+    return _text(QEMU_SINCE[name])
+
+
+def linux_since(parameter: str) -> str:
+    """The Linux that brought a parameter of kvm_amd, one of :data:`LINUX_SINCE`."""
+    return _text(LINUX_SINCE[parameter])
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
