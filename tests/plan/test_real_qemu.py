@@ -122,6 +122,10 @@ def test_the_recorded_host_knows_what_the_real_qemu_knows(version: str) -> None:
     recorded = Host.load(HOSTS / f"milan-qemu-{version}.json").qemu
     assert recorded
     real = qemu_facts(qemu_binary_of(version))
-    assert real.objects == recorded.objects
-    assert real.release == recorded.release
     assert set(recorded.machines) <= set(real.machines)
+    if real.release == recorded.release:
+        assert real.objects == recorded.objects
+    else:
+        # The last one is of a Debian that moves on: scripts/test-tools takes what is newer there.
+        assert version == VERSIONS[-1] and real.release > recorded.release
+        assert recorded.objects.keys() <= real.objects.keys()
