@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--qemu", default="auto", help="the QEMU binary")
     parser.add_argument("--firmware", type=Path, default=AMDSEV, help="an OVMF image for SEV-ES and SNP")
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="renew the figures there, too")
     parser.add_argument("--libvirt", action="store_true", help="install libvirt, if it is not there, to compare with")
     options = parser.parse_args()
     unknown = set(options.sections) - set(every)
@@ -58,7 +58,9 @@ def main() -> int:
             results[name] = every[name](setting)
             print_result(name, results[name])
     if options.json:
-        document = {name: asdict(result) for name, result in results.items()}
+        # The sections that were not run keep the figures that they have there.
+        known = json.loads(options.json.read_text()) if options.json.exists() else {}
+        document = known | {name: asdict(result) for name, result in results.items()}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0 if all(verdict.met for result in results.values() for verdict in result.verdicts) else 1
 

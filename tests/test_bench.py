@@ -87,6 +87,7 @@ def test_imports_count_for_the_package_that_wants_them() -> None:
 
 def test_sections_print_their_tables_and_verdicts(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
+    file.write_text('{"start": "of another run", "commands": "too"}')
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/bench.py"), "commands", "--rounds", "2", "--json", str(file)],
         capture_output=True,
@@ -94,6 +95,7 @@ def test_sections_print_their_tables_and_verdicts(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
+    assert json.loads(file.read_text())["start"] == "of another run"
     result = json.loads(file.read_text())["commands"]
     assert [line["name"] for line in result["lines"]] == ["python -c pass", "--help", "check", "render"]
     verdicts = [verdict for line in result["lines"] for verdict in line["verdicts"]]

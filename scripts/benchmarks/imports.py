@@ -23,7 +23,8 @@ def import_times(words: Sequence[str], most: int = 8) -> str:
         [sys.executable, "-X", "importtime", "-m", "sevlaunch", *words], capture_output=True, text=True, check=True
     )
     times = by_package(done.stderr)
-    shown = ", ".join(f"{package} {time / 1000:.0f}" for package, time in times.most_common(most))
+    largest = [(package, f"{time / 1000:.0f}") for package, time in times.most_common(most)]
+    shown = ", ".join(f"{package} {time}" for package, time in largest if time != "0")
     return f"{' '.join(words[:2])}: imports take {times.total() / 1000:.0f} ms: {shown}"
 
 

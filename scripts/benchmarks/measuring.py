@@ -25,7 +25,7 @@ MEBIBYTE = 1 << 20
 # Where runtime folders are: in memory, as systemd has them. None: with all other temporary files.
 RUNTIME = "/dev/shm" if Path("/dev/shm").is_dir() else None
 # Of a printed table; the last one where commands are measured.
-_HEADINGS = ("", "ms", "spread", "ratio", "MiB")
+HEADINGS = ("", "ms", "spread", "ratio", "MiB")
 # Prints the peak of the memory of a command: that of this process's children, which a large one would falsify.
 _PEAK = (
     "import os, resource, sys\n"
@@ -147,8 +147,8 @@ def summarise(
 
 def print_result(title: str, result: Result) -> None:
     """The table, and a line for each target."""
-    headings = _HEADINGS if any(line.memory for line in result.lines) else _HEADINGS[:-1]
-    rows = [_row(line)[: len(headings)] for line in result.lines]
+    headings = HEADINGS if any(line.memory for line in result.lines) else HEADINGS[:-1]
+    rows = [row(line)[: len(headings)] for line in result.lines]
     if rows:
         print(f"{title}\n{table(headings, rows)}")
     for line in result.lines:
@@ -161,7 +161,8 @@ def print_result(title: str, result: Result) -> None:
     print()
 
 
-def _row(line: Line) -> tuple[str, ...]:
+def row(line: Line) -> tuple[str, ...]:
+    """The cells of a line, below ``HEADINGS``."""
     memory = "" if line.memory is None else f"{line.memory / MEBIBYTE:.0f}"
     return line.name, f"{line.median:.1f}", f"{line.spread:.1f}", f"{line.ratio:.2f}", memory
 
