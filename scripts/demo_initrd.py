@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 REQUIRED = ["virtio_pci", "virtio_blk", "virtio_net"]
 # Drivers go after virtio_pci, and virtio_scsi after sd_mod, so that loading a module also waits for its devices.
 MODULES = [
     "virtio_pci", "virtio_rng", "virtio_blk", "af_packet", "virtio_net", "evdev", "button", "sd_mod", "isofs", "sr_mod",
-    "virtio_scsi", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "virtiofs", "ccp", "sev_guest",
-    "efivarfs",
+    "virtio_scsi", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "vsock_loopback", "virtiofs",
+    "ccp", "sev_guest", "efivarfs",
 ]  # fmt: skip
 FOLDERS = ["bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "lib", "lib/modules", "proc", "root", "run", "sys", "tmp"]
 SUFFIX = re.compile(r"\.ko(\.xz|\.zst)?$")
@@ -37,6 +37,7 @@ class Entry:
     mode: int
     data: bytes = b""
     device: tuple[int, int] = (0, 0)
+    modified: int = 0  # seconds since 1970
 
 
 def unzstd(data: bytes) -> bytes:
@@ -98,9 +99,15 @@ def entries(busybox: Path, tree: Path, init: Path) -> Iterator[Entry]:
 def newc(entry: Entry, inode: int) -> bytes:
     """Return one member in the format the kernel reads (its early-userspace/buffer-format document)."""
     name = entry.name.encode() + b"\0"
-    fields = (inode, entry.mode, 0, 0, 1, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
+    fields = (inode, entry.mode, 0, 0, 1, entry.modified, len(entry.data), 0, 0, *entry.device, len(name), 0)
     header = b"070701" + b"".join(b"%08X" % field for field in fields) + name
     return header + bytes(-len(header) % 4) + entry.data + bytes(-len(entry.data) % 4)
+
+
+def archive(members: Iterable[Entry]) -> Iterator[bytes]:
+    """Yield a whole archive, piece by piece."""
+    for inode, entry in enumerate([*members, Entry("TRAILER!!!", 0)], start=1):
+        yield newc(entry, inode)
 
 
 def main() -> None:
@@ -110,8 +117,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
     members = sorted(entries(args.busybox, args.modules, args.init), key=lambda entry: entry.name)
-    archive = b"".join(newc(entry, inode) for inode, entry in enumerate([*members, Entry("TRAILER!!!", 0)], start=1))
-    args.output.write_bytes(archive)
+    args.output.write_bytes(b"".join(archive(members)))
 
 
 if __name__ == "__main__":

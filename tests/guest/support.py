@@ -7,6 +7,7 @@ import random
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -219,12 +220,13 @@ def ordinary_user(base: Path) -> OrdinaryUser:
     needs.root("becoming another user")
     for name in ("prlimit", "setpriv"):
         needs.program(name, "util-linux")
-    python = "/usr/bin/python3"
-    command = OrdinaryUser(base, python)
-    done = command("--version", check=None)
-    if done.code:
-        pytest.skip(f"an ordinary user can't run sevlaunch with {python}: {done.stderr.strip()[-200:]}")
-    return command
+    # The project's own Python may be out of an ordinary user's reach, in a home folder.
+    for python in (sys.executable, "/usr/bin/python3"):
+        command = OrdinaryUser(base, python)
+        done = command("--version", check=None)
+        if done.code == 0:
+            return command
+    pytest.skip(f"an ordinary user can't run sevlaunch with {python}: {done.stderr.strip()[-200:]}")
 
 
 @contextmanager
