@@ -18,7 +18,7 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``.
 
-    :raise KeyboardInterrupt: when a signal cancelled it; what it had begun is undone by then.
+    :raise Interrupted: when a signal cancelled it; what it had begun is undone by then.
     """
     # What has been imported by now is no garbage.
     gc.freeze()

@@ -6,7 +6,7 @@ import gc
 import sys
 from typing import NoReturn
 
-from sevlaunch.cli.signals import catch_signals, ignore_signals, signal_came
+from sevlaunch.cli.signals import Interrupted, catch_signals, ignore_signals, signal_came
 from sevlaunch.errors import EXIT_INTERRUPTED
 
 
@@ -21,7 +21,8 @@ def main() -> None:
         from sevlaunch.cli.app import run
 
         run()
-    except KeyboardInterrupt:
+    # Python's own is what Ctrl-C raises before the signals are caught.
+    except (Interrupted, KeyboardInterrupt):
         _end_interrupted()
     except Exception:
         if not signal_came():

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(BaseException):
     """One of the signals came.
 
-    A class of its own, because CPython remembers a plain KeyboardInterrupt that passed through exec() of a string, as
-    a dataclass is made with, and then ends with signal 2 in place of the exit code, although it was caught.
+    No KeyboardInterrupt: typer catches that, and ends the command without a word. CPython remembers one that passed
+    through exec() of a string, as a dataclass is made with, and then ends with signal 2 in place of the exit code,
+    although it was caught.
     """
 
 

@@ -35,6 +35,7 @@ def check_outcome(command: Command, process: subprocess.Popen[str], what: str) -
     told = f"{what}: exit {result.code}\n{result.stdout}\n{result.stderr}"
     assert "Traceback" not in result.stderr, told
     if result.code == 130:
+        assert result.stderr.endswith("sevlaunch: interrupted\n"), told
         nothing_left(command, told)
     else:
         assert result.code == 0, told
@@ -82,7 +83,8 @@ def test_a_start_that_hangs_ends_by_a_signal_at_once(sent: signal.Signals, sevla
     process = sevlaunch.start("up", PLAIN, *fake_qemu(sevlaunch, "silent"))
     wait_until(lambda: listed(sevlaunch) == {"plain": "starting"}, 30, "a start")
     process.send_signal(sent)
-    assert finish(process, 20).code == 130
+    result = finish(process, 20)
+    assert (result.code, result.stderr) == (130, "sevlaunch: interrupted\n")
     nothing_left(sevlaunch)
 
 
