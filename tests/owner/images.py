@@ -36,6 +36,7 @@ def ovmf(
     fill: int = 0xFF,
     reset_eip: int = RESET_EIP,
     hashes_gpa: int = HASHES_GPA,
+    hashes_size: int = 0x400,
     secret_area: tuple[int, int] = (0x810000, 0xC00),
     sections: tuple[Section, ...] = AMDSEV_SECTIONS,
 ) -> bytes:
@@ -46,7 +47,7 @@ def ovmf(
     image[-1024 : -1024 + len(metadata)] = metadata
     entries = (
         (SEV_METADATA, struct.pack("<I", 1024)),
-        (HASHES_TABLE, struct.pack("<II", hashes_gpa, 0x400)),
+        (HASHES_TABLE, struct.pack("<II", hashes_gpa, hashes_size)),
         (SECRET_AREA, struct.pack("<II", *secret_area)),
         (ES_RESET_BLOCK, struct.pack("<I", reset_eip)),
     )
