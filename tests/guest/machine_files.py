@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -49,7 +49,7 @@ def machine_files(programs: Iterable[str]) -> list[Entry]:
 
     :param programs: paths of programs that come along, beside Python.
     """
-    files = _Files()
+    files = MachineFiles()
     for name in (*programs, sys.executable, f"{sys.prefix}/pyvenv.cfg", *SETTINGS):
         files.add(Path(name))
     for name in PROJECT:
@@ -61,12 +61,11 @@ def machine_files(programs: Iterable[str]) -> list[Entry]:
         files.add(Path(sysconfig.get_path(key)))
     for path in _packages():
         files.add(path)
-    for path in _libraries(files.programs()):
-        files.add(path)
+    files.add_libraries()
     return list(files.entries.values())
 
 
-class _Files:
+class MachineFiles:
     """Files by their paths. What a symbolic link leads to comes with it."""
 
     def __init__(self) -> None:
@@ -75,6 +74,8 @@ class _Files:
     def add(self, path: Path) -> None:
         """Add a file, or a folder with all in it; what is not there, or is not ours to read, is not added."""
         path = Path(os.path.normpath(path))
+        if not os.path.lexists(path):
+            return
         for folder in reversed(path.parents):
             if folder not in self.entries and not folder.is_symlink():
                 self._put(folder, stat.S_IFDIR | 0o755)
@@ -94,11 +95,16 @@ class _Files:
                     if not LEFT_OUT.fullmatch(child.name):
                         self.add(child)
         elif path.is_file() and os.access(path, os.R_OK):
-            self._put(path, path.stat().st_mode | 0o444, path.read_bytes())
+            mode = 0o755 if os.access(path, os.X_OK) else 0o644
+            self._put(path, stat.S_IFREG | mode, path.read_bytes())
 
-    def programs(self) -> list[Path]:
-        """Programs and shared libraries among the files."""
-        return [path for path, entry in self.entries.items() if entry.data.startswith(b"\x7fELF")]
+    def add_libraries(self) -> None:
+        """Add what the programs and libraries among the files are linked with, and what that is linked with."""
+        programs = [path for path, entry in self.entries.items() if entry.data.startswith(b"\x7fELF")]
+        # It complains of those that are linked statically; whatever lacks a library will say so itself.
+        told = subprocess.run(["ldd", *programs], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+        for path in sorted(set(LIBRARY.findall(told))):
+            self.add(Path(os.fsdecode(path)))
 
     def _add_link(self, path: Path) -> None:
         self._put(path, stat.S_IFLNK | 0o777, os.fsencode(path.readlink()))
@@ -119,10 +125,3 @@ def _packages() -> set[Path]:
             names += [match[0] for match in required if match and match[0] not in names]
     paths = [(package, path.parts[0]) for package in found.values() for path in package.files or ()]
     return {Path(str(package.locate_file(name))) for package, name in paths if name != ".."}
-
-
-def _libraries(programs: Sequence[Path]) -> list[Path]:
-    """What these are linked with, and what that is linked with."""
-    # It complains of those that are linked statically; whatever lacks a library will say so itself.
-    told = subprocess.run(["ldd", *programs], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
-    return [Path(os.fsdecode(path)) for path in sorted(set(LIBRARY.findall(told)))]

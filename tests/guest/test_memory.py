@@ -54,11 +54,17 @@ def needs_free_memory(size: int) -> None:
         pytest.skip(f"the test locks {size >> 20} MiB, and {available >> 20} MiB are available")
 
 
-def refusal_of(user: OrdinaryUser, limit: int) -> str:
-    """Why the user can't get a limit on locked memory: raising it takes CAP_SYS_RESOURCE, which not every root has."""
-    user.memlock = limit
+def locking_user(base: Path, options: tuple[str, ...]) -> OrdinaryUser | str:
+    """An ordinary user with the counted limit on locked memory and no more, or why this machine can't have one.
+
+    Raising the limit takes CAP_SYS_RESOURCE, which not every root has.
+    """
+    user = find_ordinary_user(base)
+    if isinstance(user, str):
+        return user
+    user.memlock = plan_of(*options[1::2]).memory.lock_bytes
     done = user("--version", check=None)
-    return done.stderr.strip() if done.code else ""
+    return done.stderr.strip() if done.code else user
 
 
 def test_an_ordinary_user_is_told_the_number_and_the_ways_to_get_it(base: Path) -> None:
@@ -80,17 +86,16 @@ def test_an_ordinary_user_with_the_counted_limit_and_no_more_locks_the_guest(
 ) -> None:
     needs_free_memory(int(size[:-1]) * 1024 * MEBIBYTE + 3072 * MEBIBYTE)
     options = (*LOCKED, "--set", f"memory.size={size}")
-    counted = plan_of(*options[1::2]).memory.lock_bytes
-    user = find_ordinary_user(base)
-    why = user if isinstance(user, str) else refusal_of(user, counted)
-    if isinstance(user, str) or why:
-        passes_in_own_kernel(request.node.nodeid, why, base, memory=(int(size[:-1]) << 30) + (4 << 30))
+    user = locking_user(base, options)
+    if isinstance(user, str):
+        passes_in_own_kernel(request.node.nodeid, user, base, memory=(int(size[:-1]) << 30) + (4 << 30))
         return
+    assert user.memlock
     pid = user("up", PLAIN, *options, "--paused", *JSON, limit=300).json["pid"]
     try:
         assert Path(f"/proc/{pid}").stat().st_uid == user.UID
-        assert status(pid, "VmLck") <= counted
-        assert abs(status(pid, "VmLck") - counted) < counted / 20
+        assert status(pid, "VmLck") <= user.memlock
+        assert abs(status(pid, "VmLck") - user.memlock) < user.memlock / 20
     finally:
         user("down", "--all", "--now")
 
