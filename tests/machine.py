@@ -64,6 +64,12 @@ def _out_of_reach() -> bool:
     return not all(folder.stat().st_mode & 0o005 == 0o005 for folder in folders)
 
 
+def _without_tcg() -> bool:
+    qemu = shutil.which("qemu-system-x86_64")
+    accelerators = [qemu, "-accel", "help"] if qemu else ["true"]
+    return "tcg" not in subprocess.run(accelerators, stdout=subprocess.PIPE, text=True, check=False).stdout
+
+
 def _without_package_index() -> bool:
     uv = Path(sys.executable).parent / "uv"
     return _fails(str(uv), "pip", "compile", "--no-cache", "--no-config", "-", given="iniconfig")
@@ -89,6 +95,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "no-user-namespaces": lambda: _fails("unshare", "--user", "--map-root-user", "true"),
     "out-of-reach": _out_of_reach,
     "not-debian": _not_debian,
+    "no-tcg": _without_tcg,
     "no-archive": lambda: _fails(str(ROOT / "scripts/test-tools"), "--reachable"),
     "no-package-index": _without_package_index,
     "no-systemd": lambda: shutil.which("systemd-analyze") is None,

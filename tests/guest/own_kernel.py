@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.conftest import ROOT
 from tests.guest.machine_files import machine_files
 
@@ -25,10 +25,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from demo_initrd import Entry, archive
 
-KERNEL = ROOT / "build/demo/vmlinuz"
-INITRD = ROOT / "build/demo/initrd.img"
-QEMU = "qemu-system-x86_64"
-PROGRAMS = (QEMU, "prlimit", "setpriv")
+# With the package that Debian has each in.
+PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "prlimit": "util-linux", "setpriv": "util-linux"}
 # Told there: what that kernel can't do either, no other will.
 INSIDE = "SEVLAUNCH_OWN_KERNEL"
 FOLDERS = {"proc": 0o755, "sys": 0o755, "dev": 0o755, "run": 0o755, "root": 0o755, "tmp": 0o1777}
@@ -61,15 +59,14 @@ def passes_in_own_kernel(test: str, why: str, base: Path, *, memory: int, module
     """
     if INSIDE in os.environ:
         pytest.fail(f"nor can a kernel of its own: {why}")
-    missing = _missing(modules)
-    if missing:
-        pytest.skip(f"{why}; and for a kernel of its own {missing}")
-    programs = [str(shutil.which(name)) for name in PROGRAMS]
+    programs = [needs.program(name, package) for name, package in PROGRAMS.items()]
+    _need_tcg(programs[0])
+    _need_modules(modules)
     initrd = base / "initrd.img"
     _write_initrd(initrd, programs, _start(test, modules))
     machine = ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", f"{memory >> 20}M"]
     devices = ["-no-user-config", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
-    boot = ["-kernel", str(KERNEL), "-initrd", str(initrd), "-append", CMDLINE]
+    boot = ["-kernel", str(needs.demo_guest() / "vmlinuz"), "-initrd", str(initrd), "-append", CMDLINE]
     shown = subprocess.run(
         [programs[0], *machine, *devices, *boot],
         stdin=subprocess.DEVNULL,
@@ -83,20 +80,16 @@ def passes_in_own_kernel(test: str, why: str, base: Path, *, memory: int, module
     assert re.search(r"^1 passed", shown, re.MULTILINE), shown
 
 
-def _missing(modules: Sequence[str]) -> str:
-    """What it takes to run such a kernel, and is not here."""
-    for name in PROGRAMS:
-        if not shutil.which(name):
-            return f"{name} is not installed"
-    if "tcg" not in subprocess.run([QEMU, "-accel", "help"], stdout=subprocess.PIPE, text=True, check=True).stdout:
-        return f"{QEMU} has no TCG"
-    if not INITRD.exists():
-        return "the demo guest is not built: scripts/demo-guest builds it"
-    content = INITRD.read_bytes()
+def _need_tcg(qemu: str) -> None:
+    if "tcg" not in subprocess.run([qemu, "-accel", "help"], stdout=subprocess.PIPE, text=True, check=True).stdout:
+        pytest.skip(f"{qemu} emulates no processor: it has no TCG")
+
+
+def _need_modules(modules: Sequence[str]) -> None:
+    content = (needs.demo_guest() / "initrd.img").read_bytes()
     for module in modules:
         if f"lib/modules/{module}.ko\0".encode() not in content:
-            return f"the demo guest has no module {module}"
-    return ""
+            pytest.skip(f"the demo guest has no kernel module {module}")
 
 
 def _start(test: str, modules: Sequence[str]) -> str:
@@ -120,5 +113,5 @@ def _write_initrd(path: Path, programs: Sequence[str], start: str) -> None:
     entries += [replace(entry, name=f"machine/{entry.name}") for entry in machine_files(programs)]
     entries += [Entry(f"machine/{name}", stat.S_IFDIR | mode) for name, mode in FOLDERS.items()]
     with path.open("wb") as stream:
-        stream.write(INITRD.read_bytes())
+        stream.write((needs.demo_guest() / "initrd.img").read_bytes())
         stream.writelines(archive(entries))

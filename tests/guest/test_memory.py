@@ -27,7 +27,7 @@ from sevlaunch.profile.loader import load
 from tests import needs
 from tests.conftest import Command, wait_for_console, wait_until
 from tests.guest.own_kernel import passes_in_own_kernel
-from tests.guest.support import JSON, PLAIN, OrdinaryUser, find_ordinary_user, free_huge_pages, ordinary_user, some_qemu
+from tests.guest.support import JSON, PLAIN, OrdinaryUser, free_huge_pages, ordinary_user, some_qemu
 
 MEBIBYTE = 1 << 20
 LOCKED = ("--set", "memory.lock=true", "--set", "accel=tcg")
@@ -59,9 +59,10 @@ def locking_user(base: Path, options: tuple[str, ...]) -> OrdinaryUser | str:
 
     Raising the limit takes CAP_SYS_RESOURCE, which not every root has.
     """
-    user = find_ordinary_user(base)
-    if isinstance(user, str):
-        return user
+    try:
+        user = ordinary_user(base)
+    except pytest.skip.Exception as reason:
+        return str(reason)
     user.memlock = plan_of(*options[1::2]).memory.lock_bytes
     done = user("--version", check=None)
     return done.stderr.strip() if done.code else user
