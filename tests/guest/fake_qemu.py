@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -180,6 +181,13 @@ def last_words_and_garbage(channel: Channel) -> None:
     garbage(channel)
 
 
+def late(channel: Channel) -> None:
+    """Stopped until somebody continues it; then it is QEMU."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    channel.connection.detach()
+    become_qemu()
+
+
 def polite(channel: Channel) -> None:
     """As QEMU does."""
     channel.send(GREETING)
@@ -205,16 +213,22 @@ SCENARIOS: dict[str, Callable[[Channel], None]] = {
         wrong_sev_shape,
         last_words_and_silence,
         last_words_and_garbage,
+        late,
         polite,
     )
 }
 
 
+def become_qemu() -> None:
+    """The real one, with the same arguments."""
+    real = os.environ["REAL_QEMU"]
+    os.execv(real, [real, *sys.argv[1:]])
+
+
 def main() -> None:
     """Play the scenario."""
     if sys.argv[1:3] == ["-machine", "none"]:
-        real = os.environ["REAL_QEMU"]
-        os.execv(real, [real, *sys.argv[1:]])
+        become_qemu()
     option = next(value for value in sys.argv if value.startswith("socket,id=launcher,fd="))
     connection = socket.socket(fileno=int(option.rpartition("=")[2]))
     SCENARIOS[os.environ["FAKE_QEMU"]](Channel(connection))
