@@ -98,7 +98,6 @@ KINDS: dict[str, Callable[[], bool]] = {
     "no-tcg": _without_tcg,
     "no-archive": lambda: _fails(str(ROOT / "scripts/test-tools"), "--reachable"),
     "no-package-index": _without_package_index,
-    "no-systemd": lambda: shutil.which("systemd-analyze") is None,
     "old-systemd": lambda: shutil.which("systemd-analyze") is not None and _systemd_before_250(),
     "no-libvirt": lambda: not any(Path("/usr/lib").glob("*/libvirt/connection-driver/*_qemu.so")),
     "no-virtiofsd": _not_here("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"),

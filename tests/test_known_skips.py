@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,29 @@ def test_what_is_listed_is_there() -> None:
                 assert files, test
                 function = re.compile(rf"^(async )?def {re.escape(name.rstrip('*'))}", re.MULTILINE)
                 assert name in ("", "*") or any(function.search(sources[file]) for file in files), test
+
+
+def reasons_in(text: str) -> Iterator[str]:
+    """What a source gives pytest.skip(), with ``*`` for what is only known when it runs."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("pytest"), attr="skip"), args=[ast.Constant(str(reason))]):
+                yield reason
+            case ast.Call(func=ast.Attribute(value=ast.Name("pytest"), attr="skip"), args=[ast.JoinedStr(parts)]):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts)
+
+
+def test_each_reason_that_a_test_gives_is_listed() -> None:
+    """Whoever adds a skip says on which machines; it would else be found only on such a machine."""
+    listed = [reason for kind in load_kinds(LIST) for reason in kind.skips]
+    sources = [file for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)]
+    given = {reason for file in sources for reason in reasons_in(file.read_text())}
+    assert len(given) > 20
+    # Long runs are no matter of machines.
+    unlisted = {one for one in given if not any(matches(pattern, one) for pattern in listed)}
+    assert unlisted == {"a long run: SEVLAUNCH_SOAK=1 or -m soak asks for it"}
+    marks = [file for file in sources if re.search(r"mark\.skip(if)?\b|importorskip", file.read_text())]
+    assert marks == [], "a skip is for tests.needs, or pytest.skip()"
 
 
 def test_the_option_watches_the_projects_own_tests() -> None:
