@@ -1,4 +1,4 @@
-"""Writes the passages of README.md and docs/ that a program can write: exit codes, examples of output, figures.
+"""Writes the passages of the documents that a program can write: exit codes, examples of output, figures.
 
 A passage stands between two comments, the first of which names it. With --check nothing is written.
 """
@@ -9,6 +9,7 @@ import argparse
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -32,6 +33,7 @@ from sevlaunch.host.model import Host
 from sevlaunch.profile.loader import load, loads
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 PERFORMANCE = "docs/performance.json"
 PASSAGE = re.compile(r"(<!-- scripts/passages writes this: (.+?) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
 
@@ -124,6 +126,12 @@ def mistakes() -> Iterator[str]:
         yield from str(error).splitlines()
 
 
+def ways_to_lock() -> Iterator[str]:
+    """What `scripts/lock --help` lists."""
+    done = subprocess.run([ROOT / "scripts/lock", "--help"], capture_output=True, text=True, check=True)
+    yield from (line.strip() for line in done.stdout.splitlines() if line.startswith("  scripts/lock"))
+
+
 def figures(section: str) -> Iterator[str]:
     """The tables of a section of the benchmark."""
     return document(section, convert(json.loads((ROOT / PERFORMANCE).read_text())[section], Result))
@@ -145,6 +153,7 @@ PASSAGES: dict[str, Callable[[], Iterator[str]]] = {
     "a launch": fenced(started),
     "a refusal": fenced(refused),
     "mistakes": fenced(mistakes),
+    "ways to lock": fenced(ways_to_lock),
     **{f"figures of {section}": partial(figures, section) for section in (*SECTIONS, *ON_REQUEST)},
 }
 
@@ -168,7 +177,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a passage is old")
     options = parser.parse_args()
     old = []
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for file in DOCUMENTS:
         text = file.read_text()
         new = renewed(text)
         if new == text:

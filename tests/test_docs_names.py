@@ -1,8 +1,10 @@
-"""What docs/ names is there: profile keys, commands and their options, elements that the import knows."""
+"""What the documents name is there: keys, commands and their options, files, what the import knows."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ import typer.main
 
 from sevlaunch.cli.app import command_line
 from sevlaunch.profile.schema import profile_schema
-from tests.conftest import ROOT
+from tests.conftest import ROOT, VERSIONS
 
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 DOCUMENT = (ROOT / "docs/coming-from-libvirt.md").read_text()
 
 
@@ -51,8 +54,12 @@ def below_part(choices: list[dict[str, Any]], part: str) -> list[dict[str, Any]]
     return [one["properties"][part] for one in choices if part in one.get("properties", {})]
 
 
+# Of the project, whose files documents name.
+FOLDERS = ("docs", "examples", "profiles", "requirements", "scripts", "tests")
 KEYS = sorted({key for _, right in table("Elements") for key in code(right)})
-COMMANDS = sorted(set(re.findall(r"(?:`|\$ |\| )sevlaunch ([a-z][^`\n]*)", DOCUMENT)))
+COMMANDS = sorted(
+    {text for file in DOCUMENTS for text in re.findall(r"(?:`|\$ )sevlaunch ([a-z][^`\n]*)", file.read_text())}
+)
 
 
 def test_there_are_keys_and_commands_to_look_for() -> None:
@@ -68,10 +75,31 @@ def test_a_profile_key_exists(key: str) -> None:
 
 @pytest.mark.parametrize("text", COMMANDS)
 def test_a_command_and_its_options_exist(text: str) -> None:
-    words = text.split("|")[0].split()
+    words = shlex.split(text.split("|")[0], comments=True)
     command = typer.main.get_command(command_line(words[:1])).commands[words[0]]  # type: ignore[attr-defined]
+    if words[0] == "owner" and words[1:]:
+        command = command.commands[words[1]]
     options = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words[1:] if word.startswith("-") and word != "-"} <= options
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
+def test_files_that_are_named_exist(file: Path) -> None:
+    text = file.read_text()
+    named = {ROOT / name for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]+)", text)}
+    linked = {file.parent / name for name in re.findall(r"\]\(([^)#:]+)\)", text)}
+    assert [path for path in named | linked if not path.exists()] == []
+
+
+def test_scripts_are_named_where_one_looks_for_them() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    scripts = [path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix]
+    assert [name for name in scripts if f"`scripts/{name}`" not in text] == []
+
+
+def test_the_versions_of_qemu_are_those_of_the_tests() -> None:
+    *most, last = VERSIONS
+    assert f"Tested with QEMU {', '.join(most)} and {last}." in (ROOT / "README.md").read_text()
 
 
 def test_every_section_of_a_profile_that_a_domain_can_fill_is_named() -> None:

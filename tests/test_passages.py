@@ -1,4 +1,4 @@
-"""What a program writes in README.md and docs/ is what it would write today."""
+"""What a program writes in the documents is what it would write today."""
 
 from __future__ import annotations
 
@@ -18,27 +18,25 @@ from bench import ON_REQUEST, SECTIONS
 from benchmarks.document import document
 from benchmarks.measuring import Line, Result, Verdict
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
 
 def test_no_passage_is_old_and_no_document_is_touched() -> None:
-    before = [file.read_bytes() for file in DOCUMENTS]
+    before = [file.read_bytes() for file in passages.DOCUMENTS]
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/passages.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, ""), "run scripts/passages"
-    assert [file.read_bytes() for file in DOCUMENTS] == before
+    assert [file.read_bytes() for file in passages.DOCUMENTS] == before
 
 
 def test_each_passage_stands_once() -> None:
-    found = [name for file in DOCUMENTS for _, name, *_ in passages.PASSAGE.findall(file.read_text())]
+    found = [name for file in passages.DOCUMENTS for _, name, *_ in passages.PASSAGE.findall(file.read_text())]
     assert sorted(found) == sorted(passages.PASSAGES)
-    starts = sum(file.read_text().count("<!-- scripts/passages") for file in DOCUMENTS)
+    starts = sum(file.read_text().count("<!-- scripts/passages") for file in passages.DOCUMENTS)
     assert starts == len(found)
 
 
 def test_no_placeholder_is_left() -> None:
-    for file in DOCUMENTS:
+    for file in passages.DOCUMENTS:
         assert not re.search(r"\{[A-Z_]+\}", file.read_text()), file
 
 
