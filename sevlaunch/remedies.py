@@ -10,6 +10,7 @@ INSTALL_OVMF = (
     "install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
     "qemu-ovmf-x86_64), or name it in firmware"
 )
+SEV_OVMF = "use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)"
 NEWER_QEMU = "install a newer QEMU, or set qemu.binary"
 
 # The kernel's module behind a device file.

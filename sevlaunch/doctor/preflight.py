@@ -13,6 +13,7 @@ from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.accounts import acting_as, find_account
 from sevlaunch.plan.needs import Companion, NeededDevice, NeededFile
 from sevlaunch.plan.plan import Plan
+from sevlaunch.remedies import SEV_OVMF
 
 
 class Look(Struct, frozen=True):
@@ -96,7 +97,7 @@ def _firmware_image(plan: Plan) -> Problem | None:
         return None
     return Problem(
         f"firmware {path}: can't start a {plan.guest_type} guest: {lacking}",
-        hint="use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)",
+        hint=SEV_OVMF,
     )
 
 

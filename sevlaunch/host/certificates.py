@@ -9,12 +9,10 @@ from msgspec import Struct
 
 from sevlaunch.errors import HostError
 from sevlaunch.host.qemu import converse
+from sevlaunch.sevapi.constants import CEK_ADDRESS, CERTIFICATE_BYTES
 
-# AMD 55766 appendix C: one certificate; PDH_CERT_EXPORT gives three with it: PEK, OCA, CEK.
-_CERTIFICATE_BYTES = 2084
-_CHAIN_BYTES = 3 * _CERTIFICATE_BYTES
-# AMD's key distribution service gives the CEK with AMD's signature, which the processor's own export lacks.
-_CEK_ADDRESS = "https://kdsintf.amd.com/cek/id/{}"
+# PDH_CERT_EXPORT (AMD 55766) gives three with the PDH: PEK, OCA, CEK.
+_CHAIN_BYTES = 3 * CERTIFICATE_BYTES
 
 
 class PlatformCertificates(Struct, frozen=True):
@@ -27,7 +25,7 @@ class PlatformCertificates(Struct, frozen=True):
     @property
     def cek_address(self) -> str | None:
         """Where AMD gives the signed CEK of this processor."""
-        return _CEK_ADDRESS.format(self.chip_id.hex()) if self.chip_id else None
+        return CEK_ADDRESS.format(id=self.chip_id.hex()) if self.chip_id else None
 
 
 def platform_certificates(binary: str) -> PlatformCertificates:
@@ -58,7 +56,7 @@ def platform_certificates(binary: str) -> PlatformCertificates:
             hint="try another qemu.binary",
         ) from error
     for name, content, wanted in (
-        ("PDH", certificates.pdh, _CERTIFICATE_BYTES),
+        ("PDH", certificates.pdh, CERTIFICATE_BYTES),
         ("chain", certificates.chain, _CHAIN_BYTES),
     ):
         if len(content) != wanted:

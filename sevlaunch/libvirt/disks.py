@@ -7,14 +7,12 @@ from sevlaunch.libvirt.conversion import Conversion
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
 from sevlaunch.libvirt.virtio import import_dma_api
+from sevlaunch.profile.fields import MAX_SERIAL_BYTES
 
 # disk@type -> the attribute of source that has the path.
 _SOURCES = {"file": "file", "block": "dev"}
 _BUSES = {"virtio": "virtio-blk", "scsi": "virtio-scsi", "sata": "sata", "ide": "ide"}
 _CACHES = ("writeback", "none", "writethrough", "directsync", "unsafe")
-
-# VIRTIO_BLK_ID_BYTES; QEMU cuts the rest off silently.
-_MAX_SERIAL_BYTES = 20
 
 
 def import_disks(conversion: Conversion) -> None:
@@ -110,11 +108,11 @@ def _bus(conversion: Conversion, disk: Element, key: Key, *, cdrom: bool) -> Non
 def _serial(conversion: Conversion, serial: Element, key: Key) -> None:
     if not serial.text:
         return
-    fitting = serial.text.encode()[:_MAX_SERIAL_BYTES].decode(errors="ignore")
+    fitting = serial.text.encode()[:MAX_SERIAL_BYTES].decode(errors="ignore")
     if fitting == serial.text:
         conversion.outcomes.carry((*key, "serial"), fitting, serial)
     else:
-        reason = f"QEMU cuts it to {_MAX_SERIAL_BYTES} bytes, too"
+        reason = f"QEMU cuts it to {MAX_SERIAL_BYTES} bytes, too"
         conversion.outcomes.correct((*key, "serial"), fitting, serial, reason)
 
 

@@ -23,6 +23,7 @@ from sevlaunch.owner.roots import check_root, fingerprint
 from sevlaunch.sevapi import certificate
 from sevlaunch.sevapi.ca_certificate import CaCertificate
 from sevlaunch.sevapi.certificate import Certificate, Signature, Usage
+from sevlaunch.sevapi.constants import CEK_ADDRESS
 from sevlaunch.sevapi.status import FirmwareError
 
 AnyCertificate = Certificate | CaCertificate
@@ -30,7 +31,6 @@ AnyCertificate = Certificate | CaCertificate
 # A full export has four SEV certificates and two of AMD's; a few more may be given together.
 _MAX_BYTES = 32 << 10
 _NAMES = {Usage.PDH: "PDH", Usage.PEK: "PEK", Usage.OCA: "OCA", Usage.CEK: "CEK", Usage.ASK: "ASK", Usage.ARK: "ARK"}
-_KEY_SERVICE = "https://kdsintf.amd.com/cek/id/ID"
 
 
 class Chain(Struct, frozen=True):
@@ -167,7 +167,7 @@ def _holds(subject: Certificate, slot: Signature, signer: AnyCertificate) -> boo
 
 def _cek_link(chain: Chain) -> Check:
     if chain.cek is not None and chain.cek.signatures == (Signature(), Signature()):
-        detail = f"carries no signature, as platforms export it: get the signed one from {_KEY_SERVICE}"
+        detail = f"carries no signature, as platforms export it: get the signed one from {CEK_ADDRESS.format(id='ID')}"
         # Who gives AMD's keys wants the proof; without them there is none anyway.
         return Check("CEK", None if chain.ask is None else False, detail)
     return _link("CEK", chain.cek, ("ASK", chain.ask))

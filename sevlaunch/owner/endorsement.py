@@ -21,20 +21,9 @@ from msgspec import Struct
 
 from sevlaunch.owner.checks import Check
 from sevlaunch.owner.roots import AMD_ROOTS, check_root, fingerprint
+from sevlaunch.sevapi.constants import OID_CSP_ID, OID_HARDWARE_ID, OID_PRODUCT_NAME, OIDS_TCB
 from sevlaunch.sevapi.report import SigningKey, Tcb
 
-# AMD 57230 table "VCEK Certificate Format", the extensions.
-_AMD = "1.3.6.1.4.1.3704.1"
-_PRODUCT = f"{_AMD}.2"
-_TCB_PARTS = {
-    "boot_loader": f"{_AMD}.3.1",
-    "tee": f"{_AMD}.3.2",
-    "snp": f"{_AMD}.3.3",
-    "microcode": f"{_AMD}.3.8",
-    "fmc": f"{_AMD}.3.9",
-}
-_HARDWARE_ID = f"{_AMD}.4"
-_CSP_ID = f"{_AMD}.5"
 # Since Turin, and before.
 _HARDWARE_ID_BYTES = (8, 64)
 
@@ -71,20 +60,20 @@ class Endorsement(Struct, frozen=True):
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             raise ValueError("its key is not on P-384")
         raw = {oid: value.value for oid, value in found.items() if isinstance(value, x509.UnrecognizedExtension)}
-        if (_HARDWARE_ID in raw) == (_CSP_ID in raw):
+        if (OID_HARDWARE_ID in raw) == (OID_CSP_ID in raw):
             raise ValueError("it has not one of hardware id (VCEK) and CSP id (VLEK)")
-        missing = [name for name, oid in _TCB_PARTS.items() if oid not in raw and name != "fmc"]
-        if missing or _PRODUCT not in raw:
+        missing = [name for name, oid in OIDS_TCB.items() if oid not in raw and name != "fmc"]
+        if missing or OID_PRODUCT_NAME not in raw:
             raise ValueError(f"it lacks AMD's extensions for {', '.join(missing) or 'the product'}")
-        hardware_id = _hardware_id(raw[_HARDWARE_ID]) if _HARDWARE_ID in raw else b""
-        parts = {name: _small_integer(raw[oid]) for name, oid in _TCB_PARTS.items() if oid in raw}
+        hardware_id = _hardware_id(raw[OID_HARDWARE_ID]) if OID_HARDWARE_ID in raw else b""
+        parts = {name: _small_integer(raw[oid]) for name, oid in OIDS_TCB.items() if oid in raw}
         return cls(
             key=key,
-            kind=SigningKey.VCEK if _HARDWARE_ID in raw else SigningKey.VLEK,
-            product=_text(raw[_PRODUCT]),
+            kind=SigningKey.VCEK if OID_HARDWARE_ID in raw else SigningKey.VLEK,
+            product=_text(raw[OID_PRODUCT_NAME]),
             tcb=Tcb(**parts),
             hardware_id=hardware_id,
-            csp_id=_text(raw[_CSP_ID]) if _CSP_ID in raw else "",
+            csp_id=_text(raw[OID_CSP_ID]) if OID_CSP_ID in raw else "",
         )
 
     @property

@@ -53,7 +53,10 @@ def shell(plan: Plan) -> str:
         steps.append(f"test -e {target} || install -m 0600 {shlex.quote(plan.firmware.vars_template)} {target}")
     needs = plan.needs
     for companion in needs.companions:
-        steps.append(f"{shlex.join(companion.argv)} &")
+        # The fallbacks lie in folders that are on nobody's PATH.
+        folders = [place.rpartition("/")[0] for place in companion.fallbacks]
+        path = f'PATH="$PATH":{shlex.quote(":".join(folders))} ' if folders else ""
+        steps.append(f"{path}{shlex.join(companion.argv)} &")
         steps.append(f"until test -S {shlex.quote(companion.socket)}; do sleep 0.1; done")
     command = " \\\n  ".join(_lines(plan.binary.value, render(plan)))
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in needs.environment)

@@ -86,7 +86,7 @@ class BridgeBackend(Backend, frozen=True, kw_only=True):
         """The helper, its device and its capabilities."""
         return Needs(
             devices=(NeededDevice(TUN, "qemu-bridge-helper makes a tap interface through it.", MODULES[TUN]),),
-            capabilities=("CAP_NET_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"),
+            capabilities=("CAP_NET_ADMIN",),
             set_uid_programs=("qemu-bridge-helper",),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from sevlaunch.plan.context import Context
@@ -13,8 +14,8 @@ _INSTALL = "Debian 12: qemu-system-common; newer Debian, Ubuntu, Fedora, openSUS
 # Debian 12's qemu-system-common, and the Rust virtiofsd of others: outside PATH.
 _PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 
-# What virtiofsd keeps to act as the guest's users do, and what its sandbox takes: QEMU 7.2's
-# tools/virtiofsd/passthrough_ll.c, setup_capabilities() and setup_namespaces(); the Rust one's sandbox.rs.
+# What virtiofsd keeps to act as the guest's users do, what its sandbox takes, and what giving up the rest takes: QEMU
+# 7.2's tools/virtiofsd/passthrough_ll.c, setup_capabilities() and setup_namespaces(); the Rust one's sandbox.rs.
 _CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -25,6 +26,7 @@ _CAPABILITIES = (
     "CAP_MKNOD",
     "CAP_SETFCAP",
     "CAP_SYS_ADMIN",
+    "CAP_SETPCAP",
 )
 
 
@@ -78,6 +80,14 @@ def resolve_shares(context: Context) -> Iterator[SharePlan]:
     """The shared folders."""
     for index, share in enumerate(context.profile.shares):
         context.need_device("vhost-user-fs-pci", f"shares.{index}")
+        if re.search(r"[,\\]", share.path):
+            context.refuse(
+                f"virtiofsd would take what stands behind a comma or backslash of {share.path!r} for an option",
+                "shares",
+                index,
+                "path",
+                hint="share it by another name, such as that of a bind mount",
+            )
         yield SharePlan(
             index=index,
             path=context.choice(share.path, "shares", index, "path"),

@@ -12,15 +12,16 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta
 
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
+from sevlaunch.sevapi.constants import CERTIFICATE_BYTES, SESSION_BYTES
 from sevlaunch.units import parse_size
 
-SEV_CERTIFICATE_BYTES = 2084
-SEV_SESSION_BYTES = 128
+# VIRTIO_BLK_ID_BYTES; QEMU cuts the rest of a disk's serial number off silently.
+MAX_SERIAL_BYTES = 20
 # The binary values of security, by key. Sizes: sev-guest in target/i386/sev.c of QEMU; SNP's in qapi/qom.json,
 # SevSnpGuestProperties.
 BLOB_BYTES = {
-    "dh_cert": SEV_CERTIFICATE_BYTES,
-    "session": SEV_SESSION_BYTES,
+    "dh_cert": CERTIFICATE_BYTES,
+    "session": SESSION_BYTES,
     "guest_visible_workarounds": 16,
     "id_block": 96,
     "id_auth": 4096,
@@ -193,9 +194,8 @@ def _name(value: object) -> str:
 def _disk_serial(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"wanted text, found {value!r}")
-    # VIRTIO_BLK_ID_BYTES; QEMU cuts the rest off silently.
-    if len(value.encode()) > 20:
-        raise ValueError(f"wanted at most 20 bytes, found {len(value.encode())}")
+    if len(value.encode()) > MAX_SERIAL_BYTES:
+        raise ValueError(f"wanted at most {MAX_SERIAL_BYTES} bytes, found {len(value.encode())}")
     return str(value)
 
 

@@ -9,18 +9,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sevlaunch.sevapi.constants import OID_HARDWARE_ID, OID_PRODUCT_NAME, OID_STRUCT_VERSION, OIDS_TCB
 from sevlaunch.sevapi.report import Tcb
 
 _SIGNATURE = padding.PSS(padding.MGF1(hashes.SHA384()), hashes.SHA384.digest_size)
 _VALID = datetime(2020, 1, 1, tzinfo=UTC), datetime(2050, 1, 1, tzinfo=UTC)
 _DER_INTEGER, _DER_IA5_STRING = 0x02, 0x16
-
-# AMD 57230 table "VCEK Certificate Extensions".
-_AMD = "1.3.6.1.4.1.3704.1"
-_STRUCT_VERSION = f"{_AMD}.1"
-_PRODUCT_NAME = f"{_AMD}.2"
-_TCB = {"boot_loader": f"{_AMD}.3.1", "tee": f"{_AMD}.3.2", "snp": f"{_AMD}.3.3", "microcode": f"{_AMD}.3.8"}
-_HARDWARE_ID = f"{_AMD}.4"
 
 # What the emulated processor is like; what it is, the names say.
 PRODUCT = "Milan-B0"
@@ -40,9 +34,9 @@ def chain(
         ark, hashes.SHA384(), rsa_padding=_SIGNATURE
     )
     leaf = _builder(_name("SEV-VCEK REHEARSAL"), ask_name).public_key(vcek.public_key())
-    extensions = {_STRUCT_VERSION: _integer(0), _PRODUCT_NAME: _string(PRODUCT)}
-    extensions |= {oid: _integer(getattr(tcb, part)) for part, oid in _TCB.items()}
-    extensions[_HARDWARE_ID] = chip_id
+    extensions = {OID_STRUCT_VERSION: _integer(0), OID_PRODUCT_NAME: _string(PRODUCT)}
+    extensions |= {oid: _integer(getattr(tcb, part)) for part, oid in OIDS_TCB.items() if part != "fmc"}
+    extensions[OID_HARDWARE_ID] = chip_id
     for oid, value in extensions.items():
         leaf = leaf.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False)
     endorsement = leaf.sign(ask, hashes.SHA384(), rsa_padding=_SIGNATURE)

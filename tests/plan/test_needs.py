@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +17,12 @@ import sevlaunch.plan.resolve as resolving
 from sevlaunch.doctor.fitness import examine_for
 from sevlaunch.doctor.preflight import check_files
 from sevlaunch.doctor.tree import Result
-from sevlaunch.errors import HostError
+from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.host.facts import Device, PlatformFacts
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv, choices
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.formats import as_json, explain, lines
+from sevlaunch.plan.formats import as_json, explain, lines, shell
 from sevlaunch.plan.needs import Companion, NeededDevice, Needs, merged
 from sevlaunch.plan.option import Option, Parameter, flag, rule
 from sevlaunch.plan.part import Part, virtio_parameters
@@ -31,6 +33,17 @@ from sevlaunch.profile.loader import LoadedProfile, loads
 from tests.conftest import HOSTS
 
 SERVICE = Service(("sevlaunch",), ("/p.yaml",), False)
+
+
+# As a helper does: it listens on its socket, --socket PATH or --socket-path=PATH.
+HELPER = """\
+#!/usr/bin/env python3
+import socket, sys
+with open({log!r}, "a") as log:
+    print(*sys.argv, file=log)
+words = dict(zip(sys.argv, sys.argv[1:])) | dict(word.partition("=")[::2] for word in sys.argv)
+socket.socket(socket.AF_UNIX).bind(words.get("--socket") or words["--socket-path"])
+"""
 
 
 class CrystalPlan(Part, frozen=True, kw_only=True):
@@ -141,7 +154,7 @@ def test_the_doctor_judges_a_saved_host_by_what_was_saved(host: Host, image: Pat
             {
                 "DeviceAllow": ["/dev/net/tun rw"],
                 "NoNewPrivileges": [],
-                "CapabilityBoundingSet": ["CAP_NET_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP"],
+                "CapabilityBoundingSet": ["CAP_NET_ADMIN"],
             },
         ),
         (
@@ -247,3 +260,28 @@ def test_the_library_does_not_know_where_its_repository_builds_the_demo() -> Non
     files = list(package.rglob("*.py"))
     assert files
     assert [file for file in files if re.search("build/demo|demo-guest", file.read_text())] == []
+
+
+def test_a_shared_path_is_one_path_for_virtiofsd(host: Host, image: Path) -> None:
+    for path in ("/srv/x,source=/etc", "/srv/x\\,y"):
+        with pytest.raises(ProfileError, match=r"shares\.0\.path: virtiofsd would take"):
+            resolve(profile(image, f"shares: [{{path: '{path}', tag: x}}]\n"), host)
+
+
+def test_the_script_of_a_guest_with_helpers_starts_them_first(host: Host, image: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("passt", "virtiofsd"):
+        (programs / name).write_text(HELPER.format(log=str(tmp_path / "started")))
+        (programs / name).chmod(0o755)
+    recorder = tmp_path / "qemu"
+    recorder.write_text(f"#!/bin/sh\necho qemu >> {tmp_path}/started\n")
+    recorder.chmod(0o755)
+    assert host.qemu
+    here = replace(host, qemu=replace(host.qemu, binary=str(recorder)))
+    plan = resolve(profile(image, "networks: [{type: passt}]\nshares: [{path: /srv/a b, tag: x}]\n"), here)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euc", shell(plan)], env=environment, check=True, timeout=60)
+    started = (tmp_path / "started").read_text().splitlines()
+    assert [Path(line.split()[0]).name for line in started] == ["passt", "virtiofsd", "qemu"]
+    assert "source=/srv/a b" in started[1]

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sevlaunch.errors import ProfileError
-from sevlaunch.profile.fields import SEV_CERTIFICATE_BYTES, SEV_SESSION_BYTES, split_forward
+from sevlaunch.profile.fields import split_forward
 from sevlaunch.profile.loader import loads
 from sevlaunch.profile.model import SevSecurity, SnpSecurity, UserNetwork
+from sevlaunch.sevapi.constants import CERTIFICATE_BYTES, SESSION_BYTES
 
-SESSION = bytes(range(SEV_SESSION_BYTES))
+SESSION = bytes(range(SESSION_BYTES))
 
 
 def host_data(value: str, base: Path) -> bytes | None:
@@ -83,7 +84,7 @@ def test_what_is_neither_bytes_nor_a_file_is_refused(value: str, message: str) -
 
 
 def test_the_owners_session_has_the_sizes_of_the_secure_processor(tmp_path: Path) -> None:
-    (tmp_path / "godh.b64").write_bytes(base64.b64encode(bytes(SEV_CERTIFICATE_BYTES)))
+    (tmp_path / "godh.b64").write_bytes(base64.b64encode(bytes(CERTIFICATE_BYTES)))
     (tmp_path / "session.b64").write_bytes(base64.b64encode(SESSION))
     text = "security: {type: sev, dh_cert: godh.b64, session: session.b64}\n"
     security = loads(text, base=tmp_path).profile.security
