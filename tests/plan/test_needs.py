@@ -41,7 +41,7 @@ HELPER = """\
 import socket, sys
 with open({log!r}, "a") as log:
     print(*sys.argv, file=log)
-words = dict(zip(sys.argv, sys.argv[1:])) | dict(word.partition("=")[::2] for word in sys.argv)
+words = dict(word.partition("=")[::2] for word in sys.argv) | dict(zip(sys.argv, sys.argv[1:]))
 socket.socket(socket.AF_UNIX).bind(words.get("--socket") or words["--socket-path"])
 """
 
