@@ -26,7 +26,12 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from demo_initrd import Entry, archive
 
 # With the package that Debian has each in.
-PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "prlimit": "util-linux", "setpriv": "util-linux"}
+PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "prlimit": "util-linux",
+    "setpriv": "util-linux",
+    "env": "coreutils",
+}
 # Told there: what that kernel can't do either, no other will.
 INSIDE = "SEVLAUNCH_OWN_KERNEL"
 FOLDERS = {"proc": 0o755, "sys": 0o755, "dev": 0o755, "run": 0o755, "root": 0o755, "tmp": 0o1777}

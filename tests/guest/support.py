@@ -192,7 +192,8 @@ class OrdinaryUser(Command):
 
     def argv(self, *arguments: str | Path) -> list[str]:
         """The command line: root sets the limit, which the user could not raise, and becomes the user."""
-        become = ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups"]
+        # setpriv itself still opens what root may; what env starts, the user may.
+        become = ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups", "env"]
         limit = ["prlimit", f"--memlock={self.memlock}:{self.memlock}"] if self.memlock else []
         if self.kvm:
             # In a mount namespace of its own, so that the machine's /dev/kvm stays as it is.
