@@ -170,9 +170,7 @@ def _cmdlines(said: _Said, setup: Setup, known: Known) -> Iterator[LaunchChange]
     if text is None or (setup.launch.kernel is not None and setup.cmdline is None):
         return
     for variant, hashed in _spellings(text).items():
-        change = Change(
-            "the command line", variant, repr(text.decode(errors="backslashreplace")), said.source("cmdline")
-        )
+        change = Change("the command line", variant, _shown(text), said.source("cmdline"))
         yield LaunchChange(change, _with_cmdline(hashed))
 
 
@@ -203,11 +201,7 @@ def _spellings(text: bytes) -> dict[str, bytes]:
         text.strip(b"\"'"),
         b"",
     )
-    found = {
-        repr(variant.decode(errors="backslashreplace")): cmdline_hash(variant)
-        for variant in variants
-        if variant != text
-    }
+    found = {_shown(variant): cmdline_hash(variant) for variant in variants if variant != text}
     return {**found, "hashed without its final NUL": hashlib.sha256(text).digest()}
 
 

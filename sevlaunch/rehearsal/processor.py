@@ -184,11 +184,6 @@ class SecureProcessor:
         signature = ecdsa.sign(self._platform.pek, signed, "sha256")
         return signed + _REPORT_TAIL.pack(Usage.PEK, Algorithm.ECDSA_SHA256, 0, signature[: 2 * ecdsa.COORDINATE])
 
-    def decommission(self, handle: int) -> None:
-        """Forget a guest."""
-        self._guest(handle)
-        del self._guests[handle]
-
     def _guest(self, handle: int) -> GuestContext:
         if handle not in self._guests:
             raise FirmwareError(Status.INVALID_GUEST)

@@ -42,17 +42,6 @@ class CaCertificate:
         return cls(key_id, certifying_id, usage, numbers.e, numbers.n)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> CaCertificate:
-        """The certificate that ``content`` is.
-
-        :raise ValueError: when it is none.
-        """
-        certificate, rest = cls.take(content)
-        if rest:
-            raise ValueError(f"{len(rest)} bytes follow the certificate")
-        return certificate
-
-    @classmethod
     def take(cls, content: bytes) -> tuple[CaCertificate, bytes]:
         """The certificate at the start of ``content``, and what follows: ASK and ARK are often in one file.
 

@@ -53,6 +53,14 @@ def test_tracing_that_is_forbidden_matters_where_it_is_needed(monkeypatch: pytes
     assert f"ptrace, which {scope} forbids (3)" in why_not(traced=True)
 
 
+def test_kvm_that_can_t_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert "can't open /dev/kvm: Permission denied" in why_not(snp=True)
+
+
 def test_a_kernel_without_the_memory_of_snp_guests(monkeypatch: pytest.MonkeyPatch) -> None:
     needs.kvm()
     monkeypatch.setattr(fcntl, "ioctl", lambda *_: 0)

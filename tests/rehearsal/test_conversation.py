@@ -1,14 +1,18 @@
-"""The conversation with one process that is under the filter, where its kernel is older than Linux 5.19."""
+"""The conversation with one process that is under the filter, also where the kernel is older than Linux 5.19."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import select
 import signal
 import socket
 import sys
 
-from sevlaunch.rehearsal.conversation import Conversation
+import pytest
+
+from sevlaunch.rehearsal.conversation import Conversation, ProcessMemory
 from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, Memory
 from sevlaunch.rehearsal.platform import Platform
 from sevlaunch.rehearsal.processor import SecureProcessor
@@ -59,22 +63,50 @@ class Counting(EmulatedSev):
         return Answer(self.asked)
 
 
-def test_an_ioctl_that_the_kernel_makes_again_is_done_once() -> None:
+def talk(emulated: Counting, program: str, *descriptors: int) -> int:
+    """The exit code of a Python program that gets the channel's and these file descriptors, and is answered."""
     ours, theirs = socket.socketpair()
-    told, teller = os.pipe()
     wakeup, unused = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    for fd in (theirs.fileno(), teller):
+    passed = (theirs.fileno(), *descriptors)
+    for fd in passed:
         os.set_inheritable(fd, True)
-    emulated = Counting(told)
-    argv = [sys.executable, "-c", CALLER, str(theirs.fileno()), str(teller)]
+    argv = [sys.executable, "-c", program, *map(str, passed)]
     emulated.pid = os.posix_spawn(sys.executable, argv, {**os.environ, "PYTHONPATH": str(ROOT)})
-    try:
+    with ours:
         theirs.close()
         status = Conversation(emulated.pid, emulated, ours, None, wakeup).hold()
+    for fd in (wakeup, unused):
+        os.close(fd)
+    return os.waitstatus_to_exitcode(status)
+
+
+def test_an_ioctl_that_the_kernel_makes_again_is_done_once() -> None:
+    told, teller = os.pipe()
+    emulated = Counting(told)
+    try:
+        # The first ioctl gets the first answer at its repetition; the second is a new one.
+        assert talk(emulated, CALLER, teller) == 12
     finally:
-        ours.close()
-        for fd in (told, teller, wakeup, unused):
-            os.close(fd)
-    # The first ioctl gets the first answer at its repetition; the second is a new one.
-    assert os.waitstatus_to_exitcode(status) == 12
+        os.close(told)
+        os.close(teller)
     assert emulated.asked == 2
+
+
+def test_a_process_that_ends_without_its_filter_ends_the_conversation() -> None:
+    assert talk(Counting(-1), "raise SystemExit(3)") == 3
+
+
+def test_memory_that_ends_before_is_a_fault_and_no_short_answer() -> None:
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    end = start + mmap.PAGESIZE
+    memory = ProcessMemory(os.getpid())
+    assert memory.read(end - 8, 16) == bytes(16)
+    # The second page goes; Python only knows of both.
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.munmap(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE)) == 0
+    memory.write(end - 8, b"12345678")
+    assert memory.read(end - 8, 8) == b"12345678"
+    for reach in (lambda: memory.read(end - 8, 16), lambda: memory.write(end - 8, bytes(16))):
+        with pytest.raises(OSError, match="memory ends before"):
+            reach()

@@ -12,9 +12,11 @@ import pytest
 
 from sevlaunch.rehearsal.kvm import Answer, EmulatedSev
 from sevlaunch.rehearsal.platform import API_MAJOR, API_MINOR, BUILD_ID, Platform
-from sevlaunch.rehearsal.processor import GuestState, SecureProcessor
+from sevlaunch.rehearsal.processor import MAX_GUESTS, GuestState, SecureProcessor
 from sevlaunch.rehearsal.requests import (
     KVM_CREATE_VM,
+    KVM_GET_DEVICE_ATTR,
+    KVM_HAS_DEVICE_ATTR,
     KVM_MEMORY_ENCRYPT_OP,
     KVM_MEMORY_ENCRYPT_REG_REGION,
     KVM_SET_CPUID2,
@@ -22,9 +24,11 @@ from sevlaunch.rehearsal.requests import (
     SEV_REQUESTS,
 )
 from sevlaunch.rehearsal.seccomp import build_filter
+from sevlaunch.sevapi import ecdsa
 from sevlaunch.sevapi.certificate import Certificate
 from sevlaunch.sevapi.measurement import measure
 from sevlaunch.sevapi.status import FirmwareError, Status
+from tests.owner.images import ovmf
 
 SEQUENCES = 200_000 if os.environ.get("SEVLAUNCH_SOAK") else 10_000
 PLATFORM = Platform.generate()
@@ -106,6 +110,41 @@ def test_a_key_is_shared_only_where_both_policies_allow_it(processor: SecureProc
         assert caught.value.status is status
 
 
+def test_only_an_owners_certificate_and_session_together_begin_a_launch(processor: SecureProcessor) -> None:
+    pek = PLATFORM.chain[0].to_bytes()
+    for dh_cert, session, status in (
+        (pek, b"", Status.INVALID_LENGTH),
+        (b"", bytes(128), Status.INVALID_LENGTH),
+        (pek, bytes(128), Status.INVALID_CERTIFICATE),
+        (PLATFORM.pdh_certificate.to_bytes(), bytes(128), Status.BAD_MEASUREMENT),
+    ):
+        with pytest.raises(FirmwareError) as caught:
+            processor.launch_start(0x01, dh_cert, session)
+        assert caught.value.status is status
+
+
+def test_there_is_room_for_so_many_guests(processor: SecureProcessor) -> None:
+    for _ in range(MAX_GUESTS):
+        assert status_of(processor, 0x01) is Status.SUCCESS
+    assert processor.guest_count == MAX_GUESTS
+    assert status_of(processor, 0x01) is Status.RESOURCE_LIMIT
+
+
+def test_a_report_has_a_nonce_of_16_bytes_and_the_peks_signature(processor: SecureProcessor) -> None:
+    handle = processor.launch_start(0x01, b"", b"")
+    with pytest.raises(FirmwareError) as caught:
+        processor.attestation_report(handle, bytes(16))
+    assert caught.value.status is Status.INVALID_GUEST_STATE
+    processor.launch_measure(handle)
+    with pytest.raises(FirmwareError) as caught:
+        processor.attestation_report(handle, bytes(15))
+    assert caught.value.status is Status.INVALID_LENGTH
+    report = processor.attestation_report(handle, b"n" * 16)
+    assert report[:52] == b"n" * 16 + hashlib.sha256().digest() + b"\1\0\0\0"
+    signature = report[64:].ljust(512, b"\0")
+    assert ecdsa.verifies(PLATFORM.pek.public_key(), signature, report[:52], "sha256")
+
+
 def test_a_platform_is_saved_and_its_chain_verifies() -> None:
     again = Platform.from_json(PLATFORM.to_json())
     assert again.pdh_certificate.public_key == PLATFORM.pdh_certificate.public_key
@@ -174,6 +213,80 @@ def test_only_whole_blocks_of_16_bytes_are_encrypted(length: int) -> None:
     assert command(emulated, memory, 2, struct.pack("<IIQIIQII", 0, 1, 0, 0, 0, 0, 0, 0)) is Status.SUCCESS
     assert command(emulated, memory, 3, struct.pack("<QII", 0x11000, length, 0)) is Status.INVALID_LENGTH
     assert command(emulated, memory, 3, struct.pack("<QII", 0x11000, (length + 15) // 16 * 16, 0)) is Status.SUCCESS
+
+
+def started(emulated: EmulatedSev, memory: FlatMemory, policy: int = 1) -> None:
+    """Go through KVM_SEV_ES_INIT and LAUNCH_START."""
+    assert command(emulated, memory, 1) is Status.SUCCESS
+    assert command(emulated, memory, 2, start_of(policy)) is Status.SUCCESS
+
+
+def start_of(policy: int) -> bytes:
+    """struct kvm_sev_launch_start without an owner's session."""
+    return struct.pack("<IIQIIQII", 0, policy, 0, 0, 0, 0, 0, 0)
+
+
+def test_sev_es_begins_only_where_the_platform_has_it() -> None:
+    memory = FlatMemory(bytes(4096))
+    memory.write(0x10000, struct.pack("<IIQII", 1, 0, 0, 0, 3))
+    without = EmulatedSev(SecureProcessor(PLATFORM, es_enabled=False))
+    assert without.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000).error == errno.ENOTTY
+    emulated = EmulatedSev(SecureProcessor(PLATFORM))
+    assert emulated.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000) == Answer()
+    # A VM begins once.
+    assert emulated.ioctl(memory, 3, KVM_MEMORY_ENCRYPT_OP, 0x10000).error == errno.EINVAL
+
+
+def test_a_vm_has_one_guest() -> None:
+    emulated, memory = EmulatedSev(SecureProcessor(PLATFORM)), FlatMemory(bytes(4096))
+    started(emulated, memory)
+    assert command(emulated, memory, 2, start_of(1)) is Status.INVALID_GUEST_STATE
+
+
+def test_firmware_whose_table_is_damaged_has_no_vmsas() -> None:
+    image = bytearray(ovmf(size=4096))
+    assert command_vmsa(bytes(image)) is Status.SUCCESS
+    # The length of the last entry before the footer.
+    image[-32 - 18 - 18 : -32 - 18 - 16] = b"\1\0"
+    assert command_vmsa(bytes(image)) is Status.INVALID_PARAM
+
+
+def command_vmsa(firmware: bytes) -> Status:
+    """What LAUNCH_UPDATE_VMSA answers to a guest with one vCPU and this firmware."""
+    emulated, memory = EmulatedSev(SecureProcessor(PLATFORM)), FlatMemory(bytes(4096) + firmware)
+    started(emulated, memory, 0x05)
+    memory.write(0x10800, struct.pack("<II", 0, 0))
+    assert emulated.ioctl(memory, 7, KVM_SET_CPUID2, 0x10800).let_pass
+    assert command(emulated, memory, 3, struct.pack("<QII", 0x11000, len(firmware), 0)) is Status.SUCCESS
+    return command(emulated, memory, 4)
+
+
+def test_buffers_that_are_too_short_are_refused_with_the_length_that_they_need() -> None:
+    emulated, memory = EmulatedSev(SecureProcessor(PLATFORM)), FlatMemory(bytes(4096))
+    started(emulated, memory)
+    # LAUNCH_MEASURE.
+    assert command(emulated, memory, 6, struct.pack("<QII", 0x10800, 47, 0)) is Status.INVALID_LENGTH
+    assert struct.unpack_from("<I", memory.read(0x10108, 4)) == (48,)
+    assert command(emulated, memory, 6, struct.pack("<QII", 0x10800, 48, 0)) is Status.SUCCESS
+    # ATTESTATION.
+    assert command(emulated, memory, 20, struct.pack("<16sQII", b"", 0x10800, 207, 0)) is Status.INVALID_LENGTH
+    assert struct.unpack_from("<I", memory.read(0x10118, 4)) == (208,)
+    assert command(emulated, memory, 20, struct.pack("<16sQII", b"", 0x10800, 208, 0)) is Status.SUCCESS
+    # LAUNCH_SECRET: the header has 52 bytes.
+    secret = (0x10800, 51, 0, 0x10900, 16, 0, 0x10A00, 16, 0)
+    assert command(emulated, memory, 5, struct.pack("<QIIQIIQII", *secret)) is Status.INVALID_LENGTH
+
+
+def test_the_features_of_vmsas_are_there_and_what_they_are() -> None:
+    emulated, memory = EmulatedSev(SecureProcessor(PLATFORM)), FlatMemory(bytes(4096))
+    memory.write(0x10000, struct.pack("<IIQQ", 0, 1, 0, 0x10800))
+    assert emulated.ioctl(memory, 3, KVM_HAS_DEVICE_ATTR, 0x10000) == Answer()
+    assert memory.read(0x10800, 8) == bytes(8)
+    assert emulated.ioctl(memory, 3, KVM_GET_DEVICE_ATTR, 0x10000) == Answer()
+    # SEV_FEATURES, AMD 24593 table B-4: DebugSwap and SecureTsc.
+    assert struct.unpack("<Q", memory.read(0x10800, 8)) == (1 << 5 | 1 << 9,)
+    memory.write(0x10000, struct.pack("<IIQQ", 0, 2, 0, 0x10800))
+    assert emulated.ioctl(memory, 3, KVM_HAS_DEVICE_ATTR, 0x10000).let_pass
 
 
 def test_any_sequence_of_random_ioctls_gets_an_answer_and_never_an_exception() -> None:

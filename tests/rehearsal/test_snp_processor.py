@@ -115,7 +115,9 @@ def cpuid_page(*functions: tuple[int, ...], count: int | None = None, reserved: 
 def test_the_cpuid_page_has_rules(guest: SnpGuest) -> None:
     good = cpuid_page((1, 0, 0, 0, 0x800F12, 0, 0, 0), (0xD, 0, 1, 0, 7, 0x240, 0x340, 0), (0xD, 2, 1, 0, 1, 2, 3, 4))
     assert guest.launch_update(PageType.CPUID, 0, good) == good
-    for bad in (cpuid_page(count=65), cpuid_page(reserved=1)):
+    last = bytearray(good)
+    last[16 + 40] = 1
+    for bad in (cpuid_page(count=65), cpuid_page(reserved=1), bytes(last)):
         assert status_of(partial(guest.launch_update, PageType.CPUID, 0, bad)) is Status.INVALID_PARAM
     with pytest.raises(CpuidRefused) as refused:
         guest.launch_update(PageType.CPUID, 0, cpuid_page((0xD, 0, 0, 0, 7, 0x340, 0x340, 0)))
@@ -137,6 +139,9 @@ def test_an_id_block_is_checked_as_the_abi_says(guest: SnpGuest) -> None:
         )
 
     good = IdBlock(guest.digest, POLICY)
+    for block, host_data in ((good.to_bytes()[:-1], HOST_DATA), (good.to_bytes(), HOST_DATA[:-1])):
+        wrong = partial(guest.launch_finish, id_block=block, id_auth=bytes(4096), host_data=host_data)
+        assert status_of(wrong) is Status.INVALID_PARAM
     assert finish(IdBlock(bytes(48), POLICY), author, True) is Status.BAD_MEASUREMENT
     assert finish(IdBlock(guest.digest, POLICY | 1 << 19), author, True) is Status.POLICY_FAILURE
     assert finish(IdBlock(guest.digest, POLICY, version=2), author, True) is Status.BAD_VERSION
@@ -182,6 +187,44 @@ def test_the_kernel_itself_refuses_an_update(length: int, page_type: PageType, f
     assert guest.digest == before
     assert update(PAGE, PageType.NORMAL, 0) == 0
     assert guest.digest != before
+
+
+def finish(*, author_key: int = 0, vcek_disabled: int = 0, flags: int = 0) -> bytes:
+    """struct kvm_sev_snp_launch_finish without an id block."""
+    return struct.pack("<QQBBB32s3xH32x", 0, 0, 0, author_key, vcek_disabled, HOST_DATA, flags)
+
+
+def test_a_launch_is_finished_once_and_takes_no_pages_then() -> None:
+    memory, guest = FlatMemory(bytes(3 * PAGE)), SnpGuest(PLATFORM)
+    emulated = in_launch(memory, guest)
+
+    def status(number: int, content: bytes) -> Status:
+        assert command(emulated, memory, number, content) == errno.EIO
+        return Status(struct.unpack("<I", memory.read(0x10010, 4))[0])
+
+    assert command(emulated, memory, 102, finish(flags=1)) == errno.EINVAL
+    assert status(102, finish(vcek_disabled=1)) is Status.INVALID_KEY
+    # Without an id block there is nothing for an author to sign.
+    assert status(102, finish(author_key=1)) is Status.INVALID_PARAM
+    assert command(emulated, memory, 102, finish()) == 0
+    assert guest.state is SnpState.RUNNING
+    digest = guest.digest
+    assert status(102, finish()) is Status.INVALID_GUEST_STATE
+    page = struct.pack("<QQQBxH36x", 0x100, 0x11000, PAGE, PageType.NORMAL, 0)
+    assert status(101, page) is Status.INVALID_GUEST_STATE
+    assert guest.digest == digest
+
+
+def test_what_the_firmware_would_report_is_written_over_a_cpuid_page_that_is_refused() -> None:
+    memory = FlatMemory(bytes(3 * PAGE))
+    emulated = in_launch(memory)
+    memory.write(0x11000, cpuid_page((0xD, 0, 0, 0, 7, 0x340, 0x340, 0)))
+    update = struct.pack("<QQQBxH36x", 0x100, 0x11000, PAGE, PageType.CPUID, 0)
+    assert command(emulated, memory, 101, update) == errno.EIO
+    assert struct.unpack("<I", memory.read(0x10010, 4))[0] == Status.INVALID_PARAM
+    assert memory.read(0x11000, PAGE) == cpuid_page((0xD, 0, 1, 0, 7, 0x240, 0x340, 0))
+    # QEMU tries again with that.
+    assert command(emulated, memory, 101, update) == 0
 
 
 def test_memory_stays_ordinary() -> None:

@@ -138,4 +138,4 @@ def test_ca_certificates_round_trip(key_id: bytes, issuer: bytes, usage: int, bi
 @given(st.binary(max_size=100))
 def test_what_is_no_ca_certificate_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError):
-        CaCertificate.from_bytes(content)
+        CaCertificate.take(content)
