@@ -16,6 +16,7 @@ from sevlaunch.sevapi.report import Report, Tcb
 
 START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SHA384, P384 = hashes.SHA384(), ec.SECP384R1()
 AMD = "1.3.6.1.4.1.3704.1"
 TCBS = {"boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8", "fmc": "3.9"}
 
@@ -89,14 +90,17 @@ def _certificate(
     extensions: dict[str, bytes] | None = None,
     *,
     authority: bool = True,
+    start: datetime = START,
     end: datetime = END,
+    digest: hashes.SHA256 | hashes.SHA384 | hashes.SHA512 = SHA384,
+    pss: bool = True,
 ) -> x509.Certificate:
     builder = x509.CertificateBuilder(
         issuer_name=_name(issuer),
         subject_name=_name(subject),
         public_key=key,
         serial_number=1,
-        not_valid_before=START,
+        not_valid_before=start,
         not_valid_after=end,
     )
     if extensions is None:
@@ -104,8 +108,8 @@ def _certificate(
     for oid, value in (extensions or {}).items():
         extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(f"{AMD}.{oid}"), value)
         builder = builder.add_extension(extension, critical=False)
-    pss = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
-    return builder.sign(signer, hashes.SHA384(), rsa_padding=pss)
+    scheme = padding.PSS(padding.MGF1(digest), digest.digest_size) if pss else padding.PKCS1v15()
+    return builder.sign(signer, digest, rsa_padding=scheme)
 
 
 @dataclass(frozen=True)
@@ -128,13 +132,25 @@ def processor(
     vlek: bool = False,
     tcb: Tcb | None = None,
     authority: bool = True,
+    start: datetime = START,
     end: datetime = END,
     bits: tuple[int, int] = (4096, 4096),
+    said: dict[str, bytes] | None = None,
+    digest: hashes.SHA256 | hashes.SHA384 | hashes.SHA512 = SHA384,
+    pss: bool = True,
+    curve: ec.EllipticCurve = P384,
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Processor:
-    """A processor whose root is not AMD's, with a report that goes with its certificate; ``bits`` of ASK and ARK."""
+    """A processor whose root is not AMD's, with a report that goes with its certificate.
+
+    :param bits: of ASK and ARK.
+    :param said: what its certificate has in place of extensions, by the end of AMD's object identifier; empty: none.
+    :param curve: of its key, unless ``key`` is that.
+    :param digest: with ``pss``, the scheme of the signature under its certificate.
+    """
     turin = generation == "Turin"
     tcb = tcb or Tcb(3, 0, 8, 115, fmc=1 if turin else None)
-    key = ec.generate_private_key(ec.SECP384R1())
+    key = key or ec.generate_private_key(curve)
     ask, ark = rsa_key("snp-ask", bits[0]), rsa_key("snp-ark", bits[1])
     extensions = {"2": b"\x16" + bytes([len(generation)]) + generation.encode()}
     for part, number in tcb._asdict().items():
@@ -142,10 +158,12 @@ def processor(
             extensions[TCBS[part]] = bytes([2, 1, number]) if number < 0x80 else bytes([2, 2, 0, number])
     hardware_id = bytes(range(1, 9 if turin else 65))
     extensions |= {"5": b"\x16\x03csp"} if vlek else {"4": hardware_id}
+    extensions = {oid: value for oid, value in {**extensions, **(said or {})}.items() if value}
     issuer = f"SEV-VLEK-{generation}" if vlek else f"SEV-{generation}"
     root = f"ARK-{generation}"
+    name = "SEV-VLEK" if vlek else "SEV-VCEK"
     certificates = (
-        _certificate("SEV-VLEK" if vlek else "SEV-VCEK", key.public_key(), issuer, ask, extensions, end=end),
+        _certificate(name, key.public_key(), issuer, ask, extensions, start=start, end=end, digest=digest, pss=pss),
         _certificate(issuer, ask.public_key(), root, ark, authority=authority),
         _certificate(root, ark.public_key(), root, ark),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.chain import Chain, parse_certificates, verify_chain
+from sevlaunch.owner.chain import Chain, parse_certificates, read_root, verify_chain
 from sevlaunch.owner.checks import Verdict
-from sevlaunch.sevapi.certificate import Certificate, Signature
+from sevlaunch.sevapi.certificate import Algorithm, Certificate, Signature, Usage
 from tests.guest.support import tries
 from tests.owner.pki import flipped, rsa_key, sev_chain
 from tests.published import vector
@@ -71,6 +72,18 @@ def test_no_bit_of_any_naples_certificate_can_change(count: int) -> None:
         for bit in (0, 7, bits - 1, bits // 2, *chosen):
             altered = [*chain[:index], flipped(chain[index], bit), *chain[index + 1 :]]
             assert refuses(*altered), f"bit {bit} of {name}"
+
+
+@tries(25, 4000)
+def test_no_bit_of_any_certificate_of_ours_can_change(count: int) -> None:
+    ours = sev_chain()
+    chain = [getattr(ours, name).to_bytes() for name in NAMES]
+    for index, name in enumerate(NAMES):
+        bits = len(chain[index]) * 8
+        for bit in random.Random(name).sample(range(bits), count):
+            altered = [*chain[:index], flipped(chain[index], bit), *chain[index + 1 :]]
+            assert refuses(*altered, root=True), f"bit {bit} of {name}"
+    assert not refuses(*chain, root=True)
 
 
 def test_a_root_that_is_not_amds_is_named_and_never_taken_for_amds() -> None:
@@ -140,12 +153,65 @@ def test_an_empty_signature_slot_holds_nothing() -> None:
         assert refuses(pdh.to_bytes(), ours.exported[2084:], ours.authorities, root=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        # Who signed is part of the slot; a right signature does not make up for another name.
+        ("pdh", {"usage": Usage.OCA}),
+        ("cek", {"usage": Usage.ARK}),
+        # The other scheme of the key, one of another kind of key, and none.
+        *(("pdh", {"algorithm": one}) for one in (Algorithm.ECDSA_SHA384, Algorithm.RSA_SHA256, 7)),
+        *(("cek", {"algorithm": one}) for one in (Algorithm.RSA_SHA384, Algorithm.ECDSA_SHA256, 7)),
+    ],
+)
+def test_a_signature_is_what_its_slot_says(name: str, changes: dict[str, int]) -> None:
+    ours = sev_chain()
+    certificate: Certificate = getattr(ours, name)
+    slots = (replace(certificate.signatures[0], **changes), certificate.signatures[1])  # type: ignore[arg-type]
+    parts = {one: getattr(ours, one).to_bytes() for one in NAMES}
+    parts[name] = replace(certificate, signatures=slots).to_bytes()
+    assert answers(verdict(*parts.values(), root=True))[name.upper()] is False
+
+
+@pytest.mark.parametrize(("name", "at"), [("pdh", 144), ("pdh", 511), ("cek", 256), ("cek", 511)])
+def test_behind_a_signature_there_is_nothing(name: str, at: int) -> None:
+    ours = sev_chain()
+    certificate: Certificate = getattr(ours, name)
+    first = certificate.signatures[0]
+    assert first.content[at] == 0
+    slots = (replace(first, content=flipped(first.content, at * 8)), certificate.signatures[1])
+    parts = {one: getattr(ours, one).to_bytes() for one in NAMES}
+    parts[name] = replace(certificate, signatures=slots).to_bytes()
+    assert answers(verdict(*parts.values(), root=True))[name.upper()] is False
+
+
 def test_a_pek_needs_both_of_its_signatures() -> None:
     ours = sev_chain()
     for slot in ours.pek.signatures:
         pek = replace(ours.pek, signatures=(slot, Signature()))
         found = verdict(ours.pdh.to_bytes(), pek.to_bytes(), ours.exported[2 * 2084 :], ours.authorities, root=True)
         assert answers(found)["PEK"] is False
+
+
+def test_of_two_ceks_the_signed_one_is_of_the_same_key() -> None:
+    ours = sev_chain()
+    bare = replace(ours.cek, signatures=(Signature(), Signature()))
+    for other in (replace(bare, key=ours.pek.key), replace(ours.cek, api_minor=50)):
+        with pytest.raises(UsageError, match="two different CEK"):
+            verdict(ours.exported, other.to_bytes())
+
+
+def test_a_root_is_an_ark_with_a_key(tmp_path: Path) -> None:
+    ours = sev_chain()
+    file = tmp_path / "root"
+    file.write_bytes(ours.authorities)
+    assert read_root(file) == ours.ark
+    file.write_bytes(ours.ask.to_bytes())
+    with pytest.raises(UsageError, match="has no ARK"):
+        read_root(file)
+    found = verdict(ours.exported, ours.ask.to_bytes(), replace(ours.ark, exponent=2).to_bytes())
+    assert found.checks[-1].ok is False
+    assert found.checks[-1].detail.startswith("the ARK's key is none: ")
 
 
 def test_an_authority_is_signed_by_the_root_that_it_names() -> None:

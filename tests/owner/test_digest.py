@@ -281,6 +281,40 @@ def test_firmware_that_lacks_what_the_launch_needs_is_refused(launch: Launch, me
         launch_digest(launch)
 
 
+@pytest.mark.parametrize(("end", "fill"), [(-32 - 18, 0x11), (-32 - 36, 0)])
+def test_firmware_whose_table_is_damaged_is_refused(end: int, fill: int) -> None:
+    image = bytearray(ovmf())
+    # The length of the table, or that of the last entry in it.
+    image[end : end + 2] = bytes([fill]) * 2
+    if fill:
+        assert Firmware.of_image(bytes(image)).reset_eip == Firmware.of_image(ovmf()).reset_eip
+        return
+    with pytest.raises(UsageError, match="the firmware: the image is damaged: an entry of OVMF's table has length 0"):
+        Firmware.of_image(bytes(image))
+
+
+def test_what_the_profile_and_the_host_leave_open_is_taken_from_the_owner(sevlaunch: Command, base: Path) -> None:
+    (base / "ovmf.fd").write_bytes(ovmf())
+    (base / "kernel").write_bytes(b"kernel")
+    said: list[str | Path] = ["--set", f"firmware.image={base / 'ovmf.fd'}", "--format", "json"]
+    es: list[str | Path] = ["owner", "digest", PROFILES / "sev-es.yaml", *said]
+
+    def inputs(*arguments: str | Path) -> dict[str, tuple[str, str]]:
+        return {one["name"]: (one["value"], one["source"]) for one in sevlaunch(*es, *arguments).json["inputs"]}
+
+    milan = HOSTS / "milan-qemu-10.0.json"
+    assert inputs("--set", "cpu.model=host", "--host", milan)["cpu signature"] == ("0xa00f11 (EPYC-Milan)", "host")
+    for legacy, name in (("true", "es-init"), ("false", "init2")):
+        assert inputs("--set", f"security.legacy_vm_type={legacy}")["vmsa"] == (name, "profile")
+    kernel: list[str | Path] = ["--kernel", base / "kernel", "--cmdline"]
+    known = hashlib.sha256(b"quiet\0").hexdigest()
+    assert inputs(*kernel[:2], "--cmdline-hash", known)["cmdline"] == ("(known by its hash)", "--cmdline-hash")
+    assert (
+        sevlaunch(*es, *kernel[:2], "--cmdline-hash", known).json["digests"]
+        == sevlaunch(*es, *kernel, "quiet").json["digests"]
+    )
+
+
 def test_cpu_signatures_are_those_of_qemus_models() -> None:
     names = {"EPYC": 0x800F12, "EPYC-v4": 0x800F12, "EPYC-Rome": 0x830F10, "EPYC-Rome-v4": 0x830F10}
     names |= {"EPYC-Milan-v2": 0xA00F11, "EPYC-Milan-v3": 0xA00F11, "EPYC-Genoa": 0xA10F10, "EPYC-Turin": 0xB00F00}

@@ -106,6 +106,7 @@ def test_two_locks_are_compared(profile: Path, sevlaunch: Command, base: Path) -
         {"digests": {"launch": "00"}},
         {"firmware": {"path": "x", "sha256": "zz"}},
         {"policy": -1},
+        {"policy": 1 << 64},
         {"type": "tdx"},
         {"vcpus": 0},
     ],

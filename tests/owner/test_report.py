@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from sevlaunch.owner.endorsement import root_fingerprint
 from sevlaunch.owner.report import ReportVerdict, Trust, Wanted, parse_tcb, report_fields, verify_report
+from sevlaunch.owner.roots import AMD_ROOTS
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
 from tests.guest.support import tries
@@ -41,7 +44,7 @@ def real_report() -> bytes:
     return bytes.fromhex(vector("milan-report.hex").decode())
 
 
-def real(report: bytes, *files: bytes, wanted: Wanted | None = None) -> ReportVerdict:
+def real(report: bytes, *files: bytes, wanted: Wanted | None = None, trust: Trust = AMD_ONLY) -> ReportVerdict:
     """The verdict on ``report``; files that hold no certificates are passed over, as in a folder."""
     certificates: list[x509.Certificate] = []
     for file in files:
@@ -49,7 +52,7 @@ def real(report: bytes, *files: bytes, wanted: Wanted | None = None) -> ReportVe
             certificates += parse_certificates(file)
         except ValueError:
             continue
-    return verify_report(report, certificates, wanted or Wanted(), AMD_ONLY)
+    return verify_report(report, certificates, wanted or Wanted(), trust)
 
 
 def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
@@ -103,6 +106,18 @@ def test_no_bit_of_the_chain_in_der_can_change(count: int) -> None:
         for bit in random.Random(name).sample(range(bits), min(count // 2, bits)):
             altered = [*chain[:index], flipped(chain[index], bit), *chain[index + 1 :]]
             assert not real(report, vcek, *altered).verified, f"bit {bit} of {name}"
+
+
+@tries(150, 100_000)
+def test_no_bit_of_a_report_and_chain_of_ours_can_change(count: int) -> None:
+    ours = processor(version=3)
+    parts = [ours.signed(), *map(der, ours.certificates)]
+    trust = trusted(ours)
+    positions = [(index, bit) for index, part in enumerate(parts) for bit in range(len(part) * 8)]
+    for index, bit in random.Random(5).sample(positions, min(count, len(positions))):
+        altered = [*parts[:index], flipped(parts[index], bit), *parts[index + 1 :]]
+        assert not real(*altered, trust=trust).verified, f"bit {bit} of {('report', 'VCEK', 'ASK', 'ARK')[index]}"
+    assert real(*parts, trust=trust).verified
 
 
 def test_each_certificate_is_needed_and_none_may_be_another() -> None:
@@ -170,10 +185,19 @@ def test_our_root_is_not_amds_unless_given_or_in_a_rehearsal() -> None:
         ({"reported_tcb": b"\x03\x00\x01\x00\x00\x00\x08\x73"}, "TCB of the certificate"),
         ({"chip_id": b"x" * 64}, "chip id"),
         ({"vmpl": 0xFFFFFFFF}, "VMPL"),
+        ({"vmpl": 4}, "VMPL"),
     ],
 )
 def test_what_is_wrong_in_a_signed_report_is_named(changes: dict[str, Any], name: str) -> None:
     assert name in failures(verdict(processor(), **changes))
+
+
+@pytest.mark.parametrize("vmpl", range(4))
+def test_a_guest_asks_at_any_privilege_level_unless_one_is_wanted(vmpl: int) -> None:
+    ours = processor()
+    assert verdict(ours, vmpl=vmpl).verified
+    for wanted in range(4):
+        assert verdict(ours, Wanted(vmpl=wanted), vmpl=vmpl).verified == (wanted == vmpl)
 
 
 def test_debug_is_taken_when_it_is_allowed() -> None:
@@ -224,11 +248,53 @@ def test_generations_have_to_agree() -> None:
     assert failures(verdict(ours, cpuid_family=0x17)) == ["processor generation"]
 
 
+@pytest.mark.parametrize("product", [b"Naples", b"Milan2", b"-B0"])
+def test_a_product_whose_reports_are_not_known_is_refused(product: bytes) -> None:
+    found = verdict(processor(said={"2": bytes([0x16, len(product)]) + product}))
+    assert failures(found) == ["processor generation"]
+    assert verdict(processor(said={"2": b"\x16\x08Milan-B0"})).verified
+
+
+def test_of_two_certificates_of_one_key_the_one_that_ends_later_counts() -> None:
+    old = processor(end=datetime(2025, 1, 1, tzinfo=UTC))
+    new = processor(key=old.key)
+    for certificates in (
+        (*old.certificates, new.certificates[0]),
+        (new.certificates[0], *old.certificates),
+    ):
+        assert failures(verify_report(old.signed(), certificates, Wanted(), trusted(old))) == []
+
+
 def test_certificates_have_to_be_in_force() -> None:
     ours = processor(end=datetime(2025, 1, 1, tzinfo=UTC))
     assert failures(verdict(ours)) == ["in force"]
     early = replace(trusted(ours), at=datetime(2024, 1, 1, tzinfo=UTC))
     assert verify_report(ours.signed(), ours.certificates, Wanted(), early).verified
+    assert failures(verdict(processor(start=datetime(2026, 2, 1, tzinfo=UTC)))) == ["in force"]
+    # To the second: from the first of them to the last.
+    for at, ok in ((NOW, True), (NOW - timedelta(seconds=1), False), (NOW + timedelta(seconds=1), False)):
+        short = processor(start=NOW, end=NOW)
+        found = verify_report(short.signed(), short.certificates, Wanted(), replace(trusted(short), at=at))
+        assert failures(found) == ([] if ok else ["in force"])
+
+
+def test_amds_root_is_of_the_processors_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = processor("Genoa")
+    mark = root_fingerprint(ours.certificates)
+    for generation, failed in (("Genoa", []), ("Milan", ["processor generation"])):
+        monkeypatch.setitem(AMD_ROOTS, mark, generation)
+        assert failures(verify_report(ours.signed(), ours.certificates, Wanted(), AMD_ONLY)) == failed
+
+
+def test_without_a_root_the_chain_ends_nowhere() -> None:
+    ours = processor()
+    found = verify_report(ours.signed(), ours.certificates[:2], Wanted(), Trust(at=NOW, rehearsal=True))
+    assert failures(found) == ["ASK", "ARK", "root"]
+
+
+def test_the_provider_of_a_vlek_is_named() -> None:
+    details = {check.name: check.detail for check in verdict(processor(vlek=True)).checks}
+    assert details["cloud provider"] == "the key is for 'csp'"
 
 
 def test_an_issuer_that_may_not_sign_is_refused() -> None:
@@ -246,10 +312,68 @@ def test_an_issuer_whose_key_is_shorter_than_amds_is_refused(bits: tuple[int, in
     assert all(detail.endswith("the issuer's key is not RSA with 4096 bits") for detail in details)
 
 
+@pytest.mark.parametrize("scheme", [{"pss": False}, {"digest": hashes.SHA256()}, {"digest": hashes.SHA512()}], ids=str)
+def test_a_certificate_that_is_signed_another_way_than_amds_is_refused(scheme: dict[str, Any]) -> None:
+    found = verdict(processor(**scheme))
+    assert failures(found) == ["VCEK"]
+    assert any(check.detail.endswith("not with RSA-PSS and SHA-384") for check in found.checks)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_a_hardware_id_may_stand_in_an_octet_string(size: int) -> None:
+    hardware_id = bytes(range(1, size + 1))
+    ours = processor(said={"4": bytes([4, size]) + hardware_id})
+    assert verdict(ours, chip_id=hardware_id.ljust(64, b"\0")).verified
+    assert failures(verdict(ours, chip_id=hardware_id[:-1].ljust(64, b"\0"))) == ["chip id"]
+
+
+@pytest.mark.parametrize(
+    ("oid", "value"),
+    [
+        # The hardware id: of another length, as another type, with a wrong length, or none beside no CSP id.
+        *(
+            ("4", value)
+            for value in (b"1234567", b"\4\7" + b"1234567", b"\5\x08" + b"12345678", b"\4\x09" + b"12345678", b"")
+        ),
+        # As if it were a VCEK and a VLEK.
+        ("5", b"\x16\3csp"),
+        # The product: none, as another type, or no ASCII.
+        *(("2", value) for value in (b"", b"\x0c\5Milan", b"\x16\5Mil\xc3\xa4")),
+        # Security version numbers: none, too large, negative, of two numbers, of another type, or empty.
+        *(("3.1", value) for value in (b"", b"\2\2\1\0", b"\2\1\x80", b"\2\1\3\3", b"\4\1\3", b"\2")),
+        *((oid, b"") for oid in ("3.2", "3.3", "3.8")),
+    ],
+)
+def test_a_certificate_that_says_something_else_than_amds_is_no_vcek(oid: str, value: bytes) -> None:
+    found = verdict(processor(said={oid: value}))
+    assert failures(found) == ["signature"]
+    assert any("no VCEK or VLEK given" in check.detail for check in found.checks)
+
+
+def test_a_certificate_of_a_key_on_another_curve_is_no_vcek() -> None:
+    # With it, a signature verifies all the same.
+    assert failures(verdict(processor(curve=ec.SECP256R1()))) == ["signature"]
+    assert failures(verdict(processor(curve=ec.SECP521R1()))) == ["signature"]
+
+
+def test_the_root_to_trust_is_one() -> None:
+    ours, other = processor(), processor(bits=(4096, 2048))
+    for certificates, count in ((ours.certificates[:2], 0), (other.certificates, 0), (ours.certificates, 1)):
+        if count:
+            root_fingerprint(certificates)
+            continue
+        with pytest.raises(ValueError, match=f"wanted one self-signed ARK, found {count}"):
+            root_fingerprint(certificates)
+
+
 def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
     ours = processor()
     certificates = parse_certificates(pem(*reversed(ours.certificates)))
     assert verify_report(ours.signed(), certificates, Wanted(), trusted(ours)).verified
+
+
+def test_a_minimum_tcb_goes_up_to_a_byte() -> None:
+    assert parse_tcb("snp=255, tee=0") == {"snp": 255, "tee": 0}
 
 
 @pytest.mark.parametrize("text", ["", "snp", "snp=", "snp=256", "snp=-1", "snp=1,", "other=1", "snp=²"])

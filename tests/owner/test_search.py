@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "vars.fd").write_bytes(VARS)
     (tmp_path / "whole.fd").write_bytes(VARS + CODE)
     (tmp_path / "kernel").write_bytes(b"kernel")
+    (tmp_path / "initrd").write_bytes(b"initrd")
     for kind, policy in POLICIES.items():
         (tmp_path / f"{kind}.yaml").write_text(
             "cpu: {model: EPYC-Milan, count: 2}\n"
@@ -110,6 +111,18 @@ WRONG: dict[str, tuple[Host, str, tuple[str, ...], str]] = {
     ),
     "hashes off": (SEV.with_launch(kernel=None), "sev", (), "kernel hashes were off (profile says on)"),
     "hashes on": (SEV, "sev", ("security.kernel_hashes=false",), "kernel hashes were on (default says off)"),
+    "no initrd": (
+        SEV,
+        "sev",
+        ("boot.initrd=FOLDER/initrd",),
+        "the initrd were left out (profile says there is one)",
+    ),
+    "hashes on, with an initrd": (
+        SEV.with_launch(kernel=replace(HASHES, initrd=hashlib.sha256(b"initrd").digest())),
+        "sev",
+        ("security.kernel_hashes=false", "boot.initrd=FOLDER/initrd"),
+        "kernel hashes were on (default says off)",
+    ),
     "newline": (
         SEV.with_launch(kernel=_cmdline(CMDLINE + b"\n")),
         "sev",
@@ -138,7 +151,7 @@ WRONG: dict[str, tuple[Host, str, tuple[str, ...], str]] = {
     "code alone": (
         SEV,
         "sev",
-        ("firmware.image=whole.fd",),
+        ("firmware.image=FOLDER/whole.fd",),
         "the firmware were its code alone, without the first 0x84000 bytes (profile says the whole file)",
     ),
     "api": (
@@ -173,7 +186,7 @@ WRONG: dict[str, tuple[Host, str, tuple[str, ...], str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_set_up_gets_its_one_right_explanation(name: str, folder: Path) -> None:
     host, kind, overrides, text = WRONG[name]
-    overrides = tuple(one.replace("whole.fd", str(folder / "whole.fd")) for one in overrides)
+    overrides = tuple(one.replace("FOLDER", str(folder)) for one in overrides)
     findings = found(host, kind, folder, *overrides)
     assert str(findings).startswith(f"would match if {text}"), str(findings)
     assert len(findings.changes) == 1 + (" and the " in str(findings))
@@ -184,6 +197,15 @@ def test_the_whole_image_on_flash_is_found_where_the_profile_has_the_pair(folder
     pair = f"firmware={{code: {folder / 'code.fd'}, vars: {folder / 'vars.fd'}, image: null}}"
     findings = found(host, "sev", folder, pair)
     assert f"the firmware were {folder / 'vars.fd'} and then the code, as one image" in str(findings)
+
+
+def test_code_without_the_variables_that_are_before_it_is_found(folder: Path) -> None:
+    # Smaller than what OVMF has, so that only the file itself tells their size.
+    (folder / "vars.fd").write_bytes(bytes(0x1000))
+    (folder / "code.fd").write_bytes(bytes(0x1000) + CODE)
+    pair = f"firmware={{code: {folder / 'code.fd'}, vars: {folder / 'vars.fd'}, image: null}}"
+    findings = found(SEV, "sev", folder, pair)
+    assert f"the firmware were its code alone, without {folder / 'vars.fd'}" in str(findings)
 
 
 def test_generations_that_are_as_good_as_each_other_are_no_change(folder: Path) -> None:

@@ -181,6 +181,10 @@ def test_a_packet_is_read_raw_in_base64_or_in_hexadecimal(form: str, tmp_path: P
         assert read_packet(tmp_path / "header", tmp_path / "payload") == packet
     with pytest.raises(UsageError, match="exchanged"):
         read_packet(tmp_path / "payload", tmp_path / "header")
-    (tmp_path / "payload").write_bytes(packet.payload[:-1])
-    with pytest.raises(UsageError, match="multiple of 16"):
-        read_packet(tmp_path / "header", tmp_path / "payload")
+    largest = MAX_PAYLOAD_BYTES
+    for size in (len(packet.payload) - 1, largest + 16):
+        (tmp_path / "payload").write_bytes(bytes(size))
+        with pytest.raises(UsageError, match="multiple of 16 bytes, at most 16384"):
+            read_packet(tmp_path / "header", tmp_path / "payload")
+    (tmp_path / "payload").write_bytes(bytes(largest))
+    assert len(read_packet(tmp_path / "header", tmp_path / "payload").payload) == largest

@@ -76,6 +76,7 @@ def test_the_right_launch_is_verified_and_all_that_was_compared_is_shown(
         (SEV, ["--min-api", "1.52"], ["api version"]),
         (SEV, ["--min-api", "2.0"], ["api version"]),
         (replace(SEV, said={"policy": 0x32}), [], ["policy"]),
+        (replace(SEV, said={"policy": None}), [], ["policy"]),
         (replace(SEV, policy=0x32), [], ["policy", "digest", "measurement"]),
         (replace(SEV, said={"build_id": 4}), [], ["digest", "measurement"]),
         (SEV.with_launch(firmware=Firmware.of_image(ovmf(fill=1))), [], ["firmware", "digest", "measurement"]),
@@ -94,6 +95,19 @@ def test_each_difference_is_a_no_with_its_reason(
     assert (found["search"] is None) == ("measurement" not in failed or not host.evidence()["sev"]["enabled"])
 
 
+def test_what_the_evidence_does_not_tell_is_no_difference_but_for_the_api_version(
+    owner: Arguments, sevlaunch: Command
+) -> None:
+    found = sevlaunch(*owner(ES, firmware=None, vcpus=None), "--format", "json").json
+    checks = {check["name"]: (check["ok"], check["found"]) for check in found["checks"]}
+    assert found["verified"] is True
+    assert checks["firmware"] == checks["vcpus"] == (None, "not told")
+    # Its measurement could not be right, and a minimum would not be kept.
+    without = {**ES.evidence()["sev"], "api_minor": None}
+    found = sevlaunch(*owner(ES, sev=without), "--format", "json", check=1).json
+    assert next(check["ok"] for check in found["checks"] if check["name"] == "api version") is False
+
+
 def test_a_no_is_explained(owner: Arguments, sevlaunch: Command) -> None:
     result = sevlaunch(*owner(ES.with_launch(vcpus=4)), check=1)
     assert "would match if vcpus were 4 (profile says 2)" in result.stdout
@@ -110,6 +124,8 @@ def test_the_other_exits(owner: Arguments, sevlaunch: Command, base: Path) -> No
     assert sevlaunch(*rehearsal, "--rehearsal").stdout.startswith("REHEARSAL: memory is NOT encrypted")
     snp = {**SEV.evidence()["sev"], "type": "sev-snp"}
     assert "owner report" in sevlaunch(*owner(SEV, sev=snp, measurement=None), check=8).stderr
+    as_snp = [*owner(SEV), "--set", "security={type: sev-snp}"]
+    assert "owner report" in sevlaunch(*as_snp, check=8).stderr
     assert "--paused" in sevlaunch(*owner(SEV, measurement=None), check=8).stderr
     without = owner(replace(SEV, tik=bytes(16)), command=["qemu-system-x86_64"])
     assert "without an owner's session" in sevlaunch(*without, check=8).stderr
@@ -148,6 +164,7 @@ def test_verifying_where_the_guest_runs_is_refused(owner: Arguments, sevlaunch: 
         {"sev": None},
         {"sev": {**SEV.evidence()["sev"], "api_major": 256}},
         {"sev": {**SEV.evidence()["sev"], "policy": -1}},
+        {"sev": {**SEV.evidence()["sev"], "policy": 1 << 64}},
         {"sev": {**SEV.evidence()["sev"], "type": "tdx"}},
         {"firmware": {"path": "x", "sha256": "zz"}},
         {"qemu": {"binary": "x", "version": "ten"}},

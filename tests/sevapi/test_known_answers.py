@@ -67,6 +67,20 @@ def test_a_flipped_bit_of_header_payload_or_measure_is_a_bad_measurement() -> No
         assert caught.value.status is Status.BAD_MEASUREMENT
 
 
+def test_a_secret_of_another_length_or_a_compressed_one_is_refused() -> None:
+    size = len(SECRET_PAYLOAD)
+    compressed = secret_mac(SECRET_KEYS.tik, 1, bytes(16), size, SECRET_PAYLOAD, SECRET_MEASURE)
+    for header, length, status in (
+        (SECRET_HEADER[:-1], size, Status.INVALID_LENGTH),
+        (SECRET_HEADER + b"\0", size, Status.INVALID_LENGTH),
+        (SECRET_HEADER, size - 16, Status.INVALID_LENGTH),
+        (b"\1\0\0\0" + bytes(16) + compressed, size, Status.UNSUPPORTED),
+    ):
+        with pytest.raises(FirmwareError) as caught:
+            unwrap_secret(SECRET_KEYS, header, SECRET_PAYLOAD, length, SECRET_MEASURE)
+        assert caught.value.status is status
+
+
 def flipped(content: bytes, index: int) -> bytes:
     """The same with one bit changed."""
     return content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :]

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +43,30 @@ def test_id_authentication_round_trips(authentication: IdAuthentication) -> None
     # AMD 56860 table "ID_AUTH_INFO".
     assert content[0x40:0x240] == authentication.block_signature
     assert content[0x680:0x880] == authentication.id_key_signature
+
+
+def test_id_blocks_have_one_size() -> None:
+    for size in (BLOCK_BYTES - 1, BLOCK_BYTES + 1):
+        with pytest.raises(ValueError, match=f"an ID block has 96 bytes, found {size}"):
+            IdBlock.from_bytes(bytes(size))
+    for size in (AUTHENTICATION_BYTES - 1, AUTHENTICATION_BYTES + 1):
+        with pytest.raises(ValueError, match=f"ID authentication information has 4096 bytes, found {size}"):
+            IdAuthentication.from_bytes(bytes(size))
+
+
+def test_signatures_under_an_id_block_are_of_the_one_algorithm_and_of_keys_on_p384() -> None:
+    block, (id_key, author) = IdBlock(bytes(48), 0x30000), (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    made = IdAuthentication.make(block, id_key, author)
+    assert made.signs(block.to_bytes())
+    assert made.author_signs_id_key()
+    assert not made.signs(dataclasses.replace(block, guest_svn=1).to_bytes())
+    for algorithm in (0, 2):
+        assert not dataclasses.replace(made, id_key_algorithm=algorithm).signs(block.to_bytes())
+        assert not dataclasses.replace(made, author_key_algorithm=algorithm).author_signs_id_key()
+    for key in (bytes(1028), b"\1" + made.id_key[1:]):
+        assert not dataclasses.replace(made, id_key=key).signs(block.to_bytes())
+        assert not dataclasses.replace(made, author_key=key).author_signs_id_key()
+    assert not dataclasses.replace(made, author_key=made.id_key).author_signs_id_key()
 
 
 @given(octets(REPORT_BYTES))
@@ -133,6 +157,18 @@ def test_ca_certificates_round_trip(key_id: bytes, issuer: bytes, usage: int, bi
     assert len(content) == 64 + 3 * bits // 8
     assert CaCertificate.take(content + rest) == (made, rest)
     assert made.is_signed_by(made) == (key_id == issuer)
+
+
+def test_a_signature_of_a_key_of_another_size_is_none() -> None:
+    made = CaCertificate.of_key(rsa_key("ark", 2048).public_key(), ARK_USAGE, bytes(16), bytes(16))
+    signed = made.signed_by(rsa_key("ark", 2048))
+    assert signed.is_signed_by(signed)
+    for signature in (signed.signature[:-1], signed.signature + b"\0", b""):
+        assert not dataclasses.replace(signed, signature=signature).is_signed_by(signed)
+    other = CaCertificate.of_key(rsa_key("ark", 3072).public_key(), ARK_USAGE, bytes(16), bytes(16))
+    assert not other.signed_by(rsa_key("ark", 3072)).is_signed_by(other)
+    # No key at all: an even exponent.
+    assert not signed.is_signed_by(dataclasses.replace(signed, exponent=2))
 
 
 @given(st.binary(max_size=100))
