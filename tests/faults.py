@@ -64,4 +64,46 @@ FAULTS = {
         "if self._unheard and False:",
         ("tests/rehearsal/test_conversation.py::test_an_ioctl_that_the_kernel_makes_again_is_done_once",),
     ),
+    "a VCEK's key may be on any curve": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):",
+        "if not isinstance(key, ec.EllipticCurvePublicKey):",
+        ("tests/owner/test_report.py::test_a_certificate_of_a_key_on_another_curve_is_no_vcek",),
+    ),
+    "a certificate may be signed in any way": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "if not isinstance(scheme, padding.PSS) or not isinstance(",
+        "if not isinstance(",
+        ("tests/owner/test_report.py::test_a_certificate_that_is_signed_another_way_than_amds_is_refused",),
+    ),
+    "certificates are in force before they begin": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "start = max(one.not_valid_before_utc for one in given)",
+        "start = min(one.not_valid_before_utc for one in given)",
+        ("tests/owner/test_report.py::test_certificates_have_to_be_in_force",),
+    ),
+    "AMD's root for one generation vouches for all": Fault(
+        "sevlaunch/owner/report.py",
+        "if chain.amd_generation:",
+        "if False:",
+        ("tests/owner/test_report.py::test_amds_root_is_of_the_processors_generation",),
+    ),
+    "a SEV signature is whose it is not said to be": Fault(
+        "sevlaunch/sevapi/certificate.py",
+        "any(one.usage == signer.usage and self._verifies(one, signer)",
+        "any(self._verifies(one, signer)",
+        ("tests/owner/test_chain.py::test_a_signature_is_what_its_slot_says",),
+    ),
+    "something stands behind an RSA signature": Fault(
+        "sevlaunch/sevapi/certificate.py",
+        " and not any(padding)",
+        "",
+        ("tests/owner/test_chain.py::test_behind_a_signature_there_is_nothing",),
+    ),
+    "one key wraps and authenticates a session": Fault(
+        "sevlaunch/sevapi/session.py",
+        'kdf(master, "sev-kik")',
+        'kdf(master, "sev-kek")',
+        ("tests/sevapi/test_known_answers.py::test_a_session_is_made_as_amd_writes_it",),
+    ),
 }

@@ -9,7 +9,7 @@ from sevsnpmeasure.gctx import GCTX
 
 from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
-from sevlaunch.owner.firmware import Firmware, Sha256
+from sevlaunch.owner.firmware import Firmware
 from sevlaunch.sevapi.kernel_hashes import KernelHashes
 from sevlaunch.sevapi.ovmf import Section, SectionKind
 from sevlaunch.sevapi.vmsa import vmsa_pages
@@ -57,6 +57,9 @@ class Digests:
 
     def of(self, launch: Launch) -> bytes:
         """As :func:`launch_digest`."""
+        if launch.guest_type is GuestType.SEV and launch.kernel is None:
+            # Nothing follows the firmware: its hash alone is as good as the image.
+            return launch.firmware.sha256
         snp = launch.guest_type is GuestType.SEV_SNP
         beginning = (snp, launch.firmware, launch.kernel, launch.vmm)
         if beginning not in self._starts:
@@ -107,11 +110,9 @@ class _ByVcpus:
 
 def _sev_start(launch: Launch) -> _Chain:
     """What SEV and SEV-ES measure before the VMSA pages."""
-    if launch.kernel is None:
-        firmware = launch.firmware
-        # A hash alone is as good as the image, where nothing follows.
-        return firmware.measured if firmware.image or launch.guest_type.encrypts_registers else _Known(firmware.sha256)
     measured = launch.firmware.measured
+    if launch.kernel is None:
+        return measured
     _check_hashes_area(launch.firmware)
     return measured.then(launch.kernel.table())
 
@@ -122,18 +123,6 @@ def _check_hashes_area(firmware: Firmware) -> None:
             f"{firmware.name} has no place for kernel hashes: QEMU refuses to start with it",
             hint="use an image built for measured direct boot (OVMF.amdsev.fd), or turn kernel_hashes off",
         )
-
-
-class _Known(Struct, frozen=True):
-    """A digest that nothing extends."""
-
-    content: bytes
-
-    def then(self, content: bytes) -> Sha256:
-        raise AssertionError("nothing follows a digest that was given")
-
-    def digest(self) -> bytes:
-        return self.content
 
 
 class _SnpChain(Struct, frozen=True):
