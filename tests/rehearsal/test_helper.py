@@ -16,8 +16,9 @@ import pytest
 from sevlaunch.errors import HostError
 from sevlaunch.rehearsal import seccomp
 from sevlaunch.rehearsal.platform import Platform, user_platform
+from tests import needs
 from tests.conftest import PROFILES, ROOT, Command, qemu_binary_of
-from tests.rehearsal.owner import make_session, needs_kvm
+from tests.rehearsal.owner import make_session
 from tests.rehearsal.test_processor import PLATFORM
 
 
@@ -66,7 +67,7 @@ def test_a_signal_that_does_not_end_a_traced_program_reaches_it(tmp_path: Path) 
 def test_keys_that_can_t_be_read_end_the_launch_and_say_what_to_do(
     content: str, sevlaunch: Command, base: Path
 ) -> None:
-    needs_kvm()
+    needs.kvm()
     session = make_session(sevlaunch, 0x33)
     (sevlaunch.state / ".rehearsal/platform.json").write_text(content)
     options = ("--set", f"qemu.binary={qemu_binary_of('10.0')}", *session.overrides)
