@@ -31,8 +31,15 @@ QEMU_SINCE = {
 }
 # From here on QEMU warns of the older spelling: memory-encryption is silent in 10.0.2 and warns in 11.1.3.
 QEMU_DEPRECATES = {"memory-encryption": (10, 1)}
-# What Linux brought when: parameters of the module kvm_amd.
-LINUX_SINCE = {"sev": (4, 16), "sev_es": (5, 11), "sev_snp": (6, 11)}
+# What Linux brought when: parameters of the module kvm_amd, and what KVM takes as an SNP policy (commits 9f4701e05fae
+# and 24be2b7956a5; 7a61d61396b9, and 275d6d1189e6 for the bits that need nothing of KVM).
+LINUX_SINCE = {
+    "sev": (4, 16),
+    "sev_es": (5, 11),
+    "sev_snp": (6, 11),
+    "policies without smt, and with single-socket": (6, 17),
+    "KVM_X86_SNP_POLICY_BITS": (6, 19),
+}
 
 
 def qemu_since(name: str) -> str:
@@ -40,9 +47,9 @@ def qemu_since(name: str) -> str:
     return _text(QEMU_SINCE[name])
 
 
-def linux_since(parameter: str) -> str:
-    """The Linux that brought a parameter of kvm_amd, one of :data:`LINUX_SINCE`."""
-    return _text(LINUX_SINCE[parameter])
+def linux_since(name: str) -> str:
+    """The Linux that brought one of :data:`LINUX_SINCE`."""
+    return _text(LINUX_SINCE[name])
 
 
 def _text(version: tuple[int, int]) -> str:

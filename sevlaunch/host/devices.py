@@ -6,11 +6,16 @@ import grp
 import os
 import pwd
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from sevlaunch.host.accounts import ACL_GROUP, ACL_USER, acl_entries
 from sevlaunch.host.facts import Device, KvmFacts
 from sevlaunch.host.system import System
+
+# Of the kernel's arch/x86/include/uapi/asm/kvm.h.
+_KVM_X86_GRP_SEV = 1
+_KVM_X86_SNP_POLICY_BITS = 1
 
 
 def device_facts(system: System, path: str) -> Device:
@@ -88,6 +93,14 @@ def kvm_facts(system: System) -> KvmFacts:
     return KvmFacts(
         module=modules[0] if modules else "",
         parameters=parameters,
+        snp_policy_bits=_snp_policy_bits(system) if "kvm_amd" in modules else None,
         device=device_facts(system, "/dev/kvm"),
         sev_device=device_facts(system, "/dev/sev"),
     )
+
+
+def _snp_policy_bits(system: System) -> int | None:
+    # Without SNP, KVM says 0. Why /dev/kvm can't be opened is told by the facts about the device.
+    with suppress(OSError):
+        return system.kvm_attribute(system.path("/dev/kvm"), _KVM_X86_GRP_SEV, _KVM_X86_SNP_POLICY_BITS) or None
+    return None

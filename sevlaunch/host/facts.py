@@ -116,6 +116,9 @@ class KvmFacts(Facts, frozen=True, kw_only=True):
         str, Meta(description="the module that drives the hardware: kvm_amd, kvm_intel, another, or none")
     ] = ""
     parameters: Annotated[dict[str, str], Meta(description="/sys/module/kvm*/parameters, as kvm_amd.sev")] = {}
+    snp_policy_bits: Annotated[
+        int | None, Meta(description="KVM_X86_SNP_POLICY_BITS, from Linux 6.19 on; null: not told")
+    ] = None
     device: Device = Device(path="/dev/kvm")
     sev_device: Device = Device(path="/dev/sev")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta, field
+from msgspec.structs import replace
 
 from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
@@ -48,6 +49,7 @@ class Host(Facts, frozen=True, kw_only=True):
     memory: MemoryFacts = MemoryFacts()
     platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
     folders: Folders
+    saved: Annotated[bool, Meta(description="these facts were read from a file, not from the machine now")] = False
 
     @classmethod
     def probe(
@@ -124,7 +126,7 @@ class Host(Facts, frozen=True, kw_only=True):
                 f"{path} has version {host.schema_version} of the format, this sevlaunch reads {SCHEMA}",
                 hint="save it again with this version: sevlaunch host > HOST.json",
             )
-        return host
+        return replace(host, saved=True)
 
     def to_json(self) -> str:
         """The host as JSON, for :meth:`load`."""

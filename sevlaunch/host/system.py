@@ -18,6 +18,9 @@ from sevlaunch.host import cpuid
 # linux/psp-sev.h: _IOWR('S', 0x0, struct sev_issue_cmd), packed: cmd, data, error.
 _SEV_ISSUE_CMD = 0xC0105300
 _ISSUE = struct.Struct("<IQI")
+# linux/kvm.h: _IOW(KVMIO, 0xe2, struct kvm_device_attr): flags, group, attr, addr.
+_KVM_GET_DEVICE_ATTR = 0x4018AEE2
+_ATTRIBUTE = struct.Struct("<IIQQ")
 
 
 def sev_command(device: Path, command: int, size: int) -> bytes:
@@ -51,16 +54,33 @@ def kvm_ioctl(device: Path, request: int, argument: int) -> int:
         os.close(fd)
 
 
+def kvm_attribute(device: Path, group: int, attribute: int) -> int:
+    """The 64 bits of an attribute of KVM itself.
+
+    :raise OSError: when the device can't be opened, or KVM does not have the attribute (ENXIO, ENOTTY).
+    """
+    answer = ctypes.c_uint64()
+    request = _ATTRIBUTE.pack(0, group, attribute, ctypes.addressof(answer))
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _KVM_GET_DEVICE_ATTR, request)
+    finally:
+        os.close(fd)
+    return answer.value
+
+
 class System(Struct, frozen=True):
     """One machine: this one, or a recorded one.
 
-    ``sev_command`` takes (device, command, size of the answer), ``kvm_ioctl`` (device, request, argument).
+    ``sev_command`` takes (device, command, size of the answer), ``kvm_ioctl`` (device, request, argument),
+    ``kvm_attribute`` (device, group, attribute).
     """
 
     root: Path = Path("/")
     cpuid: Callable[[], tuple[cpuid.Reader, str]] = cpuid.reader
     sev_command: Callable[[Path, int, int], bytes] = sev_command
     kvm_ioctl: Callable[[Path, int, int], int] = kvm_ioctl
+    kvm_attribute: Callable[[Path, int, int], int] = kvm_attribute
     limits: Callable[[int], tuple[int, int]] = resource.getrlimit
 
     def path(self, path: str) -> Path:

@@ -13,6 +13,7 @@ from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.needs import NeededDevice, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 from sevlaunch.plan.part import Part
+from sevlaunch.plan.policy import check_policy
 from sevlaunch.profile.model import SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import describe_policy, policy_format
 from sevlaunch.remedies import MODULES, NEWER_QEMU, QEMU_DEPRECATES, qemu_since
@@ -154,6 +155,7 @@ def resolve_security(context: Context, firmware: FirmwarePlan | None) -> Securit
             hint=NEWER_QEMU,
         )
     cbitpos = _cbitpos(context, security.cbitpos)
+    check_policy(context, security)
     if isinstance(security, SnpSecurity):
         own: SevProperties | SnpProperties = _snp_properties(context, security)
         init2 = True

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import Problem
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
-from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, SNP_POLICY, policy_warnings
+from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
 from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.units import PAGE_SIZES
 
@@ -62,8 +62,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     """What ``profile`` may ask for and its user should know: what weakens the guest, or can fail."""
     security = profile.security
     if isinstance(security, (SevSecurity, SnpSecurity)) and security.policy is not None:
-        policy_format = SNP_POLICY if isinstance(security, SnpSecurity) else SEV_POLICY
-        for warning in policy_warnings(security.policy, policy_format):
+        for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
     for finding in extra_args_findings(profile):
         if not finding.refused:

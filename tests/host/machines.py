@@ -58,11 +58,19 @@ def source(described: dict[str, Any], root: Path) -> System:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         return 12 if request == _KVM_GET_API_VERSION else int(described.get("vm_types", 0))
 
+    def kvm_attribute(device: Path, group: int, attribute: int) -> int:
+        if not device.exists():
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if (group, attribute) != (1, 1) or "snp_policy_bits" not in described:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return int(described["snp_policy_bits"])
+
     return System(
         root=root,
         cpuid=lambda: (_cpuid(described), "a recording"),
         sev_command=sev_command,
         kvm_ioctl=kvm_ioctl,
+        kvm_attribute=kvm_attribute,
         limits=lambda number: (8 << 20, 8 << 20),
     )
 

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from msgspec.structs import replace
 
 from sevlaunch.doctor.requirements import missing
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host import cpuid
+from sevlaunch.host.devices import kvm_facts
 from sevlaunch.host.facts import Device, EncryptionLeaf, KvmFacts
 from sevlaunch.host.folders import runtime_folder, state_folder
 from sevlaunch.host.model import Host
+from sevlaunch.host.system import kvm_attribute
 from tests import needs
 from tests.conftest import HOSTS
+from tests.host.machines import MACHINES, source
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,9 @@ def test_without_an_executable_page_the_device_is_read_or_the_reason_given(
 def test_a_host_is_saved_and_loaded_unchanged(here: Host, tmp_path: Path) -> None:
     file = tmp_path / "host.json"
     file.write_text(here.to_json())
-    assert Host.load(file) == here
+    # That they are not of now is the only difference.
+    assert not here.saved
+    assert Host.load(file) == replace(here, saved=True)
 
 
 def test_kvm_is_seen_as_it_is(here: Host) -> None:
@@ -136,3 +142,21 @@ def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert (str(runtime_folder()), str(state_folder())) == ("/run/sevlaunch", "/var/lib/sevlaunch")
+
+
+def test_an_attribute_of_kvm_is_asked_as_the_kernel_defines_it() -> None:
+    needs.kvm()
+    # KVM_X86_XCOMP_GUEST_SUPP, which every KVM since Linux 5.17 has: x87 and SSE are always there.
+    assert kvm_attribute(Path("/dev/kvm"), 0, 0) & 3 == 3
+    with pytest.raises(OSError, match="No such device or address"):
+        kvm_attribute(Path("/dev/kvm"), 0x7777, 0)
+
+
+@pytest.mark.parametrize(("told", "found"), [(0x3FEFFFF, 0x3FEFFFF), (0, None), (None, None)])
+def test_the_policies_that_kvm_takes_are_asked_where_it_tells(
+    told: int | None, found: int | None, tmp_path: Path
+) -> None:
+    described = yaml.safe_load((MACHINES / "milan.yaml").read_text())
+    if told is not None:
+        described["snp_policy_bits"] = told
+    assert kvm_facts(source(described, tmp_path)).snp_policy_bits == found
