@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sevlaunch.errors import SevlaunchError, UsageError
+from sevlaunch.opening import open_given
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def read_bounded(file: Path, what: str, limit: int, *, error: type[SevlaunchErro
     :raise UsageError: when it can't be read.
     """
     try:
-        with open(0 if file == _STDIN else file, "rb", closefd=file != _STDIN) as stream:
+        with open(0, "rb", closefd=False) if file == _STDIN else open_given(file) as stream:
             content = stream.read(limit + 1)
     except (OSError, ValueError) as problem:
         # ValueError: a path with NUL.
@@ -121,7 +122,7 @@ def hash_file(file: Path, what: str) -> bytes:
         # A size that is known beforehand spares reading the whole.
         if file.stat().st_size > MAX_BOOT_FILE_BYTES:
             raise _too_large(file, what)
-        with file.open("rb") as stream:
+        with open_given(file) as stream:
             while piece := stream.read(_PIECE):
                 size += len(piece)
                 if size > MAX_BOOT_FILE_BYTES:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.accounts import acting_as, find_account
+from sevlaunch.opening import other_kind
 from sevlaunch.plan.needs import Companion, NeededDevice, NeededFile
 from sevlaunch.plan.plan import Plan
 from sevlaunch.remedies import SEV_OVMF
@@ -119,8 +120,9 @@ def _usable_folder(file: NeededFile) -> Problem | None:
 def _readable(path: str, what: str, remedy: str, *, write: bool = False, instead: str = "") -> Problem | None:
     if not _may(path, os.F_OK):
         return Problem(f"{what} {path}: no such file", hint=remedy)
-    if Path(path).is_dir():
-        return Problem(f"{what} {path}: is a folder", hint=remedy)
+    # QEMU would wait for ever for what comes out of it.
+    if kind := other_kind(Path(path).stat(), but_block_device=True):
+        return Problem(f"{what} {path}: is {kind}, and no regular file", hint=remedy)
     if not _may(path, os.R_OK | (os.W_OK if write else 0)):
         wanted = "read and written" if write else "read"
         other = f", or {instead}" if instead and _may(path, os.R_OK) else ""

@@ -16,6 +16,7 @@ from sevlaunch.evidence import Evidence, FirmwareInfo, QemuInfo, SevInfo
 from sevlaunch.guest.folder import GuestFolder, Record
 from sevlaunch.guest.qmp import Qmp
 from sevlaunch.guest_type import GuestType
+from sevlaunch.opening import open_regular
 
 # QMP's RunState -> the state that sevlaunch shows, where they differ.
 _STATES = {"prelaunch": "paused"}
@@ -148,7 +149,7 @@ def sha256_of(path: str) -> str | None:
 @lru_cache(maxsize=16)
 def _sha256(path: str, *_state: int) -> str:
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with open_regular(path) as stream:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

@@ -23,11 +23,14 @@ from sevlaunch.host.facts import (
     QemuFacts,
 )
 from sevlaunch.host.folders import runtime_folder, state_folder
+from sevlaunch.opening import open_given
 
 if TYPE_CHECKING:
     from sevlaunch.host.system import System
 
 SCHEMA = 1
+# A thousand times what a saved host has.
+MAX_BYTES = 64 << 20
 
 
 class Host(Facts, frozen=True, kw_only=True):
@@ -113,7 +116,8 @@ class Host(Facts, frozen=True, kw_only=True):
         """
         path = Path(path)
         try:
-            host = decode(path.read_bytes(), cls)
+            with open_given(path) as stream:
+                host = decode(stream.read(MAX_BYTES), cls)
         except OSError as error:
             raise HostError(
                 f"can't read the host file {path}: {error.strerror}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from sevlaunch.host.facts import FirmwareImage
+from sevlaunch.opening import open_regular
 from sevlaunch.sevapi.ovmf import HASHES_TABLE, SECRET_AREA, es_reset_eip, table_of
 
 # edk2's OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm and X64/OvmfSevMetadata.asm.
@@ -27,7 +28,7 @@ _TAIL = 1 << 17
 def firmware_image(file: Path, path: str) -> FirmwareImage:
     """What the image ``file`` has; ``path`` is its name on the machine it belongs to."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             size = stream.seek(0, 2)
             stream.seek(max(0, size - _TAIL))
             tail = stream.read()

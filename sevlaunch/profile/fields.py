@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from sevlaunch.opening import open_regular
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
 from sevlaunch.sevapi.constants import CERTIFICATE_BYTES, SESSION_BYTES
 from sevlaunch.units import parse_size
@@ -79,39 +80,72 @@ def _policy(policy_format: PolicyFormat) -> tuple[Parser, Meta]:
     )
 
 
-# The largest blob is an id_auth of 4096 bytes; its base64 has line ends, too. A device or another file has no end.
+# The largest blob is an id_auth of 4096 bytes; in base64 and hexadecimal it has line ends, too.
 _MOST_BLOB_TEXT = 1 << 16
+_HEXADECIMAL = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)")
+# What nobody calls a file, and what is a digest or a copied blob rather.
+_LONG_TEXT = 64
+_MANY_DIGITS = 16
+_WITH_NAME = re.compile(r"[0-9a-fA-F]{16,}\s+\*?\S.*", re.DOTALL)
 
 
 def read_blob(value: object, size: int, what: str) -> bytes:
-    """``size`` bytes given inline as base64, or as the path of a file that holds them raw or as base64.
+    """``size`` bytes given inline as hexadecimal or base64, or as the path of a file that holds them so, or raw.
 
-    The two can't be mistaken for each other: only text that decodes to exactly ``size`` bytes counts as base64.
+    They can't be mistaken for one another: only text that decodes to exactly ``size`` bytes counts, and hexadecimal
+    digits read as base64 are other bytes in number.
 
     :raise ValueError: with what was wanted and what was found.
     """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(f"wanted {what}, {size} bytes, found a number: write hexadecimal digits in quotes")
     if not isinstance(value, str) or not value:
-        raise ValueError(f"wanted {what}, {size} bytes as base64 or the path of a file, found {value!r}")
-    inline = decode_base64(value.encode())
-    if inline is not None and len(inline) == size:
-        return inline
+        raise ValueError(f"wanted {what}, {size} bytes as hexadecimal, base64 or the path of a file, found {value!r}")
+    content, found = _decoded(value.encode("utf-8", "surrogateescape"), size)
+    if content is not None:
+        return content
     path = Path(_absolute_path(value))
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(_MOST_BLOB_TEXT)
     except (OSError, ValueError) as error:
-        if inline is not None and (len(value) > 64 or value.endswith("=")):
-            raise ValueError(f"wanted {what} of {size} bytes, found base64 of {len(inline)} bytes") from error
+        # ValueError: a path with NUL.
+        digits = _HEXADECIMAL.fullmatch(value)
+        if found and (len(value) > _LONG_TEXT or value.endswith("=") or (digits and len(digits[1]) >= _MANY_DIGITS)):
+            raise ValueError(f"wanted {what} of {size} bytes, found {found}") from error
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"wanted {what}: can't read the file {path}: {reason}") from error
     if len(content) == size:
         return content
-    decoded = decode_base64(content)
-    if decoded is not None and len(decoded) == size:
+    decoded, found = _decoded(content, size)
+    if decoded is not None:
         return decoded
     more = "or more " if len(content) == _MOST_BLOB_TEXT else ""
-    found = f"base64 of {len(decoded)} bytes" if decoded else f"{len(content)} bytes {more}".rstrip()
-    raise ValueError(f"wanted {what} of {size} bytes, raw or as base64, found {found} in {path}")
+    found = found or f"{len(content)} bytes {more}".rstrip()
+    raise ValueError(f"wanted {what} of {size} bytes, raw, in hexadecimal or base64, found {found} in {path}")
+
+
+def _decoded(text: bytes, size: int) -> tuple[bytes | None, str]:
+    """The ``size`` bytes that hexadecimal or base64 text stands for, or None and what it is instead, if anything."""
+    compact = b"".join(text.split())
+    if not compact:
+        return None, ""
+    digits = _HEXADECIMAL.fullmatch(compact.decode("ascii", "replace"))
+    if digits:
+        if len(digits[1]) == 2 * size:
+            return bytes.fromhex(digits[1]), ""
+        base64_too = decode_base64(compact)
+        if base64_too is not None and len(base64_too) == size:
+            return base64_too, ""
+        half = "" if len(digits[1]) % 2 == 0 else " and a half"
+        found = f"{len(digits[1]) // 2}{half} bytes in hexadecimal"
+        return None, found if base64_too is None else f"base64 of {len(base64_too)} bytes or {found}"
+    if _WITH_NAME.fullmatch(text.decode("utf-8", "replace").strip()):
+        return None, "a digest with the name of a file behind it, as sha256sum prints it: give the digits alone"
+    content = decode_base64(text)
+    if content is None:
+        return None, ""
+    return (content, "") if len(content) == size else (None, f"base64 of {len(content)} bytes")
 
 
 def decode_base64(text: bytes) -> bytes | None:
@@ -126,7 +160,7 @@ def _blob(key: str, what: str) -> tuple[Parser, Meta]:
     size = BLOB_BYTES[key]
     return (
         Parser(lambda value: read_blob(value, size, what)),
-        Meta(description=f"{what}: {size} bytes as base64, or the path of a file"),
+        Meta(description=f"{what}: {size} bytes as hexadecimal or base64, or the path of a file"),
     )
 
 

@@ -78,7 +78,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) 
     :raise UsageError: when an override is no ``PATH=VALUE``.
     """
     problems: list[Problem] = []
-    root = _with_extends(source.read(path, problems), path, (), [], problems)
+    root = _with_extends(source.read(path, problems, given=True), path, (), [], problems)
     return _finish(root, str(path), path.stem, overrides, name, problems)
 
 

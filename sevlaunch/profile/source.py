@@ -17,6 +17,7 @@ import yaml
 from msgspec import Struct
 
 from sevlaunch.errors import Problem, ProfileError
+from sevlaunch.opening import open_given, open_regular
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
@@ -90,14 +91,15 @@ for _tag, _pattern, _first in (
     _CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
-def read(path: Path, problems: list[Problem]) -> Node:
+def read(path: Path, problems: list[Problem], *, given: bool = False) -> Node:
     """The profile file ``path`` as nodes; mistakes that leave the rest readable are added to ``problems``.
 
+    :param given: the path is from the command line, and so may be a descriptor of this process.
     :raise ProfileError: when it can't be read, or is no YAML mapping.
     """
     file = str(path)
     try:
-        with path.open("rb") as stream:
+        with open_given(path) if given else open_regular(path) as stream:
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         # ValueError: a path with NUL.

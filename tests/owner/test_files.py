@@ -69,8 +69,13 @@ def test_a_file_that_is_none_is_refused_with_the_error_that_is_asked_for(tmp_pat
             read_blob(missing, "blob", [16], error=EvidenceError)
 
 
-def test_no_more_is_read_than_needed() -> None:
+def test_no_more_is_read_than_needed(tmp_path: Path) -> None:
+    # More than memory has room for.
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(1 << 42)
     with pytest.raises(UsageError, match="has more"):
+        read_bounded(tmp_path / "large", "blob", 100)
+    with pytest.raises(UsageError, match="it is a character device"):
         read_bounded(Path("/dev/zero"), "blob", 100)
 
 

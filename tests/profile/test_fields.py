@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sevlaunch.errors import ProfileError
@@ -33,15 +33,50 @@ def refusal(text: str, base: Path = Path("/base")) -> str:
     return problem.message
 
 
-@given(st.binary(min_size=32, max_size=32))
-def test_bytes_are_taken_as_base64(content: bytes) -> None:
-    assert host_data(f'"{base64.b64encode(content).decode()}"', Path("/")) == content
+# The binary values of a SNP guest that stand alone, and their sizes.
+SNP_BLOBS = {"guest_visible_workarounds": 16, "host_data": 32}
 
 
-@pytest.mark.parametrize("form", ["raw", "base64", "lines"])
+@pytest.mark.parametrize("key", SNP_BLOBS)
+@pytest.mark.parametrize("form", ["base64", "hexadecimal", "upper", "0x"])
+@settings(deadline=None)
+@given(data=st.data())
+def test_bytes_are_taken_in_each_spelling(key: str, form: str, data: st.DataObject) -> None:
+    content = data.draw(st.binary(min_size=SNP_BLOBS[key], max_size=SNP_BLOBS[key]))
+    text = {
+        "base64": base64.b64encode(content).decode(),
+        "hexadecimal": content.hex(),
+        "upper": content.hex().upper(),
+        "0x": f"0x{content.hex()}",
+    }[form]
+    security = loads(f'security: {{type: sev-snp, {key}: "{text}"}}\n', base=Path("/")).profile.security
+    assert getattr(security, key) == content
+
+
+def test_what_sha256sum_prints_needs_no_quotes() -> None:
+    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    assert host_data(digest, Path("/")) == bytes.fromhex(digest)
+
+
+def test_the_larger_values_are_taken_in_hexadecimal_too(tmp_path: Path) -> None:
+    block, signed = bytes(range(96)), bytes(range(256)) * 16
+    (tmp_path / "auth.hex").write_text(f"{signed.hex()[:4096]}\n{signed.hex()[4096:]}\n")
+    text = f"security: {{type: sev-snp, id_block: {block.hex()}, id_auth: auth.hex}}\n"
+    security = loads(text, base=tmp_path).profile.security
+    assert isinstance(security, SnpSecurity)
+    assert (security.id_block, security.id_auth) == (block, signed)
+
+
+@pytest.mark.parametrize("form", ["raw", "base64", "lines", "hexadecimal", "line of digits"])
 def test_bytes_are_taken_from_a_file_relative_to_the_profile(form: str, tmp_path: Path) -> None:
     content = bytes(range(32))
-    encoded = {"raw": content, "base64": base64.b64encode(content), "lines": base64.encodebytes(content) + b"\n"}[form]
+    encoded = {
+        "raw": content,
+        "base64": base64.b64encode(content),
+        "lines": base64.encodebytes(content) + b"\n",
+        "hexadecimal": content.hex().encode(),
+        "line of digits": f"0x{content.hex().upper()}\r\n".encode(),
+    }[form]
     (tmp_path / "data").write_bytes(encoded)
     assert host_data("data", tmp_path) == content
     assert host_data(str(tmp_path / "data"), Path("/")) == content
@@ -58,13 +93,15 @@ def test_a_file_whose_name_is_base64_of_another_length_is_a_file(tmp_path: Path)
         (b"", "found 0 bytes in "),
         (bytes(31), "found 31 bytes in "),
         (bytes(33), "found 33 bytes in "),
-        (base64.b64encode(bytes(30)), "found base64 of 30 bytes in "),
+        (base64.b64encode(bytes(30)), "found base64 of 30 bytes or 20 bytes in hexadecimal in "),
+        (bytes(48).hex().encode(), "found base64 of 72 bytes or 48 bytes in hexadecimal in "),
+        (f"{bytes(32).hex()}  initdata.toml\n".encode(), "give the digits alone in "),
     ],
 )
 def test_a_file_of_another_length_is_refused(content: bytes, found: str, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(content)
     message = refusal("security: {type: sev-snp, host_data: data}\n", tmp_path)
-    assert "wanted host data of 32 bytes, raw or as base64" in message
+    assert "wanted host data of 32 bytes, raw, in hexadecimal or base64" in message
     assert f"{found}{tmp_path}/data" in message
 
 
@@ -74,9 +111,18 @@ def test_a_file_of_another_length_is_refused(content: bytes, found: str, tmp_pat
         ("missing", "wanted host data: can't read the file /base/missing: No such file"),
         ("/", "wanted host data: can't read the file /: Is a directory"),
         (f'"{base64.b64encode(bytes(31)).decode()}"', "wanted host data of 32 bytes, found base64 of 31 bytes"),
-        ("5", "wanted host data, 32 bytes as base64 or the path of a file, found 5"),
-        ("''", "wanted host data, 32 bytes as base64 or the path of a file, found ''"),
-        ("[a]", "wanted host data, 32 bytes as base64 or the path of a file, found ['a']"),
+        (bytes(48).hex() + "a", "wanted host data of 32 bytes, found 48 and a half bytes in hexadecimal"),
+        (bytes(range(48)).hex(), "wanted host data of 32 bytes, found base64 of 72 bytes or 48 bytes in hexadecimal"),
+        (bytes(range(20)).hex(), "wanted host data of 32 bytes, found base64 of 30 bytes or 20 bytes in hexadecimal"),
+        (
+            f'"{bytes(32).hex()}  a.toml"',
+            "wanted host data of 32 bytes, found a digest with the name of a file behind it",
+        ),
+        ("5", "wanted host data, 32 bytes, found a number: write hexadecimal digits in quotes"),
+        ("0x" + "5" * 64, "wanted host data, 32 bytes, found a number: write hexadecimal digits in quotes"),
+        ("1" * 32 + "e" + "1" * 31, "wanted host data, 32 bytes, found a number: write hexadecimal digits in quotes"),
+        ("''", "wanted host data, 32 bytes as hexadecimal, base64 or the path of a file, found ''"),
+        ("[a]", "wanted host data, 32 bytes as hexadecimal, base64 or the path of a file, found ['a']"),
     ],
 )
 def test_what_is_neither_bytes_nor_a_file_is_refused(value: str, message: str) -> None:

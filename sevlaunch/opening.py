@@ -1,0 +1,61 @@
+"""Opening files that somebody else may have named: never waiting, and never reading what has no end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFDIR: "a folder",
+}
+# How the shell hands over what a command prints, and its standard input: as descriptors of this process.
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
+_STANDARD_INPUT = "/dev/stdin"
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A regular file, for reading, however it is named: a link to one is one.
+
+    Opening a FIFO waits for a writer, opening some devices changes them, and reading either may never end.
+
+    :raise OSError: as open(2) does; EINVAL for another kind of file.
+    :raise ValueError: for a path that holds NUL.
+    """
+    _check_kind(Path(path).stat())
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        # It may be another one by now.
+        _check_kind(os.fstat(fd))
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def open_given(path: str | Path) -> BinaryIO:
+    """As :func:`open_regular`, for a path from the command line: that may be a descriptor of ours, as in ``<(...)``."""
+    name = os.fspath(path)
+    if name == _STANDARD_INPUT or name.startswith(_DESCRIPTORS):
+        return Path(path).open("rb")
+    return open_regular(path)
+
+
+def other_kind(status: os.stat_result, *, but_block_device: bool = False) -> str:
+    """What a file is that is no regular one (with ``but_block_device``: nor such a one), in words; '' if it is."""
+    kind = stat.S_IFMT(status.st_mode)
+    fine = kind == stat.S_IFREG or (but_block_device and kind == stat.S_IFBLK)
+    return "" if fine else _KINDS.get(kind, "another kind of file")
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if kind := other_kind(status):
+        raise OSError(errno.EINVAL, f"it is {kind}, and no regular file")
