@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from sevlaunch.errors import (
     EvidenceError,
+    GuestBusy,
     GuestEnded,
     GuestNotFound,
     GuestTimeout,
@@ -45,6 +46,7 @@ __all__ = [
     "Evidence",
     "EvidenceError",
     "Guest",
+    "GuestBusy",
     "GuestEnded",
     "GuestNotFound",
     "GuestTimeout",

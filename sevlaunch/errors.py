@@ -9,6 +9,7 @@
     +-- QemuError             5: QEMU failed
     |   +-- QmpError          5: QEMU answered a QMP command with an error, or not in QMP
     +-- GuestTimeout          6: a limit passed
+    |   +-- GuestBusy         6: others had what was waited for
     +-- EvidenceError         7: evidence, or an attestation report, can't be read
     +-- UnsupportedError      8: this can't be verified, whoever asks
     +-- InsecureUse           9: the answer would prove nothing
@@ -25,6 +26,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 EXIT_INTERRUPTED = 130
+# The class of a QmpError whose answer came, and is none that QEMU should give.
+UNEXPECTED_ANSWER = "UnexpectedAnswer"
 
 
 class Problem(NamedTuple):
@@ -114,8 +117,8 @@ class QemuError(SevlaunchError):
 class QmpError(QemuError):
     """A QMP command failed.
 
-    :param error_class: QMP's class of the error, such as ``GenericError``; empty where the
-        connection itself failed.
+    :param error_class: QMP's class of the error, such as ``GenericError``, or :data:`UNEXPECTED_ANSWER`; empty where
+        the connection itself failed.
     """
 
     def __init__(self, message: str, *, error_class: str = "", hint: str = "") -> None:
@@ -127,6 +130,10 @@ class GuestTimeout(SevlaunchError):
     """Something did not happen within its limit."""
 
     exit_code = 6
+
+
+class GuestBusy(GuestTimeout):
+    """Other commands or programs talked to the guest all the time."""
 
 
 class EvidenceError(SevlaunchError):

@@ -110,6 +110,6 @@ class Evidence(Struct, frozen=True, kw_only=True):
 class Status(Evidence, frozen=True, kw_only=True):
     """The same fields with the state of now.
 
-    ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), unresponsive (QMP does not
-    answer), exited (QEMU has ended; ``ended`` says what is known of that).
+    ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), busy (other commands talk to QEMU
+    all the time), unresponsive (QEMU is stuck), exited (QEMU has ended; ``ended`` says what is known of that).
     """

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from sevlaunch import api
 from sevlaunch.api import Evidence, Host, Plan, Profile, SevInfo, Spawner, plan, render, spawn
-from sevlaunch.guest.guest import POWERDOWN_LIMIT
+from sevlaunch.guest.ending import POWERDOWN_LIMIT
 from sevlaunch.guest.serial import EXPECT_LIMIT
 
 __all__ = ["Console", "Guest", "Host", "Plan", "Profile", "attach", "launch", "plan", "render"]

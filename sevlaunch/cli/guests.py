@@ -183,9 +183,10 @@ def logs(
     from sevlaunch.guest.process import Process
     from sevlaunch.guest.watch import follow as read_on
     from sevlaunch.host.folders import runtime_folder
+    from sevlaunch.plan.places import CONSOLE_LOG
 
     folder = folders.find(runtime_folder(), name)
-    file = folder.file(folders.QEMU_LOG if qemu else folders.CONSOLE_LOG)
+    file = folder.file(folders.QEMU_LOG if qemu else CONSOLE_LOG)
     if not file.exists():
         raise SevlaunchError(
             f"{name} has no {file.name}", hint="its profile says console: none; try --qemu" if not qemu else ""
@@ -206,6 +207,7 @@ def console(name: GuestArgument) -> None:
     from sevlaunch.guest import folder as folders
     from sevlaunch.guest.console import attach
     from sevlaunch.host.folders import runtime_folder
+    from sevlaunch.plan.places import CONSOLE_SOCKET
 
     folder = folders.find(runtime_folder(), name)
     interactive = sys.stdin.isatty()
@@ -215,7 +217,7 @@ def console(name: GuestArgument) -> None:
             # The terminal is raw by now: a new line does not go back to the first column by itself.
             note(f"connected to {name}; leave with Ctrl-]\r")
 
-    reason = attach(folder.file(folders.CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno(), greet)
+    reason = attach(folder.file(CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno(), greet)
     if interactive:
         note(reason)
 

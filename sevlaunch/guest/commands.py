@@ -9,37 +9,76 @@ from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from sevlaunch.errors import GuestEnded, GuestTimeout, QmpError, SevlaunchError, UnsupportedError
+from sevlaunch.errors import (
+    GuestBusy,
+    GuestEnded,
+    GuestNotFound,
+    GuestTimeout,
+    QmpError,
+    SevlaunchError,
+    UnsupportedError,
+)
 from sevlaunch.evidence import Ended, FirmwareInfo, QemuInfo, Status
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.evidence import read_evidence, read_sev_info, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.monitor import COMMANDS_TURN_LIMIT, commands_monitor
 from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
-from sevlaunch.guest.qmp import session
 from sevlaunch.guest_type import GuestType
 
 STATUS_LIMIT = 5.0
 
 
-async def status(folder: GuestFolder) -> Status:
-    """The guest's state of now, and what its launch showed."""
-    record = folder.record()
+async def status(folder: GuestFolder, *, turn_limit: float = COMMANDS_TURN_LIMIT) -> Status:
+    """The guest's state of now, and what its launch showed.
+
+    :param turn_limit: seconds that other commands may keep its monitor.
+    """
+    record, state = _look(folder)
     shown = _last_seen(folder, record)
-    if not folder.alive():
-        return replace(shown, ended=_ended(folder))
-    shown = replace(shown, pid=folder.pid())
-    if record is None or not record.launched:
-        return replace(shown, state="starting" if folder.launching() else "abandoned")
+    pid = folder.pid()
+    process = Process.attach(pid) if pid else None
+    if state is None and process is not None:
+        try:
+            return await _ask(folder, replace(shown, pid=pid), process, turn_limit)
+        finally:
+            process.close()
+    state = state or "exited"
+    return replace(shown, state=state, pid=pid, ended=_ended(folder) if state == "exited" else None)
+
+
+async def _ask(folder: GuestFolder, shown: Status, process: Process, turn_limit: float) -> Status:
     try:
-        async with session(folder.file(folders.QMP_SOCKET), limit=STATUS_LIMIT) as qmp:
+        async with commands_monitor(folder, turn_limit=turn_limit, limit=STATUS_LIMIT) as qmp:
             state = shown_state(await qmp.execute("query-status", limit=STATUS_LIMIT))
-            return replace(shown, state=state, sev=await sev_info(qmp, record.guest_type))
-    except (QmpError, GuestTimeout):
-        # QEMU may have ended while it was asked.
-        if folder.alive():
-            return replace(shown, state="unresponsive")
-        return replace(shown, pid=None, ended=_ended(folder))
+            return replace(shown, state=state, sev=await sev_info(qmp, shown.sev.type))
+    except GuestBusy:
+        return replace(shown, state="busy")
+    except GuestTimeout:
+        ended = process.ended
+    except QmpError as error:
+        # QEMU hangs up before it ends.
+        ended = await process.ends_within(0.0 if error.error_class else DEATH_LIMIT)
+    except GuestNotFound:
+        # Its folder goes when it has ended.
+        ended = await process.ends_within(DEATH_LIMIT)
+    if not ended:
+        return replace(shown, state="unresponsive")
+    return replace(shown, state="exited", pid=None, ended=_ended(folder))
+
+
+def _look(folder: GuestFolder) -> tuple[Record | None, str | None]:
+    """The record, and the state as far as the folder tells it; None: it is for QEMU to say."""
+    while True:
+        starting, record = folder.launching(), folder.record()
+        alive, recorded = folder.alive(), bool(record and record.launched)
+        # A start that ended, or one that began, while this looked: look again.
+        if (starting, record) == (folder.launching(), folder.record()):
+            break
+    if alive and (recorded or folder.is_started_by_hand()):
+        return record, None
+    return record, "starting" if starting else "abandoned" if alive else "exited"
 
 
 async def list_guests(root: Path) -> list[Status]:
@@ -83,7 +122,7 @@ async def execute(root: Path, name: str, command: str, arguments: dict[str, Any]
     pid = folder.pid()
     process = Process.attach(pid) if pid else None
     try:
-        async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+        async with commands_monitor(folder) as qmp:
             return await qmp.execute(command, arguments)
     except QmpError as error:
         # QEMU ends by itself when the secure processor refuses to finish a launch.

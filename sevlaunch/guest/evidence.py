@@ -10,26 +10,44 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from sevlaunch.errors import QemuError, QmpError
+from sevlaunch.errors import UNEXPECTED_ANSWER, QemuError, QmpError
 from sevlaunch.evidence import Evidence, FirmwareInfo, QemuInfo, SevInfo
 from sevlaunch.guest.folder import GuestFolder, Record
-from sevlaunch.guest.qmp import Qmp
+from sevlaunch.guest.monitor import Qmp
 from sevlaunch.guest_type import GuestType
 from sevlaunch.opening import open_regular
+
+
+class RunState(Struct, frozen=True):
+    """The answer of ``query-status`` (QEMU's qapi/run-state.json), without what older QEMUs say beside."""
+
+    status: str
+    running: bool
+
 
 # QMP's RunState -> the state that sevlaunch shows, where they differ.
 _STATES = {"prelaunch": "paused"}
 
 
-def shown_state(status: dict[str, Any]) -> str:
+def shown_state(status: Any) -> str:
     """The state in an answer of ``query-status``, for people: ``paused`` before the first instruction, too.
 
     :raise QmpError: when it is no such answer.
     """
     with _expected_shape("query-status", status):
-        state = str(status["status"])
+        state = msgspec.convert(status, RunState).status
     return _STATES.get(state, state)
+
+
+def is_running(status: Any) -> bool:
+    """Whether the guest executes, by an answer of ``query-status``.
+
+    :raise QmpError: when it is no such answer.
+    """
+    with _expected_shape("query-status", status):
+        return msgspec.convert(status, RunState).running
 
 
 async def gather(qmp: Qmp, record: Record, *, firmware_sha256: str | None) -> Evidence:
@@ -69,19 +87,23 @@ async def sev_info(qmp: Qmp, guest_type: GuestType) -> SevInfo:
 
 
 def read_sev_info(guest_type: GuestType, answer: dict[str, Any] | None) -> SevInfo:
-    """The info in QEMU's answer to ``query-sev``; None stands for a QEMU without SEV."""
+    """The info in QEMU's answer to ``query-sev``; None stands for a QEMU without SEV.
+
+    :raise AttributeError, KeyError, ValueError: when it is no such answer.
+    """
     if not answer or not answer.get("enabled"):
         return SevInfo(guest_type, False, None, None, None, None, None, None)
-    return SevInfo(
-        type=guest_type,
-        enabled=True,
-        state=answer["state"],
-        policy=answer.get("snp-policy", answer.get("policy")),
-        api_major=answer["api-major"],
-        api_minor=answer["api-minor"],
-        build_id=answer["build-id"],
-        handle=answer.get("handle"),
-    )
+    found = {
+        "type": guest_type,
+        "enabled": answer["enabled"],
+        "state": answer["state"],
+        "policy": answer.get("snp-policy", answer.get("policy")),
+        "api_major": answer["api-major"],
+        "api_minor": answer["api-minor"],
+        "build_id": answer["build-id"],
+        "handle": answer.get("handle"),
+    }
+    return msgspec.convert(found, SevInfo)
 
 
 async def launch_measurement(qmp: Qmp) -> str | None:
@@ -93,15 +115,18 @@ async def launch_measurement(qmp: Qmp) -> str | None:
             return None
         raise
     with _expected_shape("query-sev-launch-measure", answer):
-        return str(answer["data"])
+        return msgspec.convert(answer["data"], str)
 
 
 @contextmanager
 def _expected_shape(command: str, answer: Any) -> Iterator[None]:
     try:
         yield
-    except (AttributeError, KeyError, TypeError) as error:
-        raise QmpError(f"QEMU's answer to {command} is none that it should give: {str(answer)[:200]}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise QmpError(
+            f"QEMU's answer to {command} is none that it should give: {str(answer)[:200]}",
+            error_class=UNEXPECTED_ANSWER,
+        ) from error
 
 
 def read_evidence(folder: GuestFolder) -> Evidence | None:

@@ -1,23 +1,16 @@
-"""A guest's runtime folder, and the locks that say who lives in it.
+"""A guest's runtime folder, and who lives in it.
 
-Two locks, both open file description locks (fcntl(2)), which end with the last process that has the file open:
-
-``lock``      held by QEMU, which inherits it: the guest lives exactly as long as the lock is held.
-``launcher``  held by the command that is starting or removing the guest, and by nobody after that.
-
-A held ``lock`` whose record says that the launch never finished, with a free ``launcher``, is what a killed launcher
-leaves behind; the next claim of the name clears it away.
+A held ``lock`` whose record says that the launch never finished, while no command is starting the guest, is what a
+killed launcher leaves behind; the next claim of the name clears it away.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
+import socket
 import stat
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +20,10 @@ from msgspec import Struct, field
 
 from sevlaunch.atomic import space_hint, write_whole
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
+from sevlaunch.guest.locks import REMOVING, STARTING, WHOLE, Range, lock_is_held, lock_of, take
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant, has_grant, withdraw_grants
-
-# struct flock on x86-64: l_type, l_whence, l_start, l_len, l_pid (zero for open file description locks).
-_FLOCK = struct.Struct("hhxxxxqqixxxx")
+from sevlaunch.plan.places import COMMANDS_SOCKET
 
 # A symbolic link to the cgroup that was made for the guest.
 CGROUP = "cgroup"
@@ -42,10 +34,6 @@ EVIDENCE = "evidence.json"
 ATTESTATION = "attestation.json"
 PLAN = "plan.json"
 QEMU_LOG = "qemu.log"
-CONSOLE_LOG = "console.log"
-CONSOLE_SOCKET = "console.sock"
-QMP_SOCKET = "qmp.sock"
-AGENT_SOCKET = "agent.sock"
 
 
 class Record(Struct, frozen=True):
@@ -121,11 +109,36 @@ class GuestFolder:
 
     def alive(self) -> bool:
         """Whether QEMU lives (or is just being started)."""
-        return lock_is_held(self.file(LOCK)) or (self.file(QMP_SOCKET).exists() and self.pid() is not None)
+        return lock_is_held(self.file(LOCK)) or (self.file(COMMANDS_SOCKET).exists() and self.pid() is not None)
+
+    def is_started_by_hand(self) -> bool:
+        """Whether a QEMU lives that the script of `render` started: it has the lock file open, and no lock on it."""
+        return not lock_is_held(self.file(LOCK)) and self.alive()
 
     def launching(self) -> bool:
-        """Whether a command is starting or removing the guest at this moment."""
-        return lock_is_held(self.file(LAUNCHER))
+        """Whether a command is starting the guest at this moment."""
+        return lock_of(self.file(LAUNCHER), REMOVING) == STARTING
+
+    def open_launcher(self) -> int:
+        """The file with the locks of commands, opened for one that takes its turn at a monitor.
+
+        :raise GuestNotFound: when the folder has gone.
+        :raise HostError: when it can't be opened.
+        """
+        file = self.file(LAUNCHER)
+        try:
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError as error:
+            raise GuestNotFound(f"the guest {self.name!r} has gone") from error
+        except OSError as error:
+            raise HostError(f"can't open {file}: {error.strerror}", hint=space_hint(error)) from error
+
+    def connect(self, connection: socket.socket, name: str) -> None:
+        """Connect to a socket of QEMU's.
+
+        :raise OSError: when nobody listens there.
+        """
+        connection.connect(str(self.file(name)))
 
     def pid(self) -> int | None:
         """The PID of the QEMU that has the lock file open, however it was started."""
@@ -216,13 +229,13 @@ def prepare_root(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def hold_launcher(folder: GuestFolder) -> Iterator[None]:
-    """Be the one command that starts or removes the guest.
+def hold_launcher(folder: GuestFolder, purpose: Range = STARTING) -> Iterator[None]:
+    """Be the one command that starts the guest or, with :data:`~sevlaunch.guest.locks.REMOVING`, removes it.
 
     :raise NameTaken: when another one is.
     """
     prepare_root(folder.root)
-    fd = _claim(folder, LAUNCHER)
+    fd = _claim(folder, LAUNCHER, purpose)
     try:
         yield
     finally:
@@ -234,10 +247,10 @@ def claim_lock(folder: GuestFolder) -> int:
 
     :raise NameTaken: when the guest lives.
     """
-    return _claim(folder, LOCK)
+    return _claim(folder, LOCK, WHOLE)
 
 
-def _claim(folder: GuestFolder, name: str) -> int:
+def _claim(folder: GuestFolder, name: str, wanted: Range) -> int:
     file = folder.file(name)
     while True:
         try:
@@ -252,17 +265,12 @@ def _claim(folder: GuestFolder, name: str) -> int:
         except OSError as error:
             _withdraw(folder, name)
             raise HostError(f"can't create {file}: {error.strerror}", hint=space_hint(error)) from error
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        if not take(fd, wanted):
+            os.close(fd)
+            raise _launching(folder) if name == LAUNCHER else taken(folder)
+        with contextlib.suppress(FileNotFoundError):
             if os.fstat(fd).st_ino == file.stat().st_ino:
                 return fd
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            os.close(fd)
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise (_launching(folder) if name == LAUNCHER else taken(folder)) from error
         # The folder was removed between opening and locking: that file is no one's any more.
         os.close(fd)
 
@@ -289,20 +297,6 @@ def taken(folder: GuestFolder) -> NameTaken:
         f"a guest {folder.name!r} runs already" + (f" (pid {pid})" if pid else ""),
         hint=f"take it down with `sevlaunch down {folder.name}`, or give this one another name with --name",
     )
-
-
-def lock_is_held(file: Path) -> bool:
-    """Whether some process holds the lock; looking does not disturb anyone who wants to take it."""
-    try:
-        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        answer = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
-        return bool(answer[0] != fcntl.F_UNLCK)
-    finally:
-        os.close(fd)
 
 
 def process_start_time(pid: int) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -13,39 +11,22 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from sevlaunch.errors import GuestEnded, QemuError, QmpError
+from sevlaunch.errors import GuestEnded, QemuError
 from sevlaunch.evidence import Evidence, SevInfo
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.agent import Agent
+from sevlaunch.guest.alive import while_alive
+from sevlaunch.guest.ending import POWERDOWN_LIMIT, end_qemu, press_power_button
 from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, Record, find
-from sevlaunch.guest.launch import while_alive
+from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
 from sevlaunch.guest.process import Process, tail
-from sevlaunch.guest.qmp import Qmp, session
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
+from sevlaunch.plan.places import AGENT_SOCKET
 
 T = TypeVar("T")
-
-POWERDOWN_LIMIT = 60.0
-BUTTON_INTERVAL = 5.0
-
-
-async def press_power_button(qmp: Qmp, process: Process, *, limit: float) -> bool:
-    """Press the power button until QEMU ends; whether it did within ``limit`` seconds."""
-    end = time.monotonic() + limit
-    while (left := end - time.monotonic()) > 0:
-        # A system that is still booting does not hear the button: it is pressed again.
-        try:
-            await qmp.execute("system_powerdown", limit=left)
-        except QmpError as error:
-            # QEMU hangs up when it ends.
-            if error.error_class:
-                raise
-        if await process.ends_within(min(left, BUTTON_INTERVAL)):
-            return True
-    return process.ended
 
 
 class Guest:
@@ -59,12 +40,17 @@ class Guest:
 
     @classmethod
     @asynccontextmanager
-    async def attach(cls, name: str, *, root: Path | None = None) -> AsyncIterator[Guest]:
-        """The guest ``name``; leaving the block lets it run on.
+    async def attach(
+        cls, name: str, *, root: Path | None = None, limit: float = PROGRAMS_TURN_LIMIT
+    ) -> AsyncIterator[Guest]:
+        """The guest ``name``; leaving the block lets it run on. One program at a time is attached to a guest.
 
         :param root: the folder of all guests; default: the user's runtime folder.
+        :param limit: seconds to wait for another program that is attached.
         :raise GuestNotFound: when there is none; GuestEnded when it does not run any more.
-        :raise QmpError: when QEMU does not answer.
+        :raise GuestBusy: when another program was attached all the time.
+        :raise GuestTimeout: when QEMU is stuck.
+        :raise QmpError: when QEMU does not speak QMP.
         """
         folder = find(root or runtime_folder(), name)
         record, pid = folder.record(), folder.pid()
@@ -72,7 +58,7 @@ class Guest:
         if record is None or process is None:
             raise GuestEnded(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {name}")
         try:
-            async with session(folder.file(folders.QMP_SOCKET)) as qmp:
+            async with programs_monitor(folder, turn_limit=limit) as qmp:
                 guest = cls(folder, record, process, qmp)
                 try:
                     yield guest
@@ -104,7 +90,7 @@ class Guest:
     @cached_property
     def agent(self) -> Agent:
         """The guest agent in it, if its profile gives it a channel."""
-        return Agent(self.name, self._folder.file(folders.AGENT_SOCKET))
+        return Agent(self.name, self._folder.file(AGENT_SOCKET))
 
     @property
     def vsock_cid(self) -> int | None:
@@ -117,17 +103,10 @@ class Guest:
 
         :raise QemuError: when it does; with the end of QEMU's output.
         """
-        task = asyncio.ensure_future(action)
-        death = asyncio.create_task(self.wait())
-        try:
-            await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise QemuError(f"{self.name} has ended", stderr=tail(self._folder.file(folders.QEMU_LOG)))
-            return task.result()
-        finally:
-            for pending in (task, death):
-                pending.cancel()
-            await asyncio.gather(task, death, return_exceptions=True)
+        return await while_alive(action, self._process, self._death)
+
+    def _death(self) -> QemuError:
+        return QemuError(f"{self.name} has ended", stderr=tail(self._folder.file(folders.QEMU_LOG)))
 
     async def qmp(self, command: str, **arguments: Any) -> Any:
         """What QEMU returns for a QMP command.
@@ -187,7 +166,10 @@ class Guest:
 
     async def powerdown(self, *, limit: float = POWERDOWN_LIMIT) -> bool:
         """Press the power button until the guest's system powers down; whether it did within ``limit`` seconds."""
-        return await press_power_button(self._qmp, self._process, limit=limit)
+        return await press_power_button(self._ask, self._process, limit=limit)
+
+    async def _ask(self, command: str, limit: float) -> Any:
+        return await self._qmp.execute(command, limit=limit)
 
     async def wait(self) -> None:
         """Wait until QEMU ends."""
@@ -213,9 +195,14 @@ class LaunchedGuest(Guest):
 
     async def run(self) -> None:
         """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
-        await while_alive(self._start, self.resume())
-        self.launch_evidence = await while_alive(self._start, self.evidence())
+        await while_alive(self.resume(), self._process, self._start.death)
+        self.launch_evidence = await while_alive(self.evidence(), self._process, self._start.death)
         self._start.write_evidence(self.launch_evidence)
+
+    async def end(self) -> None:
+        """End it: QMP's quit, then SIGTERM, then SIGKILL, each within a limit."""
+        if not self._process.ended:
+            await end_qemu(self._ask, self._process)
 
     def announce(self) -> None:
         """Let other programs take it down, too."""

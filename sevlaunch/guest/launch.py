@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
-from sevlaunch.errors import GuestTimeout, Problem, QemuError, QmpError
+from sevlaunch.errors import GuestTimeout, Problem, QemuError
 from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.process import DEATH_LIMIT, Process, spawn, tail
+from sevlaunch.guest.process import Process, spawn, tail
 from sevlaunch.guest.starting import Embedding, Spawner, Start, started
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import LaunchedGuest
-
-T = TypeVar("T")
 
 # Time for QEMU to be ready: a start, and filling a GiB of memory takes well under a second.
 START_LIMIT = 60.0
@@ -72,7 +70,11 @@ async def finish(start: Start, *, paused: bool = False, limit: float | None = No
                 problems=[Problem(f"qemu: {line}") for line in lines],
                 hint=hint_for(lines) or "give it longer with --timeout",
             ) from error
-        yield guest
+        try:
+            yield guest
+        finally:
+            if not start.detached:
+                await guest.end()
 
 
 async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
@@ -82,52 +84,34 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
         await _socket_appears(companion.socket, process, start.folder.file(f"{companion.name}.log"))
     if plan.companions:
         start.start_qemu()
-    if start.told:
-        await _rehearsed(start, start.told)
+    if start.pid_report:
+        await _rehearsed(start, start.pid_report)
     # Imported while QEMU starts: asyncio's streams and qemu.qmp take as long as QEMU itself.
+    from sevlaunch.guest.alive import while_alive
     from sevlaunch.guest.evidence import check_encryption, gather, sha256_of
     from sevlaunch.guest.guest import LaunchedGuest
-    from sevlaunch.guest.qmp import session
+    from sevlaunch.guest.monitor import session
 
     firmware_sha256 = sha256_of(plan.firmware.code.value)
     record = start.record()
-    qmp = await while_alive(start, connection.enter_async_context(session(start.qmp, limit=float("inf"))))
-    evidence = await while_alive(start, gather(qmp, record, firmware_sha256=firmware_sha256))
+    connecting = connection.enter_async_context(session(start.monitor, limit=float("inf")))
+    qmp = await while_alive(connecting, start.process, start.death)
+    gathering = gather(qmp, record, firmware_sha256=firmware_sha256)
+    evidence = await while_alive(gathering, start.process, start.death)
     check_encryption(evidence, plan.security.policy.value if plan.security else None)
     start.write_evidence(evidence)
     return LaunchedGuest(record, qmp, evidence, start)
 
 
-async def _rehearsed(start: Start, told: BinaryIO) -> None:
+async def _rehearsed(start: Start, pid_report: BinaryIO) -> None:
     # The helper writes QEMU's PID, or ends without a word.
-    await _readable(told.fileno())
-    pid = told.read(32).decode()
+    await _readable(pid_report.fileno())
+    pid = pid_report.read(32).decode()
     process = Process.attach(int(pid)) if pid else None
     if process is None:
         lines = start.log_tail()
         raise QemuError("the rehearsal's helper could not start QEMU", stderr=lines, hint=hint_for(lines))
     start.keep(process)
-
-
-async def while_alive(start: Start, action: Awaitable[T]) -> T:
-    """The result of ``action``; if QEMU dies before, an error with what it said, at once."""
-    task = asyncio.ensure_future(action)
-    death = asyncio.create_task(start.process.wait())
-    try:
-        await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise start.death()
-        error = task.exception()
-        if isinstance(error, QmpError):
-            if not error.error_class and await start.process.ends_within(DEATH_LIMIT):
-                raise start.death() from error
-            error.stderr = tuple(start.log_tail())
-            error.hint = error.hint or hint_for(error.stderr)
-        return task.result()
-    finally:
-        for pending in (task, death):
-            pending.cancel()
-        await asyncio.gather(task, death, return_exceptions=True)
 
 
 async def _readable(fd: int) -> None:

@@ -17,6 +17,8 @@ from sevlaunch.guest.folder import process_start_time
 from sevlaunch.host.accounts import Account
 
 KILL_LIMIT = 10.0
+# How long a process may take to end by itself after SIGTERM.
+TERMINATE_LIMIT = 5.0
 # How long a QEMU that hung up its QMP connection may take to be gone.
 DEATH_LIMIT = 5.0
 TAIL_LINES = 12
@@ -101,6 +103,12 @@ class Process:
         select.select([self._pidfd], [], [], KILL_LIMIT)
         if self._child:
             self._child.wait()
+
+    def end(self) -> None:
+        """End the process: SIGTERM, and SIGKILL when that is not enough. Synchronous, so that nothing can cancel it."""
+        self.signal(signal.SIGTERM)
+        select.select([self._pidfd], [], [], TERMINATE_LIMIT)
+        self.kill()
 
     def close(self) -> None:
         """Let go of the process; it lives on."""

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sevlaunch.errors import GuestTimeout, SevlaunchError
-from sevlaunch.guest import folder as folders
 from sevlaunch.guest.console import connect
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.watch import FolderWatch
+from sevlaunch.plan.places import CONSOLE_LOG, CONSOLE_SOCKET
 
 EXPECT_LIMIT = 60.0
 # A console that floods: text is looked for in what came new, and in this much before it.
@@ -39,7 +39,7 @@ class Console:
     @property
     def log(self) -> Path:
         """The file with everything that the guest has printed."""
-        return self._folder.file(folders.CONSOLE_LOG)
+        return self._folder.file(CONSOLE_LOG)
 
     async def read(self) -> bytes:
         """What came since the last read or match; empty when nothing did."""
@@ -71,7 +71,7 @@ class Console:
         :raise SevlaunchError: when there is no console.
         """
         if self._connection is None:
-            self._connection = connect(self._folder.file(folders.CONSOLE_SOCKET))
+            self._connection = connect(self._folder.file(CONSOLE_SOCKET))
             self._connection.setblocking(False)
         loop = asyncio.get_running_loop()
         connection = self._connection

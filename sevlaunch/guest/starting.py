@@ -20,7 +20,8 @@ from sevlaunch.doctor.preflight import check_files
 from sevlaunch.errors import HostError, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
-from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, taken
+from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, taken
+from sevlaunch.guest.locks import lock_is_held
 from sevlaunch.guest.process import Process, find_program, spawn, tail
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, find_account, grant
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
@@ -73,19 +74,19 @@ class Start:
         self.folder = folder
         self.companions: list[Process] = []
         # Where the helper of a rehearsal writes QEMU's PID, or nothing.
-        self.told: BinaryIO | None = None
+        self.pid_report: BinaryIO | None = None
         self._launcher = launcher
         self._lock = lock
         self._embedding = embedding
         self._account = find_account(plan.run_as.value) if plan.run_as else None
         self._argv = argv(plan)
-        self._detached = False
+        self.detached = False
         self._process: Process | None = None
         self._open = ExitStack()
         # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the other
         # commands' monitor stays free.
-        self.qmp, self._qemus_end = socket.socketpair()
-        self._open.callback(self.qmp.close)
+        self.monitor, self._qemus_end = socket.socketpair()
+        self._open.callback(self.monitor.close)
         self._open.callback(self._qemus_end.close)
 
     @property
@@ -122,7 +123,7 @@ class Start:
         """Start the helper that starts QEMU and answers for the secure processor."""
         self.folder.write("sev-device", b"")
         reader, writer = os.pipe()
-        self.told = self._open.enter_context(os.fdopen(reader, "rb", buffering=0))
+        self.pid_report = self._open.enter_context(os.fdopen(reader, "rb", buffering=0))
         request = {
             "argv": command,
             "inherit": inherit,
@@ -163,18 +164,18 @@ class Start:
     def detach(self) -> None:
         """Let the guest live on. The last thing to do: from here on nothing takes it back."""
         self.announce()
-        self._detached = True
+        self.detached = True
 
     def end(self) -> None:
         """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
         self._open.close()
         processes = [*([self._process] if self._process else []), *self.companions]
         for process in processes:
-            if not self._detached:
-                process.kill()
+            if not self.detached:
+                process.end()
             process.close()
         # Another command may have removed the folder, and one more begun to use the name.
-        if not self._detached and self.folder.is_locked_by(self._lock):
+        if not self.detached and self.folder.is_locked_by(self._lock):
             self.folder.remove()
 
     def log_tail(self) -> list[str]:

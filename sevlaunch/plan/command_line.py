@@ -7,6 +7,7 @@ from typing import Any
 
 from sevlaunch.plan.console import listening
 from sevlaunch.plan.option import Option, Parameter, Reason, flag, rule, verbatim
+from sevlaunch.plan.places import COMMANDS_SOCKET, PROGRAMS_SOCKET
 from sevlaunch.plan.plan import Plan
 
 
@@ -58,7 +59,7 @@ def _options(plan: Plan) -> Iterator[Option]:
     for part in plan.board:
         yield from part.options()
     yield from _defaults(plan)
-    yield from _monitor(plan)
+    yield from _monitors(plan)
     for part in plan.attached:
         yield from part.options()
     if plan.reboot.value != "reset":
@@ -95,7 +96,11 @@ def _defaults(plan: Plan) -> Iterator[Option]:
     )
 
 
-def _monitor(plan: Plan) -> Iterator[Option]:
-    why = rule("sevlaunch's commands talk to QEMU through it")
-    yield listening("qmp", plan.qmp_socket, why)
-    yield monitor_on("qmp", plan.monitor_object, why)
+def _monitors(plan: Plan) -> Iterator[Option]:
+    """A monitor serves one client at a time: sevlaunch's commands have one that no program keeps them from."""
+    for chardev, name, why in (
+        ("commands", COMMANDS_SOCKET, rule("sevlaunch's commands talk to QEMU through it")),
+        ("qmp", PROGRAMS_SOCKET, rule("for programs that attach to the guest")),
+    ):
+        yield listening(chardev, plan.folder / name, why)
+        yield monitor_on(chardev, plan.monitor_object, why)

@@ -8,6 +8,7 @@ from pathlib import Path
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
+from sevlaunch.plan.places import AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET
 
 
 class ConsolePlan(Part, frozen=True, kw_only=True):
@@ -57,15 +58,15 @@ def resolve_console(context: Context) -> Iterator[ConsolePlan]:
     if kind != "none":
         yield ConsolePlan(
             kind=context.choice(kind, "console"),
-            socket=context.folder / "console.sock",
-            log=context.folder / "console.log",
+            socket=context.folder / CONSOLE_SOCKET,
+            log=context.folder / CONSOLE_LOG,
         )
 
 
 def resolve_agent(context: Context) -> Iterator[AgentPlan]:
     """The agent's channel, where it is asked for."""
     if context.profile.guest_agent:
-        yield AgentPlan(wanted=context.why("guest_agent"), socket=context.folder / "agent.sock")
+        yield AgentPlan(wanted=context.why("guest_agent"), socket=context.folder / AGENT_SOCKET)
 
 
 def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Option:

@@ -80,8 +80,3 @@ class Plan(Struct, frozen=True):
     def companions(self) -> tuple[Companion, ...]:
         """The helper programs, which run beside QEMU."""
         return self.needs.companions
-
-    @property
-    def qmp_socket(self) -> Path:
-        """Where QEMU listens for QMP."""
-        return self.folder / "qmp.sock"

@@ -16,6 +16,7 @@ from sevlaunch.plan.memory import resolve_memory
 from sevlaunch.plan.network import resolve_networks
 from sevlaunch.plan.option import Choice, rule
 from sevlaunch.plan.part import Part
+from sevlaunch.plan.places import LONGEST_SOCKET
 from sevlaunch.plan.plan import Plan, Reboot
 from sevlaunch.plan.security import resolve_security
 from sevlaunch.plan.shares import resolve_shares
@@ -133,7 +134,7 @@ def _check_extra_args(context: Context) -> None:
 
 
 def _check_socket_paths(context: Context) -> None:
-    longest = str(context.folder / "console.sock")
+    longest = str(context.folder / LONGEST_SOCKET)
     if len(longest.encode()) > MAX_SOCKET_PATH:
         context.refuse(
             f"the socket {longest} would have a path of {len(longest.encode())} bytes; a socket's path has at most "

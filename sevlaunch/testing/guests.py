@@ -21,9 +21,10 @@ from sevlaunch import sync
 from sevlaunch.api import Host, Plan, Profile, SevlaunchError, plan, render
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.flows.take_down import take_down
-from sevlaunch.guest.folder import CONSOLE_LOG, EVIDENCE, QEMU_LOG, guests, prepare_root
+from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, guests, prepare_root
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.folders import runtime_folder
+from sevlaunch.plan.places import CONSOLE_LOG
 
 _LOCK = "session.lock"
 # How much of a console or log a report shows, in bytes.

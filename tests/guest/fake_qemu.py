@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""A QEMU that misbehaves on the launcher's channel, as $FAKE_QEMU says; asked what it knows, $REAL_QEMU answers."""
+"""A QEMU that misbehaves, as the scenarios say; asked what it knows, $REAL_QEMU answers.
+
+$FAKE_QEMU is the scenario of the launcher's monitor, $FAKE_COMMANDS that of the commands' monitor (which is not there
+without), and commands that it was given are written to $FAKE_LOG, a line each.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 Answers = dict[str, Any]
 
@@ -20,7 +25,7 @@ NO_SEV = {"error": {"class": "CommandNotFound", "desc": "The command query-sev h
 
 
 class Channel:
-    """The launcher's own monitor."""
+    """A client of one of its monitors."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -35,7 +40,7 @@ class Channel:
         try:
             self.connection.sendall(data)
         except OSError:
-            # The launcher has had enough.
+            # The other side has had enough.
             hang()
 
     def command(self) -> Any:
@@ -44,17 +49,21 @@ class Channel:
             try:
                 request, end = json.JSONDecoder().raw_decode(self.buffer)
             except ValueError:
-                received = self.connection.recv(65536)
+                try:
+                    received = self.connection.recv(65536)
+                except OSError:
+                    hang()
                 if not received:
                     hang()
                 self.buffer = (self.buffer + received.decode()).lstrip()
             else:
                 self.buffer = self.buffer[end:].lstrip()
+                note(request["execute"])
                 return request
 
     def answer_all(self, special: Answers) -> None:
         """Answer as QEMU does, but for the commands in ``special``: a whole reply, or bytes, or a function."""
-        usual: Answers = {"query-status": {"return": STATUS}, "query-sev": NO_SEV}
+        usual: Answers = {"query-status": {"return": STATUS}, "query-sev": NO_SEV, "quit": end_with_success}
         while True:
             request = self.command()
             reply = {**usual, **special}.get(request["execute"], {"return": {}})
@@ -66,10 +75,37 @@ class Channel:
                 self.send({**reply, "id": request["id"]} if "id" in request else reply)
 
 
-def hang() -> None:
+def hang() -> NoReturn:
     """Live on without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        # The next client may come.
+        sys.exit()
     while True:
         time.sleep(3600)
+
+
+def note(command: str) -> None:
+    """Write down what was asked."""
+    log = os.environ.get("FAKE_LOG")
+    if log:
+        with open(log, "a") as stream:  # noqa: PTH123 - a fake starts as fast as it can
+            stream.write(f"{command}\n")
+
+
+def on_sigterm(action: Callable[[], None]) -> None:
+    """Write down that SIGTERM came, then do ``action``; the main thread alone can ask for that."""
+
+    def come(number: int, frame: object) -> None:
+        note("SIGTERM")
+        action()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, come)
+
+
+def end_with_success() -> None:
+    """As QEMU does on quit."""
+    os._exit(0)
 
 
 def garbage(channel: Channel) -> None:
@@ -169,6 +205,44 @@ def wrong_sev_shape(channel: Channel) -> None:
     channel.answer_all({"query-sev": {"return": {"enabled": True}}})
 
 
+def odd_status(channel: Channel) -> None:
+    """The answer to query-status is what $FAKE_ANSWER says."""
+    channel.send(GREETING)
+    channel.answer_all({"query-status": {"return": json.loads(os.environ["FAKE_ANSWER"])}})
+
+
+def odd_sev(channel: Channel) -> None:
+    """The answer to query-sev is what $FAKE_ANSWER says."""
+    channel.send(GREETING)
+    channel.answer_all({"query-sev": {"return": json.loads(os.environ["FAKE_ANSWER"])}})
+
+
+def nested(channel: Channel) -> None:
+    """JSON that is deeper than any reader goes."""
+    channel.send(GREETING)
+    channel.answer_all({"query-status": b'{"return": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\r\n"})
+
+
+def not_utf_8(channel: Channel) -> None:
+    """Bytes that are no text, in the midst of an answer."""
+    channel.send(GREETING)
+    channel.answer_all({"query-status": b'{"return": {"status": "\xff\xfe", "running": true}}\r\n'})
+
+
+def deaf(channel: Channel) -> None:
+    """As QEMU does, but for quit, which it takes and forgets; SIGTERM ends it."""
+    on_sigterm(end_with_success)
+    channel.send(GREETING)
+    channel.answer_all({"quit": {"return": {}}})
+
+
+def stubborn(channel: Channel) -> None:
+    """As deaf, and SIGTERM is forgotten, too."""
+    on_sigterm(lambda: None)
+    channel.send(GREETING)
+    channel.answer_all({"quit": {"return": {}}})
+
+
 def last_words_and_silence(channel: Channel) -> None:
     """Something on standard error, and then nothing."""
     print("fake: waiting for the moon", file=sys.stderr, flush=True)
@@ -211,6 +285,12 @@ SCENARIOS: dict[str, Callable[[Channel], None]] = {
         endless_events,
         wrong_shape,
         wrong_sev_shape,
+        odd_status,
+        odd_sev,
+        nested,
+        not_utf_8,
+        deaf,
+        stubborn,
         last_words_and_silence,
         last_words_and_garbage,
         late,
@@ -225,10 +305,29 @@ def become_qemu() -> None:
     os.execv(real, [real, *sys.argv[1:]])
 
 
+def serve(path: str, scenario: Callable[[Channel], None]) -> None:
+    """Play a scenario for each client of a socket, one at a time, as a monitor of QEMU does."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(1)
+
+    def clients() -> None:
+        while True:
+            one = threading.Thread(target=scenario, args=(Channel(listener.accept()[0]),), daemon=True)
+            one.start()
+            one.join()
+
+    threading.Thread(target=clients, daemon=True).start()
+
+
 def main() -> None:
-    """Play the scenario."""
+    """Play the scenarios."""
     if sys.argv[1:3] == ["-machine", "none"]:
         become_qemu()
+    if "FAKE_COMMANDS" in os.environ:
+        option = next(value for value in sys.argv if value.startswith("socket,id=commands,path="))
+        path = option.partition("path=")[2].partition(",server")[0]
+        serve(path.replace(",,", ","), SCENARIOS[os.environ["FAKE_COMMANDS"]])
     option = next(value for value in sys.argv if value.startswith("socket,id=launcher,fd="))
     connection = socket.socket(fileno=int(option.rpartition("=")[2]))
     SCENARIOS[os.environ["FAKE_QEMU"]](Channel(connection))

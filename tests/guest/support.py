@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sevlaunch.guest.folder import lock_is_held
+from sevlaunch.guest.locks import lock_is_held
 from sevlaunch.host.model import Host
 from tests import needs
 from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait_until
@@ -42,13 +43,26 @@ def some_qemu() -> tuple[str, str]:
     return with_qemu(qemu_binary_of("10.0"))
 
 
-def fake_qemu(command: Command, scenario: str) -> tuple[str, str]:
-    """The option that chooses a fake QEMU, which plays a scenario of fake_qemu.py; real QEMU tells what it knows."""
+def fake_qemu(command: Command, scenario: str, *, commands: str = "", answer: Any = None) -> tuple[str, str]:
+    """The option that chooses a fake QEMU, which plays scenarios of fake_qemu.py; real QEMU tells what it knows.
+
+    :param scenario: of the launcher's monitor; ``commands``: of the commands' one, which is not there without.
+    :param answer: what those that give an odd answer give.
+    """
     command.environment["FAKE_QEMU"] = scenario
+    command.environment["FAKE_ANSWER"] = json.dumps(answer)
+    command.environment["FAKE_LOG"] = str(fake_log(command))
+    if commands:
+        command.environment["FAKE_COMMANDS"] = commands
     command.environment["REAL_QEMU"] = qemu_binary_of("10.0")
     # The user's own cache is no place for a fake.
     command.environment["XDG_CACHE_HOME"] = str(command.base / "cache")
     return with_qemu(str(FAKE_QEMU))
+
+
+def fake_log(command: Command) -> Path:
+    """Where a fake QEMU writes down what it was asked."""
+    return command.base / "asked"
 
 
 def status_of(command: Command, name: str) -> Any:

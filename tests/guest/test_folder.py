@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
 from sevlaunch.guest import folder as folders
-from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, lock_is_held, process_start_time
+from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, process_start_time
+from sevlaunch.guest.locks import lock_is_held
 from sevlaunch.guest.process import Process
 from sevlaunch.guest_type import GuestType
 from tests import needs

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from sevlaunch.errors import QemuError, QmpError
 from sevlaunch.evidence import Evidence, SevInfo
 from sevlaunch.guest.evidence import check_encryption, read_sev_info
-from sevlaunch.guest.qmp import session
+from sevlaunch.guest.monitor import session
 from sevlaunch.guest_type import GuestType
 from tests.conftest import Command
 from tests.guest.fake_qemu import GREETING
@@ -44,6 +44,8 @@ EVIDENCE = Evidence(
         ("hang_up_mid_answer", "QEMU ended with exit code 1 while plain was being started"),
         ("sev_error", "QEMU refuses query-sev: the firmware is on fire"),
         ("refuses_cont", "QEMU refuses cont: Resetting the VM is required"),
+        ("nested", "lost QEMU during query-status"),
+        ("not_utf_8", "lost QEMU during query-status"),
         ("wrong_shape", "query-status"),
         ("wrong_sev_shape", "query-sev"),
     ],
@@ -82,7 +84,7 @@ def test_the_fake_is_good_enough_to_pass(sevlaunch: Command) -> None:
     sevlaunch("up", PLAIN, "--paused", *fake_qemu(sevlaunch, "polite"))
     # It has no monitor for other commands.
     assert listed(sevlaunch) == {"plain": "unresponsive"}
-    assert sevlaunch("down", "plain", "--now").stdout == "plain: killed\n"
+    assert sevlaunch("down", "plain", "--now").stdout == "plain: terminated\n"
     assert sevlaunch.left_behind() == []
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sevlaunch.guest.qmp import session
+from sevlaunch.guest.monitor import session
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts

@@ -1,0 +1,12 @@
+"""The names of what QEMU makes in its guest's folder, for its command line and for those who look for it there."""
+
+from __future__ import annotations
+
+# The monitor of sevlaunch's commands, and the one of programs that attach. The launcher's own is no file.
+COMMANDS_SOCKET = "commands.sock"
+PROGRAMS_SOCKET = "qmp.sock"
+CONSOLE_SOCKET = "console.sock"
+CONSOLE_LOG = "console.log"
+AGENT_SOCKET = "agent.sock"
+
+LONGEST_SOCKET = max((COMMANDS_SOCKET, PROGRAMS_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET), key=len)
