@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,10 +92,15 @@ def test_passt_gives_the_guest_an_address_and_ends_with_it(demo: Path, sevlaunch
     assert sevlaunch.left_behind() == []
 
 
-def test_a_shared_folder_is_read_by_the_guest(demo: Path, sevlaunch: Command) -> None:
+@pytest.fixture
+def virtiofsd() -> None:
+    """virtiofsd, with the rights that its sandbox takes."""
     if not any(Path(program).exists() for program in ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")):
         pytest.skip("virtiofsd is not installed")
     needs.root("the sandbox of virtiofsd")
+
+
+def test_a_shared_folder_is_read_by_the_guest(virtiofsd: None, demo: Path, sevlaunch: Command) -> None:
     folder = sevlaunch.base / "shared"
     folder.mkdir()
     (folder / "file").write_text("from the host\n")
@@ -143,3 +149,41 @@ def test_everything_that_is_missing_is_said_at_once(sevlaunch: Command, system_q
     for part in ("disk /no/disk: no such file", "disk /tmp: is a folder", "/no/kernel", "/no/initrd"):
         assert part in result.stderr
     assert sevlaunch.left_behind() == []
+
+
+def started_as_a_service(sevlaunch: Command, *options: str) -> None:
+    """Start the guest with no more capabilities than its unit gives it, and take it down again."""
+    unit = sevlaunch("unit", PLAIN, *options).stdout
+    [names] = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
+    kept = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in names.split())])
+    started = subprocess.run(
+        [
+            needs.program("setpriv", "util-linux"),
+            f"--bounding-set={kept}",
+            *sevlaunch.argv("up", PLAIN, "--paused", *options),
+        ],
+        env=sevlaunch.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+    sevlaunch("down", "plain", "--now")
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_bridge_takes_the_capabilities_of_its_unit(bridge: str, sevlaunch: Command, system_qemu: str) -> None:
+    started_as_a_service(sevlaunch, "--set", "accel=tcg", "--set", f"networks=[{{type: bridge, bridge: {bridge}}}]")
+
+
+def test_passt_takes_the_capabilities_of_its_unit(sevlaunch: Command, system_qemu: str) -> None:
+    needs.root("the unit of the system's systemd")
+    needs.program("passt", "passt")
+    started_as_a_service(sevlaunch, "--set", "accel=tcg", "--set", "networks=[{type: passt}]")
+
+
+def test_virtiofsd_takes_the_capabilities_of_its_unit(virtiofsd: None, sevlaunch: Command, system_qemu: str) -> None:
+    folder = sevlaunch.base / "shared"
+    folder.mkdir()
+    started_as_a_service(sevlaunch, "--set", "accel=tcg", "--set", f"shares=[{{path: {folder}, tag: data}}]")
