@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Companion, Needs
-from sevlaunch.plan.network import LOOPBACK, Backend
+from sevlaunch.plan.network_backends import LOOPBACK, Backend
 from sevlaunch.plan.option import Choice, Option, Parameter, flag, rule, verbatim
 from sevlaunch.profile.fields import split_forward
 from sevlaunch.profile.model import PasstNetwork
