@@ -24,7 +24,7 @@ _LINTERS: dict[str, tuple[str, ...]] = {
     "mypy": ("mypy",),
 }
 # What stands for all tests where pytest does not get as far as running one.
-_PYTEST = "pytest"
+_PYTEST = "pytest as a whole"
 # pytest's exit codes for tests that fail, and for files that can't be imported.
 _TOLD = (1, 2)
 
