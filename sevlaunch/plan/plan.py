@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -16,8 +16,10 @@ from sevlaunch.plan.needs import Companion, Needs, merged
 from sevlaunch.plan.network import NetworkPlan
 from sevlaunch.plan.option import Choice
 from sevlaunch.plan.part import Part
-from sevlaunch.plan.security import SecurityPlan
 from sevlaunch.plan.storage import StoragePlan
+
+if TYPE_CHECKING:
+    from sevlaunch.plan.security import SecurityPlan
 
 Reboot = Literal["reset", "relaunch", "stop"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.model import Host
@@ -10,7 +11,7 @@ from sevlaunch.plan.boot import resolve_boot
 from sevlaunch.plan.console import resolve_agent, resolve_console
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.devices import resolve_balloon, resolve_rng, resolve_vsock
-from sevlaunch.plan.firmware import resolve_firmware
+from sevlaunch.plan.firmware import FirmwarePlan, resolve_firmware
 from sevlaunch.plan.machine import resolve_machine
 from sevlaunch.plan.memory import resolve_memory
 from sevlaunch.plan.network import resolve_networks
@@ -18,25 +19,42 @@ from sevlaunch.plan.option import Choice, rule
 from sevlaunch.plan.part import Part
 from sevlaunch.plan.places import LONGEST_SOCKET
 from sevlaunch.plan.plan import Plan, Reboot
-from sevlaunch.plan.security import resolve_security
-from sevlaunch.plan.shares import resolve_shares
 from sevlaunch.plan.storage import resolve_storage
-from sevlaunch.plan.video import resolve_video
 from sevlaunch.profile.loader import LoadedProfile
+from sevlaunch.profile.model import SevSecurity, SnpSecurity
 from sevlaunch.remedies import INSTALL_QEMU
+
+if TYPE_CHECKING:
+    from sevlaunch.plan.security import SecurityPlan
 
 # struct sockaddr_un, unix(7): 108 bytes with the final NUL.
 MAX_SOCKET_PATH = 107
 
-# The devices beside disks and networks, in the order of the command line: each function yields those of one kind.
+
+def _video(context: Context) -> Iterator[Part]:
+    if context.profile.video.type != "none":
+        from sevlaunch.plan.video import resolve_video
+
+        yield resolve_video(context)
+
+
+def _shares(context: Context) -> Iterator[Part]:
+    if context.profile.shares:
+        from sevlaunch.plan.shares import resolve_shares
+
+        yield from resolve_shares(context)
+
+
+# The devices beside disks and networks, in the order of the command line: each function yields those of one kind. What
+# few guests have is imported for those.
 _DEVICES: tuple[Callable[[Context], Iterator[Part]], ...] = (
     resolve_console,
     resolve_rng,
     resolve_balloon,
-    resolve_video,
+    _video,
     resolve_vsock,
     resolve_agent,
-    resolve_shares,
+    _shares,
 )
 
 
@@ -57,7 +75,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     machine = resolve_machine(context)
     memory = resolve_memory(context, machine.accel.value)
     firmware = resolve_firmware(context)
-    security = resolve_security(context, firmware)
+    security = _security(context, firmware)
     storage = resolve_storage(context)
     networks = resolve_networks(context)
     devices = tuple(device for resolve_device in _DEVICES for device in resolve_device(context))
@@ -94,6 +112,15 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         ),
         warnings=(*map(str, loaded.warnings), *context.warnings),
     )
+
+
+def _security(context: Context, firmware: FirmwarePlan | None) -> SecurityPlan | None:
+    security = context.profile.security
+    if not isinstance(security, (SevSecurity, SnpSecurity)):
+        return None
+    from sevlaunch.plan.security import resolve_security
+
+    return resolve_security(context, security, firmware)
 
 
 def _reboot(context: Context) -> Choice[Reboot]:

@@ -143,11 +143,10 @@ class SecurityPlan(Part, frozen=True, kw_only=True):
         yield Option("-object", (*common, *self.own.parameters(), *hashes, *device))
 
 
-def resolve_security(context: Context, firmware: FirmwarePlan | None) -> SecurityPlan | None:
-    """The SEV object for the profile; None for an ordinary guest."""
-    security = context.profile.security
-    if not isinstance(security, (SevSecurity, SnpSecurity)):
-        return None
+def resolve_security(
+    context: Context, security: SevSecurity | SnpSecurity, firmware: FirmwarePlan | None
+) -> SecurityPlan:
+    """The SEV object for the profile's ``security``."""
     object_type = "sev-snp-guest" if isinstance(security, SnpSecurity) else "sev-guest"
     if object_type not in context.qemu.objects:
         context.lack(

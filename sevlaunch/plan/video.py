@@ -43,13 +43,11 @@ class VideoPlan(Part, frozen=True, kw_only=True):
             yield from virtio_parameters()
 
 
-def resolve_video(context: Context) -> Iterator[VideoPlan]:
-    """The graphics card, where there is to be one."""
+def resolve_video(context: Context) -> VideoPlan:
+    """The graphics card of a profile that has one."""
     video = context.profile.video
-    if video.type == "none":
-        return
     context.need_device(VIDEO_DEVICES[video.type], f"video: {video.type}")
-    yield VideoPlan(
+    return VideoPlan(
         type=context.choice(video.type, "video", "type"),
         ram=context.choice_or_none(video.ram, "video", "ram"),
         vram=context.choice_or_none(video.vram, "video", "vram"),
