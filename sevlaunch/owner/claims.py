@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from pathlib import Path
 
 from sevlaunch.documents import decode
@@ -16,6 +17,8 @@ from sevlaunch.text import check_guest_name
 
 # The property came with KVM_SEV_INIT2; machine types before it keep to the older way (hw/i386/pc.c, pc_compat_9_0).
 _SINCE_INIT2 = QEMU_SINCE["legacy-vm-type"]
+# A machine type with its version. What stands there is the host's: `str.isdigit` knows digits that are no numbers.
+_MACHINE = re.compile(r"pc-q35-([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})*")
 
 
 class HostClaims(Evidence, frozen=True, kw_only=True):
@@ -73,11 +76,8 @@ def _release(version: str) -> tuple[int, int]:
 
 
 def _is_older_machine(parameter: str) -> bool:
-    name, _, version = parameter.rpartition("-")
-    parts = version.split(".")
-    if name != "pc-q35" or len(parts) < 2 or not all(part.isdigit() for part in parts):
-        return False
-    return (int(parts[0]), int(parts[1])) < _SINCE_INIT2
+    version = _MACHINE.fullmatch(parameter)
+    return version is not None and (int(version[1]), int(version[2])) < _SINCE_INIT2
 
 
 def read_claims(file: Path) -> HostClaims:
