@@ -312,7 +312,11 @@ def test_an_issuer_whose_key_is_shorter_than_amds_is_refused(bits: tuple[int, in
     assert all(detail.endswith("the issuer's key is not RSA with 4096 bits") for detail in details)
 
 
-@pytest.mark.parametrize("scheme", [{"pss": False}, {"digest": hashes.SHA256()}, {"digest": hashes.SHA512()}], ids=str)
+@pytest.mark.parametrize(
+    "scheme",
+    [{"pss": False}, {"digest": hashes.SHA256()}, {"digest": hashes.SHA512()}],
+    ids=["PKCS #1", "SHA-256", "SHA-512"],
+)
 def test_a_certificate_that_is_signed_another_way_than_amds_is_refused(scheme: dict[str, Any]) -> None:
     found = verdict(processor(**scheme))
     assert failures(found) == ["VCEK"]
