@@ -16,14 +16,9 @@ _MISTAKE = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?
 _KEY = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<key>.*)`", re.DOTALL)
 
 
-def matching(pattern: str, description: str | None = None) -> msgspec.Meta:
-    """For a text's type: all of it has to match the regular expression ``pattern``."""
-    return msgspec.Meta(pattern=f"^(?:{pattern}){_END}", description=description)
-
-
-def bare_pattern(pattern: str) -> str:
-    """The pattern that :func:`matching` was given."""
-    return pattern.removeprefix("^(?:").removesuffix(f"){_END}")
+def matching(pattern: str, description: str | None = None, *, wanted: str = "") -> msgspec.Meta:
+    """For a text's type: all of it has to match the regular expression ``pattern``; ``wanted`` says so in words."""
+    return msgspec.Meta(pattern=f"^(?:{pattern}){_END}", description=description, extra={"wanted": wanted})
 
 
 def decode(content: bytes, kind: type[_Document]) -> _Document:

@@ -209,6 +209,20 @@ def auto_or_number(minimum: int, maximum: int) -> tuple[Parser, Meta]:
     return Parser(read), Meta(extra_json_schema={"minimum": minimum, "maximum": maximum})
 
 
+_FEATURE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+")
+_FLAG = re.compile(r"([+-]?)([A-Za-z][A-Za-z0-9._-]*)")
+
+
+def _feature(value: object) -> str:
+    if isinstance(value, str) and _FEATURE.fullmatch(value):
+        return str(value)
+    flag = _FLAG.fullmatch(value) if isinstance(value, str) else None
+    if flag:
+        # As on QEMU's command line and in libvirt's XML.
+        raise ValueError(f"write {value!r} as {flag[2]}={'off' if flag[1] == '-' else 'on'}")
+    raise ValueError(f"wanted a CPU property such as host-phys-bits=on, found {value!r}")
+
+
 def _name(value: object) -> str:
     # The name is a folder's name, and is printed in tables.
     if (
@@ -253,6 +267,7 @@ AbsolutePath = Annotated[
     str, Parser(_absolute_path), Placeholder("/"), Meta(min_length=1, description="a path; relative to the profile")
 ]
 Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
+CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(pattern=f"^{_FEATURE.pattern}$")]
 Name = Annotated[str, Parser(_name), Placeholder("guest")]
 DiskSerial = Annotated[str, Parser(_disk_serial), Meta(min_length=1)]
 Mac = Annotated[str, Parser(_mac)]

@@ -9,6 +9,7 @@ from sevlaunch.documents import matching
 from sevlaunch.guest_type import GuestType, Protection
 from sevlaunch.profile.fields import (
     AbsolutePath,
+    CpuFeature,
     DhCert,
     DiskSerial,
     Forward,
@@ -28,6 +29,11 @@ from sevlaunch.profile.fields import (
 from sevlaunch.profile.policy import default_policy
 
 Auto = Literal["auto"]
+_INTERFACE, _INTERFACE_NAME = r"[^\s/:]{1,15}", "the name of a network interface, at most 15 characters"
+_TAG_NAME = "1 to 36 letters, digits, dots, dashes and underscores"
+_UUID, _A_UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID such as those of uuidgen"
+_MACHINES = "q35, or a versioned name such as pc-q35-7.2"
+_USER = r"[A-Za-z_][A-Za-z0-9_.-]*[$]?"
 Cbitpos = Annotated[int | Auto, *auto_or_number(32, 63)]
 ReducedPhysBits = Annotated[int | Auto, *auto_or_number(1, 63)]
 
@@ -44,6 +50,7 @@ class Cpu(Model, frozen=True, kw_only=True):
         matching(
             r"[A-Za-z0-9][A-Za-z0-9._-]*",
             "QEMU CPU model; auto: EPYC for encrypted guests, the host's CPU with KVM, max with TCG",
+            wanted="the name of a CPU model such as EPYC-v4, with its flags in cpu.features",
         ),
     ] = "auto"
     count: Annotated[int, Meta(ge=1, le=4096, description="number of vCPUs")] = 1
@@ -51,7 +58,7 @@ class Cpu(Model, frozen=True, kw_only=True):
     cores: Annotated[int, Meta(ge=1)] | None = None
     threads: Annotated[int, Meta(ge=1)] | None = None
     features: Annotated[
-        list[Annotated[str, matching(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+"), Placeholder("x=y")]],
+        list[CpuFeature],
         Meta(description="CPU properties such as host-phys-bits=on"),
     ] = []
 
@@ -215,7 +222,11 @@ class Boot(Model, frozen=True, kw_only=True):
     initrd: AbsolutePath | None = None
     cmdline: Annotated[str | None, Meta(description="kernel command line")] = None
     order: Annotated[
-        list[Annotated[str, matching(r"(disk|net)[0-9]+"), Placeholder("disk999")]],
+        list[
+            Annotated[
+                str, matching(r"(disk|net)[0-9]+", wanted="a device such as disk0 or net0"), Placeholder("disk999")
+            ]
+        ],
         Meta(description="devices in the order of booting, such as disk0, net0"),
     ] = []
 
@@ -260,7 +271,7 @@ class TapNetwork(_Network, frozen=True, kw_only=True):
     """A tap interface that exists already."""
 
     type: Literal["tap"]
-    interface: Annotated[str, matching(r"[^\s/:]{1,15}", "name of the tap interface")]
+    interface: Annotated[str, matching(_INTERFACE, "name of the tap interface", wanted=_INTERFACE_NAME)]
     vhost: bool = False
 
 
@@ -268,7 +279,7 @@ class BridgeNetwork(_Network, frozen=True, kw_only=True):
     """A tap interface on a bridge, made by qemu-bridge-helper."""
 
     type: Literal["bridge"]
-    bridge: Annotated[str, matching(r"[^\s/:]{1,15}", "name of the bridge")]
+    bridge: Annotated[str, matching(_INTERFACE, "name of the bridge", wanted=_INTERFACE_NAME)]
 
 
 class PasstNetwork(_Network, frozen=True, kw_only=True):
@@ -308,7 +319,7 @@ class Share(Model, frozen=True, kw_only=True):
     """A folder of the host, shared through virtiofs."""
 
     path: AbsolutePath
-    tag: Annotated[str, matching(r"[A-Za-z0-9._-]{1,36}", "name to mount it by in the guest")]
+    tag: Annotated[str, matching(r"[A-Za-z0-9._-]{1,36}", "name to mount it by in the guest", wanted=_TAG_NAME)]
 
 
 class Qemu(Model, frozen=True, kw_only=True):
@@ -322,10 +333,8 @@ class Profile(Model, frozen=True, kw_only=True):
     """A guest, as its user wants it."""
 
     name: Annotated[Name, Meta(description="name of the guest; default: the file's stem")]
-    uuid: Annotated[str, matching(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "SMBIOS UUID")] | None = None
-    machine: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.-]*", "q35, or a versioned name such as pc-q35-7.2")] = (
-        "q35"
-    )
+    uuid: Annotated[str, matching(_UUID, "SMBIOS UUID", wanted=_A_UUID)] | None = None
+    machine: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.-]*", _MACHINES, wanted=_MACHINES)] = "q35"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
@@ -349,7 +358,9 @@ class Profile(Model, frozen=True, kw_only=True):
         Meta(description="what a reboot of the guest does; relaunch: the guest comes up again"),
     ] = "relaunch"
     run_as: (
-        Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_.-]*[$]?", "user that QEMU runs as when root starts the guest")]
+        Annotated[
+            str, matching(_USER, "user that QEMU runs as when root starts the guest", wanted="the name of a user")
+        ]
         | None
     ) = None
     qemu: Qemu = Qemu()

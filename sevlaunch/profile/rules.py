@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sevlaunch.errors import Problem
+from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
 from sevlaunch.profile.positions import KeyPath, Positions
@@ -156,6 +157,13 @@ def _snp(profile: Profile) -> Iterator[Violation]:
         yield Violation(
             ("firmware", key),
             "a sev-snp guest can't have pflash: use firmware.image with a stateless image (OVMF.amdsev.fd)",
+        )
+    if profile.cpu.model in COMPLEX_INDEXING and HOST_CACHE not in profile.cpu.features:
+        yield Violation(
+            ("cpu", "model"),
+            f"a sev-snp guest can't have {profile.cpu.model}: the secure processor refuses what it says of its cache "
+            f"(CPUID 0x8000001D): use {COMPLEX_INDEXING[profile.cpu.model]}, or leave model at auto",
+            (("cpu", "features"),),
         )
     if security.id_auth and not security.id_block:
         yield Violation(

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import msgspec
 
-from sevlaunch.documents import bare_pattern
 from sevlaunch.errors import Problem
 from sevlaunch.profile.fields import Parser, Placeholder
 from sevlaunch.profile.model import Model, Profile
@@ -31,6 +30,21 @@ NOT_HERE = {
     "loadvm": "an encrypted guest can't be restored or migrated; it can only be started afresh",
     "snapshot": "an encrypted guest can't be restored or migrated; it can only be started afresh",
     "<<": "YAML merge keys are not supported; use extends",
+}
+_SNP_SESSION = (
+    "the owner of an SNP guest gives no session; host_data or id_block bind the launch to them, and the guest's own "
+    "report shows it"
+)
+_BEFORE_SNP = "the launch session (dh_cert, session) is what binds such a launch to its owner"
+# What there is instead of a key that belongs to another type of the same mapping: the type that was chosen, the key.
+INSTEAD = {
+    ("sev-snp", "dh_cert"): _SNP_SESSION,
+    ("sev-snp", "session"): _SNP_SESSION,
+    ("sev-snp", "handle"): "SNP guests can't share a key",
+    ("sev-snp", "legacy_vm_type"): "KVM_SEV_INIT2 starts every SNP guest",
+    **{(kind, key): _BEFORE_SNP for kind in ("sev", "sev-es") for key in ("host_data", "id_block", "id_auth")},
+    ("tap", "forward"): "the network behind the interface decides who reaches the guest",
+    ("bridge", "forward"): "the network behind the bridge decides who reaches the guest",
 }
 # Keys of a profile file that are gone before it is read here.
 _LOADERS_KEYS = ("extends", "cpus")
@@ -148,7 +162,8 @@ class Reading:
 
     def _struct(self, structs: tuple[type[Model], ...], value: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            self._mistake(path, f"wanted a mapping of keys and values, found {_shown(value)}")
+            instead = f"; write {{model: {value}}}" if path == ("cpu",) and isinstance(value, str) else ""
+            self._mistake(path, f"wanted a mapping of keys and values, found {_shown(value)}{instead}")
             return placeholder(structs[0])
         kind = _kind(structs, value)
         if kind is None:
@@ -165,7 +180,7 @@ class Reading:
         for key, inner in value.items():
             place = (*path, key)
             if key not in fields:
-                self._mistake(place, _unknown_key(key, known_keys(structs, value)), at_key=True)
+                self._mistake(place, _unknown_key(key, structs, value), at_key=True)
                 continue
             read = self._value(fields[key], inner, place)
             if place not in self.wrong:
@@ -191,7 +206,8 @@ class Reading:
         try:
             return field_type.parser.read(value)
         except ValueError as error:
-            self._mistake(path, str(error))
+            text_of_digits = _is_number(value) and str in field_type.kinds
+            self._mistake(path, f"{error}{_QUOTES if text_of_digits else ''}")
         return field_type.placeholder
 
     def _list(self, element: FieldType, value: Any, path: KeyPath) -> list[Any]:
@@ -237,20 +253,33 @@ def _wanted(field_type: FieldType, value: Any, found: str) -> str:
     if ">=" in found or "<=" in found:
         bound = "at least" if ">=" in found else "at most"
         return f"wanted a number of {bound} {found.rpartition('= ')[2]}, found {_shown(value)}"
-    patterns = [bare_pattern(meta.pattern) for meta in field_type.meta if meta.pattern]
-    if patterns and isinstance(value, str):
-        return f"wanted text that matches {patterns[0]}, found {_shown(value)}"
+    in_words = [meta.extra["wanted"] for meta in field_type.meta if meta.pattern and meta.extra]
     wanted = "true or false" if bool in kinds else "a whole number" if int in kinds else "text"
-    return f"wanted {wanted}, found {_shown(value)}"
+    wanted = in_words[0] if in_words else wanted
+    return f"wanted {wanted}, found {_shown(value)}{_QUOTES if str in kinds and _is_number(value) else ''}"
+
+
+# YAML read a number where the user wrote text of digits; its leading zeros are lost.
+_QUOTES = "; write it in quotes"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _wanted_one_of(words: list[str], value: Any) -> str:
     return f"wanted one of {', '.join(words)}; found {_shown(value)}{_suggestion(str(value), words)}"
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
+def _unknown_key(key: str, structs: tuple[type[Model], ...], value: Any) -> str:
     if key in NOT_HERE:
         return f"unknown key {key!r}: {NOT_HERE[key]}"
+    others = [word for kind in structs if key in field_types(kind) for word in field_types(kind)[_TAG].words]
+    if others:
+        instead = INSTEAD.get((value[_TAG], key))
+        other = f"unknown key {key!r} for type {value[_TAG]}: it is for type {' and '.join(others)}"
+        return f"{other}; {instead}" if instead else other
+    known = known_keys(structs, value)
     return f"unknown key {key!r}" + (_suggestion(key, known) or f"; known here: {', '.join(known)}")
 
 
