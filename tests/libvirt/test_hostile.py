@@ -143,6 +143,13 @@ def test_a_hundred_megabytes_are_refused_in_little_memory(source: str, sevlaunch
 
 def test_an_endless_device_is_refused(sevlaunch: Command) -> None:
     result = sevlaunch("import", "/dev/zero", check=2)
+    assert "it is a character device, and no regular file" in result.stderr
+
+
+def test_no_more_of_a_file_is_read_than_a_domain_has(sevlaunch: Command, base: Path) -> None:
+    with (base / "large.xml").open("wb") as large:
+        large.truncate(1 << 42)
+    result = sevlaunch("import", base / "large.xml", check=2)
     assert f"wanted at most {MAX_BYTES} bytes" in result.stderr
 
 
