@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import ROOT
+from tests.needs import ROOT, can_lock, can_open_kvm
 
 GIBIBYTE = 1 << 30
 # linux/capability.h
@@ -87,7 +87,8 @@ def _memory_below(size: int) -> bool:
 
 
 KINDS: dict[str, Callable[[], bool]] = {
-    "no-kvm": _not_here("/dev/kvm"),
+    "no-kvm": lambda: not can_open_kvm(),
+    "little-locked-memory": lambda: not can_lock(),
     "with-sev": _here("/dev/sev"),
     "no-kvm-pvm": _not_here("/sys/module/kvm_pvm"),
     "not-root": lambda: os.geteuid() != 0,

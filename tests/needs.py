@@ -6,12 +6,15 @@ tests/known-skips.toml lists who may skip for which of these reasons, and on whi
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# The largest guest of profiles/ with what QEMU needs beside it.
+REHEARSED_BYTES = 5 << 30
 OVMF = Path("/usr/share/OVMF")
 
 
@@ -22,10 +25,27 @@ def tool(name: str) -> Path | None:
     return path if path.exists() else None
 
 
+def can_open_kvm() -> bool:
+    """Whether there is a way to KVM."""
+    return os.access("/dev/kvm", os.R_OK | os.W_OK)
+
+
+def can_lock() -> bool:
+    """Whether this user may lock the memory of a rehearsed guest."""
+    return os.geteuid() == 0 or not 0 <= resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] < REHEARSED_BYTES
+
+
 def kvm() -> None:
     """A way to KVM."""
-    if not Path("/dev/kvm").exists():
-        pytest.skip("no /dev/kvm")
+    if not can_open_kvm():
+        pytest.skip("no /dev/kvm that this user can open")
+
+
+def rehearsal() -> None:
+    """What a launch with an emulated processor takes: KVM, and the right to lock the guest's memory."""
+    kvm()
+    if not can_lock():
+        pytest.skip(f"this user may not lock the {REHEARSED_BYTES >> 20} MiB that a rehearsal takes")
 
 
 def no_sev(why: str) -> None:

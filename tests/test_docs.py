@@ -49,7 +49,7 @@ def test_an_example_of_embedding(number: int, sevlaunch: Command) -> None:
 def test_an_example_of_testing(number: int, sevlaunch: Command, demo: Path) -> None:
     test = blocks("testing.md")[number]
     if '"sev"' in test:
-        needs.kvm()
+        needs.rehearsal()
     file = sevlaunch.base / "test_example.py"
     file.write_text(test)
     output = run(sevlaunch, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", sevlaunch.base, file)
@@ -57,7 +57,7 @@ def test_an_example_of_testing(number: int, sevlaunch: Command, demo: Path) -> N
 
 
 def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
-    needs.kvm()
+    needs.rehearsal()
     text = (ROOT / "docs/attestation.md").read_text()
     found = [
         line.removeprefix("$ ")

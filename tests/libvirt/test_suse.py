@@ -53,7 +53,7 @@ def test_nothing_of_it_is_lost() -> None:
 def test_with_firmware_and_a_disk_that_exist_it_starts_in_a_rehearsal(
     version: str, sevlaunch: Command, base: Path
 ) -> None:
-    needs.kvm()
+    needs.rehearsal()
     code, template = needs.ovmf()
     (base / "vars.fd").write_bytes(template.read_bytes())
     (base / "disk.raw").write_bytes(bytes(1 << 20))

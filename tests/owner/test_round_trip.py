@@ -20,7 +20,7 @@ Options = list[str]
 
 @pytest.fixture(autouse=True)
 def _kvm(sevlaunch: Command) -> None:
-    needs.kvm()
+    needs.rehearsal()
     share_platform(sevlaunch)
 
 

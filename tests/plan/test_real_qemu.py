@@ -97,7 +97,7 @@ def run_to_the_monitor(arguments: list[str]) -> tuple[str, str]:
 
 @with_each_qemu("sles15-sev", "sev", "sev-es", "sev-snp")
 def test_with_kvm_the_only_thing_refused_is_sev(profile: str, host_here: Host, base: Path) -> None:
-    needs.kvm()
+    needs.rehearsal()
     needs.no_sev("nothing is refused")
     _, stderr = run_to_the_monitor(command_line(profile, host_here, base))
     complaints = [line for line in stderr.splitlines() if line.strip()]

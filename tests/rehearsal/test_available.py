@@ -27,7 +27,7 @@ def why_not(**kind: bool) -> str:
 
 
 def test_this_machine_can_do_all_of_it() -> None:
-    needs.kvm()
+    needs.rehearsal()
     available.check_available(traced=True, snp=True)
 
 
@@ -62,7 +62,7 @@ def test_kvm_that_can_t_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel_without_the_memory_of_snp_guests(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs.kvm()
+    needs.rehearsal()
     monkeypatch.setattr(fcntl, "ioctl", lambda *_: 0)
     available.check_available(traced=False, snp=False)
     assert "KVM_SET_USER_MEMORY_REGION2" in why_not(snp=True)

@@ -67,7 +67,7 @@ def test_a_signal_that_does_not_end_a_traced_program_reaches_it(tmp_path: Path) 
 def test_keys_that_can_t_be_read_end_the_launch_and_say_what_to_do(
     content: str, sevlaunch: Command, base: Path
 ) -> None:
-    needs.kvm()
+    needs.rehearsal()
     session = make_session(sevlaunch, 0x33)
     (sevlaunch.state / ".rehearsal/platform.json").write_text(content)
     options = ("--set", f"qemu.binary={qemu_binary_of('10.0')}", *session.overrides)

@@ -22,7 +22,7 @@ EPYC = ("--cpu-family", "23", "--cpu-model", "1", "--cpu-stepping", "2")
 
 @pytest.fixture(autouse=True)
 def _kvm() -> None:
-    needs.kvm()
+    needs.rehearsal()
 
 
 def claims(evidence: dict[str, Any], session: Session) -> list[str]:

@@ -22,7 +22,7 @@ PASSPHRASE = b"correct horse battery staple"
 
 @pytest.fixture(autouse=True)
 def _kvm() -> None:
-    needs.kvm()
+    needs.rehearsal()
 
 
 def secret_area() -> tuple[int, int]:

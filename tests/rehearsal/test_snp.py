@@ -27,7 +27,7 @@ EPYC = 0x800F12
 
 @pytest.fixture(autouse=True)
 def _kvm() -> None:
-    needs.kvm()
+    needs.rehearsal()
 
 
 def expected_digest(

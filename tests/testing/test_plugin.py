@@ -105,7 +105,7 @@ def test_it(sev_guest):
 
 
 def test_an_encrypted_guest_is_rehearsed(suite: Suite) -> None:
-    needs.kvm()
+    needs.rehearsal()
     output = suite.run(
         f"""
 def test_it(sev_guest):
@@ -177,7 +177,7 @@ def test_it():
 
 
 def test_snp_is_rehearsed_where_the_firmware_is_there(suite: Suite) -> None:
-    needs.kvm()
+    needs.rehearsal()
     binary = qemu_binary_of("10.0")
     suite.run(
         f"""
