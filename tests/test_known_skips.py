@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import machine
+from tests import machine, needs
 from tests.conftest import ROOT
 from tests.known_skips import Kind, Skip, complaint, load_kinds, matches
 
@@ -192,6 +192,42 @@ def test_each_reason_that_a_test_gives_is_listed() -> None:
     assert unlisted == {"a long run: SEVLAUNCH_SOAK=1 or -m soak asks for it"}
     marks = [file for file in sources if re.search(r"mark\.skip(if)?\b|importorskip", file.read_text())]
     assert marks == [], "a skip is for tests.needs, or pytest.skip()"
+
+
+def reasons_of_needs() -> dict[str, set[str]]:
+    """For each function of tests.needs the reasons that it, or one that it calls, can give."""
+    functions = {
+        node.name: ast.unparse(node)
+        for node in ast.parse(Path(needs.__file__).read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+    def reasons(name: str) -> set[str]:
+        called = set(re.findall(r"(?<!\.)\b(\w+)\(", functions[name])) & functions.keys() - {name}
+        return set(reasons_in(functions[name])).union(*map(reasons, called))
+
+    return {name: reasons(name) for name in functions}
+
+
+def test_each_file_that_asks_for_something_is_listed_for_its_reasons() -> None:
+    known = reasons_of_needs()
+    assert known["rehearsal"] > known["kvm"] > set()
+    kinds = load_kinds(LIST)
+    unlisted = []
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        name = str(file.relative_to(ROOT))
+        for asked in set(re.findall(r"(?<!\w)needs\.(\w+)\(", file.read_text())):
+            for reason in known[asked]:
+                listed = [
+                    test
+                    for kind in kinds
+                    for pattern, tests in kind.skips.items()
+                    if matches(pattern, reason)
+                    for test in tests
+                ]
+                if not any(matches(test.partition("::")[0], name) for test in listed):
+                    unlisted.append(f"{name}: {reason}")
+    assert unlisted == []
 
 
 def test_the_option_watches_the_projects_own_tests() -> None:
