@@ -150,8 +150,9 @@ venv_pip() {
 
 # What earlier locks had, and pip leaves behind, would hide that it is missing.
 remove_unlocked() {
-    local project=$1 venv=$2 unlocked
-    unlocked=$("$venv/bin/python" -m pip freeze --all --exclude-editable | sed 's/[= @].*//; s/[-_.]\+/-/g; s/.*/\L&/' |
+    local project=$1 venv=$2 installed unlocked
+    installed=$("$venv/bin/python" -m pip freeze --all --exclude-editable) || return
+    unlocked=$(sed 's/[= @].*//; s/[-_.]\+/-/g; s/.*/\L&/' <<< "$installed" |
         grep -vxF -e pip -f <(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' "$project"/requirements/*.txt)) || return 0
     # shellcheck disable=SC2086 # a list of packages
     venv_pip "$venv" uninstall --yes $unlocked
