@@ -135,7 +135,8 @@ def test_a_certificate_in_place_of_a_session_is_an_error_of_the_profile(sevlaunc
     session = make_session(sevlaunch, 0x33)
     overrides = [part.replace("session.b64", "godh.b64") for part in session.overrides]
     result = sevlaunch("up", PROFILES / "sev.yaml", "--rehearse", *overrides, check=3)
-    assert "wanted the owner's session of 128 bytes, raw or as base64, found base64 of 2084 bytes" in result.stderr
+    wanted = "wanted the owner's session of 128 bytes, raw, in hexadecimal or base64, found base64 of 2084 bytes"
+    assert wanted in result.stderr
 
 
 def test_only_cbitpos_and_sev_device_differ_from_the_real_command_line(sevlaunch: Command) -> None:
