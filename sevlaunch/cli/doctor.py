@@ -54,7 +54,11 @@ def doctor(
         from sevlaunch.profile.loader import load
 
         loaded = load(profile, overrides=overrides)
-        host = Host.load(host_file) if host_file else Host.probe(loaded.profile.qemu.binary, thorough=True)
+        host = (
+            Host.load(host_file)
+            if host_file
+            else Host.probe(loaded.profile.qemu.binary, thorough=True, images=loaded.profile.images)
+        )
         report = examine_for(loaded, host, here=host_file is None)
     else:
         if overrides:

@@ -83,7 +83,8 @@ def render(
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    plan = resolve(loaded, Host.load(host) if host else Host.probe(loaded.profile.qemu.binary), rehearse=rehearse)
+    facts = Host.load(host) if host else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images)
+    plan = resolve(loaded, facts, rehearse=rehearse)
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:
             note(f"sevlaunch: warning: {warning}")

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.accounts import acting_as, find_account
+from sevlaunch.host.images import image_facts
 from sevlaunch.opening import other_kind
 from sevlaunch.plan.needs import Companion, NeededDevice, NeededFile
 from sevlaunch.plan.plan import Plan
@@ -50,6 +51,8 @@ def _looks(plan: Plan, user: str) -> Iterator[Look]:
         problem = _file(file)
         if problem is None and file.path == plan.firmware.code.value:
             problem = _firmware_image(plan)
+        if problem is None and file.image_format:
+            problem = _disk_image(file)
         yield Look(file, problem)
     for device in needs.devices:
         # Whether the user who starts the guest can open these is known before a plan is made.
@@ -99,6 +102,17 @@ def _firmware_image(plan: Plan) -> Problem | None:
     return Problem(
         f"firmware {path}: can't start a {plan.guest_type} guest: {lacking}",
         hint=SEV_OVMF,
+    )
+
+
+def _disk_image(file: NeededFile) -> Problem | None:
+    """A plan for a host that was probed without a look at the images has their formats by name alone."""
+    facts = image_facts(file.path)
+    if facts is None or facts.format == file.image_format:
+        return None
+    return Problem(
+        f"{file.what} {file.path}: is a {facts.format} image, and QEMU would open it as {file.image_format}",
+        hint=f"set its format: {facts.format}; from a program: Host.probe(images=[...]) looks into images",
     )
 
 

@@ -293,6 +293,14 @@ class PlatformFacts(Facts, frozen=True, kw_only=True):
     images: Annotated[list[FirmwareImage], Meta(description="the images that firmware descriptors name")] = []
 
 
+class ImageFacts(Facts, frozen=True, kw_only=True):
+    """What a disk's image is, by a look into it."""
+
+    format: Annotated[str, Meta(description="by its magic, as QEMU's block driver is called")]
+    block_device: bool
+    size: Annotated[int, Meta(description="bytes of the file, or of the device")]
+
+
 class Folders(Facts, frozen=True, kw_only=True):
     """Where this user's guests have their files."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from sevlaunch.host.facts import (
     Facts,
     FirmwareDescriptor,
     Folders,
+    ImageFacts,
     KvmFacts,
     MemoryFacts,
     PlatformFacts,
@@ -51,6 +53,9 @@ class Host(Facts, frozen=True, kw_only=True):
     )
     memory: MemoryFacts = MemoryFacts()
     platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
+    images: Annotated[dict[str, ImageFacts], Meta(description="images of disks that were looked at, by their path")] = (
+        field(default_factory=dict)
+    )
     folders: Folders
     saved: Annotated[bool, Meta(description="these facts were read from a file, not from the machine now")] = False
 
@@ -63,6 +68,7 @@ class Host(Facts, frozen=True, kw_only=True):
         state: Path | None = None,
         system: System | None = None,
         thorough: bool = False,
+        images: Iterable[str] = (),
     ) -> Host:
         """What this machine offers. A missing QEMU is noted, not raised: a plan needs it, a look at the host does not.
 
@@ -71,10 +77,12 @@ class Host(Facts, frozen=True, kw_only=True):
         :param state: the folder of what outlives them instead of the user's own.
         :param system: another machine's recording instead of this machine.
         :param thorough: look at what only the doctor wants to know, too.
+        :param images: paths of disks' images to look into.
         """
         # A saved host needs none of the probes, and most commands not all of them.
         from sevlaunch.host import firmware, memory, processor, qemu
         from sevlaunch.host.devices import kvm_facts, user_name
+        from sevlaunch.host.images import images_at
         from sevlaunch.host.system import System
 
         system = system or System()
@@ -105,6 +113,7 @@ class Host(Facts, frozen=True, kw_only=True):
             firmware_problems=firmware_problems,
             memory=memory.memory_facts(system),
             platform=platform_facts,
+            images=images_at(images),
             folders=Folders(runtime=str(runtime or runtime_folder()), state=str(state or state_folder())),
         )
 

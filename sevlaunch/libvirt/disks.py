@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from sevlaunch.libvirt.boot_order import note_boot
 from sevlaunch.libvirt.conversion import Conversion
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
 from sevlaunch.libvirt.virtio import import_dma_api
 from sevlaunch.profile.fields import MAX_SERIAL_BYTES
+from sevlaunch.profile.model import ImageFormat
 
 # disk@type -> the attribute of source that has the path.
 _SOURCES = {"file": "file", "block": "dev"}
@@ -36,7 +39,7 @@ def _impossible(disk: Element) -> str:
         return f"no {device} devices: only disks and CD-ROM drives"
     if not empty and (kind not in _SOURCES or not source.get(_SOURCES[kind])):
         return f"a disk is a file or a block device of this host, not {kind or 'nothing'}"
-    if image_format not in ("raw", "qcow2"):
+    if image_format not in get_args(ImageFormat):
         return f"no {image_format} images: convert it with qemu-img convert -O qcow2"
     for name in ("slices", "encryption"):
         if source.child(name) or disk.child(name):

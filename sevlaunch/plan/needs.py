@@ -32,6 +32,7 @@ class NeededFile(Struct, frozen=True):
 
     ``remedy``: what to do where it is missing; ``instead``: where it can't be written. ``template``: what it is made
     from at the start, if it is not there.
+    ``image_format``: how QEMU opens a disk's image.
     ``granted``: it lies in a folder of sevlaunch's, which gives QEMU access at the start.
     """
 
@@ -43,6 +44,7 @@ class NeededFile(Struct, frozen=True):
     instead: str = ""
     template: str | None = None
     granted: bool = False
+    image_format: str = ""
 
 
 class Companion(Struct, frozen=True):

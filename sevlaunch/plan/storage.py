@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.needs import Needs, device_or_file, is_device, merged
+from sevlaunch.plan.needs import NeededDevice, NeededFile, Needs, is_device, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.model import Bus, Cache, Disk
@@ -39,6 +39,7 @@ class DiskPlan(Struct, frozen=True, kw_only=True):
     index: int
     path: Choice[str]
     format: Choice[str]
+    block_device: Choice[bool]
     bus: Choice[Bus]
     cdrom: bool
     read_only: Choice[bool]
@@ -58,13 +59,17 @@ class DiskPlan(Struct, frozen=True, kw_only=True):
     def needs(self) -> Needs:
         """The image."""
         why = f"It is the guest's {self.name}."
-        write = not self.read_only.value
-        return device_or_file(self.path.value, "disk", why, self.remedy, write=write, instead="set read_only: true")
+        path, write = self.path.value, not self.read_only.value
+        if self.block_device.value:
+            return Needs(devices=(NeededDevice(path, why, self.remedy, write=write, what="disk"),))
+        image_format = self.format.value
+        instead = "set read_only: true"
+        file = NeededFile(path, "disk", self.remedy, write=write, instead=instead, image_format=image_format)
+        return Needs(files=(file,))
 
     def backend(self) -> Option:
         """The block device."""
         cache = _CACHE[self.cache.value]
-        driver = "host_device" if is_device(self.path.value) else "file"
         return Option(
             "-blockdev",
             (
@@ -74,7 +79,9 @@ class DiskPlan(Struct, frozen=True, kw_only=True):
                 Parameter("discard", "unmap" if self.discard.value else "ignore", self.discard.reason),
                 Parameter("cache.direct", cache.direct, self.cache.reason),
                 Parameter("cache.no-flush", cache.no_flush, self.cache.reason),
-                Parameter("file.driver", driver, rule("a path under /dev is a block device")),
+                Parameter(
+                    "file.driver", "host_device" if self.block_device.value else "file", self.block_device.reason
+                ),
                 self.path.parameter("file.filename"),
             ),
         )
@@ -139,7 +146,8 @@ def _disk(context: Context, index: int, disk: Disk) -> DiskPlan:
     return DiskPlan(
         index=index,
         path=context.choice(disk.path, *path, "path"),
-        format=context.choice(disk.effective_format, *path, "format", default="by the file's name"),
+        format=_format(context, index, disk),
+        block_device=_block_device(context, disk),
         bus=context.choice(disk.bus, *path, "bus"),
         cdrom=disk.cdrom,
         read_only=context.choice(read_only, *path, "cdrom" if disk.cdrom else "read_only"),
@@ -150,3 +158,27 @@ def _disk(context: Context, index: int, disk: Disk) -> DiskPlan:
         dma_api=context.choice(disk.iommu_platform, *path, "iommu_platform", default="every virtio device"),
         remedy=context.correct("disks"),
     )
+
+
+def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
+    """The format that the image has. A guest whose qcow2 image is opened as raw destroys it with its first write."""
+    path = ("disks", index)
+    facts = context.host.images.get(disk.path)
+    said = disk.format or disk.named_format
+    if facts and said and said != facts.format:
+        by, key = ("format", "format") if disk.format else ("name", "path")
+        hint = "leave format out" if disk.format else f"say format: {facts.format}, or give it a name that fits"
+        message = f"{disk.path} is a {facts.format} image by its content, and {said} by its {by}"
+        context.refuse(message, *path, key, hint=hint)
+    if disk.format:
+        return context.choice(disk.format, *path, "format")
+    if facts:
+        return Choice(facts.format, rule("by the image's content"))
+    return Choice(said or "raw", rule("by the file's name"))
+
+
+def _block_device(context: Context, disk: Disk) -> Choice[bool]:
+    facts = context.host.images.get(disk.path)
+    if facts:
+        return Choice(facts.block_device, rule("by a look at it"))
+    return Choice(is_device(disk.path), rule("a path under /dev is a block device"))

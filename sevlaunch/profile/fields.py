@@ -30,6 +30,12 @@ BLOB_BYTES = {
 }
 
 
+# What QEMU's -drive takes for the protocol of a source rather than a file's name: bdrv_parse_filename() in its block/.
+_REMOTE = re.compile(
+    r"(nbd|nbd\+unix|rbd|https?|ftps?|iscsi|iser|ssh|sftp|nfs|gluster(?:\+\w+)?|file|fat|json|blkdebug|blkverify|nvme):"
+)
+
+
 class Parser(NamedTuple):
     """On a field's type: how its value is made of what stands in the profile. ``read`` raises ValueError."""
 
@@ -55,6 +61,15 @@ def _absolute_path(value: object) -> str:
         base = base.parent
         parts.pop(0)
     return str(base.joinpath(*parts))
+
+
+def _image_path(value: object) -> str:
+    if isinstance(value, str) and (scheme := _REMOTE.match(value)):
+        raise ValueError(
+            f"wanted a file or block device of this host, found a {scheme[1]} source: sevlaunch opens no images over "
+            "the network; fetch it, or attach it as a block device (nbd-client, rbd map, iscsiadm)"
+        )
+    return _absolute_path(value)
 
 
 def _size(value: object) -> int:
@@ -263,6 +278,9 @@ _SIZE_SCHEMA = {
 }
 
 Size = Annotated[int, Parser(_size), Meta(extra_json_schema=_SIZE_SCHEMA)]
+ImagePath = Annotated[
+    str, Parser(_image_path), Placeholder("/"), Meta(min_length=1, description="a path; relative to the profile")
+]
 AbsolutePath = Annotated[
     str, Parser(_absolute_path), Placeholder("/"), Meta(min_length=1, description="a path; relative to the profile")
 ]

@@ -17,6 +17,7 @@ from sevlaunch.profile.fields import (
     HostData,
     IdAuth,
     IdBlock,
+    ImagePath,
     Mac,
     Name,
     Placeholder,
@@ -233,13 +234,24 @@ class Boot(Model, frozen=True, kw_only=True):
 
 Bus = Literal["virtio-blk", "virtio-scsi", "sata", "ide"]
 Cache = Literal["writeback", "none", "writethrough", "directsync", "unsafe"]
+# QEMU's block drivers for the formats of images.
+ImageFormat = Literal["raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc"]
+_FORMAT_OF_NAME: dict[str, ImageFormat] = {
+    "raw": "raw",
+    "iso": "raw",
+    "qcow2": "qcow2",
+    "vmdk": "vmdk",
+    "vhdx": "vhdx",
+    "vdi": "vdi",
+    "vhd": "vpc",
+}
 
 
 class Disk(Model, frozen=True, kw_only=True):
     """A disk or CD-ROM."""
 
-    path: Annotated[AbsolutePath, Meta(description="image file, or a block device under /dev")]
-    format: Annotated[Literal["raw", "qcow2"] | None, Meta(description="default: qcow2 for *.qcow2, else raw")] = None
+    path: Annotated[ImagePath, Meta(description="image file or block device")]
+    format: Annotated[ImageFormat | None, Meta(description="default: what stands in the image")] = None
     bus: Bus = "virtio-blk"
     read_only: bool = False
     cdrom: bool = False
@@ -249,9 +261,9 @@ class Disk(Model, frozen=True, kw_only=True):
     iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 
     @property
-    def effective_format(self) -> str:
-        """The format, or the one that the file's name tells."""
-        return self.format or ("qcow2" if self.path.endswith(".qcow2") else "raw")
+    def named_format(self) -> ImageFormat | None:
+        """The format that the file's name promises; None where it promises none (``.img`` may be any)."""
+        return _FORMAT_OF_NAME.get(self.path.rpartition(".")[2].lower())
 
 
 class _Network(Model, frozen=True, kw_only=True):
@@ -364,3 +376,8 @@ class Profile(Model, frozen=True, kw_only=True):
         | None
     ) = None
     qemu: Qemu = Qemu()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of all disks' images."""
+        return tuple(disk.path for disk in self.disks)

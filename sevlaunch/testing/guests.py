@@ -148,7 +148,7 @@ class GuestFactory:
             profile = Profile.from_dict(source, base=self._folder, overrides=overrides, name=name)
         else:
             profile = Profile.load(self._folder / source, overrides=overrides, name=name)
-        host = Host.probe(profile.profile.qemu.binary, runtime=self._session.root)
+        host = Host.probe(profile.profile.qemu.binary, runtime=self._session.root, images=profile.profile.images)
         guest_type = profile.profile.security.guest_type
         if rehearse is None:
             rehearse = guest_type.encrypted and bool(missing(guest_type, "kvm", host))

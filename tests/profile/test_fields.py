@@ -215,11 +215,43 @@ def test_a_disks_serial_number_has_at_most_20_bytes(count: int, fine: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "found"), [("a.qcow2", "qcow2"), ("a.raw", "raw"), ("a.img", "raw"), ("/dev/vg/a", "raw")]
+    ("path", "found"),
+    [
+        ("a.qcow2", "qcow2"),
+        ("a.raw", "raw"),
+        ("a.VMDK", "vmdk"),
+        ("a.vhd", "vpc"),
+        ("a.img", None),
+        ("/dev/vg/a", None),
+    ],
 )
-def test_a_disks_format_is_told_by_its_name(path: str, found: str) -> None:
-    assert loads(f"disks: [{{path: {path}}}]\n").profile.disks[0].effective_format == found
-    assert loads(f"disks: [{{path: {path}, format: qcow2}}]\n").profile.disks[0].effective_format == "qcow2"
+def test_a_disks_name_promises_a_format_or_none(path: str, found: str | None) -> None:
+    assert loads(f"disks: [{{path: {path}}}]\n").profile.disks[0].named_format == found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "nbd:localhost:10809",
+        "nbd+unix:///root?socket=/run/nbd",
+        "rbd:pool/image",
+        "https://example.org/noble.img",
+        "iscsi://target/iqn/1",
+        "ssh://host/disk.img",
+        "gluster+tcp://host/volume/disk",
+        "file:///srv/disk.img",
+        "json:{}",
+        "fat:rw:/srv",
+    ],
+)
+def test_a_source_that_is_no_file_of_this_host_is_refused_as_such(source: str) -> None:
+    message = refusal(f"disks: [{{path: '{source}'}}]\n")
+    assert f"found a {source.partition(':')[0]} source" in message
+    assert (
+        loads(f"disks: [{{path: './{source}'}}]\n")
+        .profile.disks[0]
+        .path.endswith(source.replace("///", "/").replace("//", "/"))
+    )
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "'0'", "''", "many", "true"])
