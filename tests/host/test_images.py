@@ -1,15 +1,15 @@
-"""What stands in an image, made by qemu-img where it is there and by its magic where it is not."""
+"""What stands in an image, by the magic of each format and as qemu-img makes it."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from sevlaunch.host.images import image_facts, image_format, images_at
+from tests import needs
 
 MAGIC = {
     "qcow2": b"QFI\xfb",
@@ -34,9 +34,7 @@ def test_an_image_is_known_by_its_magic_and_by_nothing_else(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", ["raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc"])
 def test_it_is_what_qemu_img_made(name: str, tmp_path: Path) -> None:
-    program = shutil.which("qemu-img")
-    if program is None:
-        pytest.skip("qemu-img is not here: the package qemu-utils has it")
+    program = needs.program("qemu-img", "qemu-utils")
     image = tmp_path / "disk.img"
     subprocess.run([program, "create", "-q", "-f", name, str(image), "8M"], check=True, timeout=60)
     facts = image_facts(str(image))
