@@ -28,6 +28,7 @@ QEMU_SINCE = {
     "kernel-hashes": (6, 2),
     "legacy-vm-type": (9, 1),
     "sev-snp-guest": (9, 1),
+    "reset of SEV-ES and SNP guests": (11, 0),
 }
 # From here on QEMU warns of the older spelling: memory-encryption is silent in 10.0.2 and warns in 11.1.3.
 QEMU_DEPRECATES = {"memory-encryption": (10, 1)}
@@ -37,6 +38,7 @@ LINUX_SINCE = {
     "sev": (4, 16),
     "sev_es": (5, 11),
     "sev_snp": (6, 11),
+    "KVM_SEV_INIT2": (6, 10),
     "policies without smt, and with single-socket": (6, 17),
     "KVM_X86_SNP_POLICY_BITS": (6, 19),
 }

@@ -1,41 +1,41 @@
-# ruff: noqa: E501 - a table reads better with one line an entry
-"""What QEMU prints when it fails -> what that means and what to do."""
+"""What QEMU prints when it fails, and how it ended -> what that means and what to do."""
 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 
-# Pattern in QEMU's output -> hint. The first match counts.
-KNOWN = (
-    (r"accelerator does not support confidential guest", "SEV needs KVM: leave accel at auto or kvm"),
-    (r"cbitpos check failed", "cbitpos is another on this CPU: leave security.cbitpos at auto"),
-    (r"failed to open .*/dev/sev|Failed to open .*sev", "/dev/sev can't be opened: join its group, or set an ACL on it"),
-    (r"sev_kvm_init: failed to initialize|failed to initialize ret=", "KVM has no SEV here: see `sevlaunch host`, kvm.parameters"),
-    (r"VIRTIO_F_IOMMU_PLATFORM was supported by neither", "a virtio device needs disable-legacy=on for iommu_platform=on"),
-    (r"mlockall|Cannot allocate memory.*lock|failed to lock", "memory can't be locked: raise RLIMIT_MEMLOCK, or use memory.hugepages"),
-    (r"unable to map backing store for guest RAM|Cannot allocate memory", "there is not enough free memory or huge pages"),
-    (r"Could not access KVM kernel module: Permission denied", "join the group of /dev/kvm, or set an ACL on it"),
-    (r"Could not access KVM kernel module|failed to initialize kvm", "KVM can't be used here: load the module, or set accel: tcg"),
-    (r"Failed to get .*lock|Failed to lock byte", "another process uses the image: is the guest running under another name?"),
-    (r"Could not set up host forwarding rule", "the host port is in use: choose another one in networks.N.forward"),
-    (r"could not configure /dev/net/tun", "the tap interface needs to exist, and this user needs the right to use it"),
-    (r"unable to set guest cid", "the vsock context ID is in use: choose another one"),
-    (r"Could not open '([^']+)': Permission denied", "QEMU runs as this user, who can't open the file"),
-    (r"No space left on device", "the disk is full"),
-    (r"bridge helper failed|failed to launch bridge helper", "allow the bridge in /etc/qemu/bridge.conf"),
-)  # fmt: skip
+from sevlaunch.guest.known_failures import EXACT, KNOWN, Known
 
-# target/i386/sev.c: "LAUNCH_START ret=1 fw_error=11 'Bad measurement'".
-_FIRMWARE_ERROR = re.compile(r"fw_err(?:or)?[=:]\s*(\d+)")
+# How QEMU ended, where it says nothing of it: its exit code, negative for a signal.
+SIGNALS = {
+    -signal.SIGSYS: "QEMU's sandbox stopped it at a system call that it forbids, starting a program for one: is there "
+    "something in qemu.extra_args that needs one?",
+    -signal.SIGKILL: "was it killed by the kernel (out of memory, see dmesg), or by its cgroup's limit?",
+    -signal.SIGABRT: "QEMU gave up on itself, which is a fault of QEMU: report it there, with its output",
+    -signal.SIGSEGV: "QEMU crashed, which is a fault of QEMU: report it there, with its output",
+    -signal.SIGBUS: "memory that was promised was not there: huge pages, or the space behind a memory file",
+}
+
+# target/i386/sev.c: "LAUNCH_START ret=1 fw_error=11 'Bad measurement'", "fw_error='5: Already owned'".
+_FIRMWARE_ERROR = re.compile(r"fw_err(?:or)?[=:]\s*'?(\d+)")
 
 
-def hint_for(lines: Sequence[str]) -> str:
-    """A hint for the known cause in QEMU's output, or empty."""
+def hint_for(lines: Sequence[str], exit_code: int | None = None) -> str:
+    """A hint for the known cause in QEMU's output, or in how it ended; or empty.
+
+    :param exit_code: of QEMU, negative for a signal; None: it runs, or that is not known.
+    """
     text = "\n".join(lines)
+    exact = _first(EXACT, text)
     answered = _FIRMWARE_ERROR.search(text)
-    if answered and int(answered[1]):
+    if not exact and answered and int(answered[1]):
         from sevlaunch.sevapi.status import explain_status
 
         return explain_status(int(answered[1]))
-    return next((hint for pattern, hint in KNOWN if re.search(pattern, text, re.IGNORECASE)), "")
+    return exact or _first(KNOWN, text) or (SIGNALS.get(exit_code, "") if exit_code is not None else "")
+
+
+def _first(table: Sequence[Known], text: str) -> str:
+    return next((known.hint for known in table if re.search(known.pattern, text)), "")

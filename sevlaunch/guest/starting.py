@@ -194,8 +194,7 @@ class Start:
         return QemuError(
             f"QEMU {how} while {self.plan.name} was being started",
             stderr=lines,
-            hint=hint_for(lines)
-            or ("" if lines else "it printed nothing: was it killed by the kernel (out of memory)?"),
+            hint=hint_for(lines, code) or ("" if lines else "it printed nothing: see dmesg, and the journal"),
         )
 
     def write_evidence(self, evidence: Evidence) -> None:

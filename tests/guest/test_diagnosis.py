@@ -1,0 +1,364 @@
+"""Each hint is checked against lines that QEMU printed: published ones, and ones that the QEMUs here give."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sevlaunch.guest.diagnosis import SIGNALS, hint_for
+from sevlaunch.guest.known_failures import EXACT, KNOWN
+from tests import needs
+from tests.conftest import VERSIONS, Command, qemu_binary_of
+
+QEMU = "qemu-system-x86_64: "
+
+# What people published of launches that failed on EPYC hosts, and words of the hint for it. The first line that QEMU
+# prints is seldom the one that tells.
+PUBLISHED: dict[str, tuple[list[str], str]] = {
+    "NVIDIA/nvtrust 91": (
+        [
+            QEMU + "sev_snp_launch_update: SNP_LAUNCH_UPDATE ret=-5 fw_error=22 'Invalid parameter'",
+            QEMU + "SEV-SNP: CPUID validation failed for function 0x8000001d, index: 0x3.",
+            "provided: eax:0x000bc163, ebx: 0x03c0003f, ecx: 0x00007fff, edx: 0x00000006",
+            "expected: eax:0x000bc163, ebx: 0x03c0003f, ecx: 0x00007fff, edx: 0x00000002",
+            QEMU + "SEV-SNP: failed update CPUID page",
+            QEMU + "snp_populate_metadata_pages: Failed to add metadata page gpa 0x80e000+1000 type 3",
+        ],
+        "leave cpu.model at auto or use EPYC-v4",
+    ),
+    "AMDESE/AMDSEV 223": (
+        [
+            QEMU + "sev_snp_launch_start: SNP_LAUNCH_START ret=-22 fw_error=0 ''",
+            QEMU + "sev_common_kvm_init: failed to create encryption context",
+            QEMU + "failed to initialize kvm: Operation not permitted",
+        ],
+        "KVM does not take the guest policy: before Linux 6.17 it wants smt",
+    ),
+    "AMDESE/AMDSEV 216": (
+        [
+            QEMU + "sev_snp_launch_start: SNP_LAUNCH_START ret=-25 fw_error=0 ''",
+            QEMU + "sev_kvm_init: failed to create encryption context",
+            QEMU + "failed to initialize kvm: Operation not permitted",
+        ],
+        "kernel and QEMU do not mean the same by SNP",
+    ),
+    "AMDESE/AMDSEV 195": (
+        [QEMU + "sev_snp_launch_finish: SNP_LAUNCH_FINISH ret=-5 fw_error=11 'Bad measurement'"],
+        "the secure processor answered BAD_MEASUREMENT (11)",
+    ),
+    "sev_ram_block_added() and a limit on locked memory": (
+        [
+            QEMU + "sev_ram_block_added: failed to register region (0x7f1ec7e00000+0x100000000) error "
+            "'Cannot allocate memory'",
+        ],
+        "the limit on locked memory is too low",
+    ),
+    "sev_launch_update_data() and a limit on locked memory": (
+        [
+            QEMU + "sev_launch_update_data: LAUNCH_UPDATE ret=-12 fw_error=0 ''",
+            QEMU + "failed to encrypt pflash rom",
+        ],
+        "the limit on locked memory is too low",
+    ),
+    "sev_launch_start() and another session": (
+        [
+            QEMU + "sev_launch_start: LAUNCH_START ret=1 fw_error=11 'Bad measurement'",
+            QEMU + "sev_kvm_init: failed to create encryption context",
+            QEMU + "failed to initialize kvm: Operation not permitted",
+        ],
+        "the secure processor answered BAD_MEASUREMENT (11)",
+    ),
+    "SEV_PLATFORM_STATUS with a code": (
+        [QEMU + "sev_common_kvm_init: failed to get platform status ret=-1 fw_error='1: Platform state is invalid'"],
+        "the secure processor answered INVALID_PLATFORM_STATE (1)",
+    ),
+    "KVM without SEV": (
+        [
+            QEMU + "sev_common_kvm_init: failed to initialize ret=-22 fw_error=0 ''",
+            QEMU + "failed to initialize kvm: Operation not permitted",
+        ],
+        "KVM has no SEV here",
+    ),
+    "no call of the firmware": (
+        [QEMU + "sev_snp_launch_start: SNP_LAUNCH_START ret=-22 fw_error=-1 'unknown error'"],
+        "KVM does not take the guest policy",
+    ),
+    "SEV-ES without ASIDs": (
+        [QEMU + "sev_common_kvm_init: guest policy requires SEV-ES, but host SEV-ES support unavailable"],
+        "SEV-ES is off in kvm_amd",
+    ),
+    "pflash with SNP": (
+        [QEMU + "pflash with kvm requires KVM readonly memory support"],
+        "use firmware.image with a stateless image",
+    ),
+    "a general OVMF with SNP": (
+        [QEMU + "snp_populate_metadata_pages: Failed to locate SEV metadata header"],
+        "no SNP metadata",
+    ),
+    "an OVMF without SEV-ES": ([QEMU + "SEV-ES reset address is zero"], "no SEV-ES reset vector"),
+    "kernel hashes": (
+        [QEMU + "SEV: kernel specified but guest firmware has no hashes table GUID"],
+        "no table of hashes for kernel_hashes",
+    ),
+    "legacy-vm-type=off before Linux 6.10": (
+        [QEMU + "SEV: host kernel does not support requested KVM_X86_SEV_ES_VM VM type. To allow use of the legacy"],
+        "leave security.legacy_vm_type out",
+    ),
+    "a reboot of a SEV-ES guest": ([QEMU + "cpus are not resettable, terminating"], "before QEMU 11.0 a reboot"),
+    "a tap that another guest has": (
+        [QEMU + "-netdev tap,id=net0,ifname=tap0: could not configure /dev/net/tun (tap0): Device or resource busy"],
+        "give each guest its own",
+    ),
+    "a tap of somebody else": (
+        [QEMU + "-netdev tap,id=net0,ifname=tap0: could not configure /dev/net/tun (tap0): Operation not permitted"],
+        "the tap interface needs to exist",
+    ),
+    "a context ID that another guest has": (
+        [QEMU + "-device vhost-vsock-pci,guest-cid=7: vhost-vsock: unable to set guest cid: Address already in use"],
+        "the vsock context ID is in use",
+    ),
+    "a bridge that is not allowed": (
+        ["access denied by acl file", QEMU + "-netdev bridge,id=net0,br=br0: bridge helper failed"],
+        "/etc/qemu/bridge.conf",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PUBLISHED)
+def test_a_published_failure_has_its_hint(what: str) -> None:
+    lines, words = PUBLISHED[what]
+    assert words in hint_for(lines)
+    # Neither an exit code nor a signal takes its place.
+    assert words in hint_for(lines, 1)
+    assert words in hint_for(lines, -signal.SIGABRT)
+
+
+# Arguments that this QEMU refuses, on the machine q35, words of the hint, and, where another one does not say it alike,
+# the versions.
+TCG = ["-accel", "tcg", "-m", "64M"]
+SEV_OBJECT = ["-object", "sev-guest,id=sev0,cbitpos=51,reduced-phys-bits=1"]
+PROVOKED: dict[str, tuple[list[str], str, tuple[str, ...]]] = {
+    "SEV with TCG": (
+        [*TCG, *SEV_OBJECT, "-machine", "memory-encryption=sev0"],
+        "SEV needs KVM: leave accel at auto or kvm",
+        VERSIONS,
+    ),
+    "more memory than the model can address": (
+        [
+            *("-accel", "tcg", "-m", "2T", "-cpu", "EPYC-v3", "-machine", "memory-backend=m"),
+            *("-object", "memory-backend-ram,id=m,size=2T,reserve=off"),
+        ],
+        "add host-phys-bits=on to cpu.features",
+        VERSIONS,
+    ),
+    "more memory than there is": (
+        [
+            *("-accel", "tcg", "-m", "1000T", "-machine", "memory-backend=m"),
+            *("-object", "memory-backend-ram,id=m,size=1000T"),
+        ],
+        "there is not enough free memory",
+        VERSIONS,
+    ),
+    "virtio without its modern half": (
+        [*TCG, "-device", "virtio-rng-pci,iommu_platform=on"],
+        "disable-legacy=on",
+        VERSIONS,
+    ),
+    "no such file": (
+        [*TCG, "-blockdev", "driver=file,node-name=a,filename=/nonexistent"],
+        "the file is not there",
+        VERSIONS,
+    ),
+    "no such firmware": ([*TCG, "-bios", "/nonexistent"], "the file is not there", VERSIONS),
+    "no such KVM device": (["-accel", "kvm,device=/nonexistent"], "modprobe kvm_amd", ("10.0", "11.1")),
+    "a script of tap": (
+        [*TCG, "-sandbox", "on,spawn=deny", "-netdev", "tap,id=n0,ifname=sltest1"],
+        "add script=no,downscript=no",
+        ("10.0", "11.1"),
+    ),
+    "a bridge in the sandbox": (
+        [*TCG, "-sandbox", "on,spawn=deny", "-netdev", "bridge,id=n0"],
+        "/etc/qemu/bridge.conf",
+        ("10.0", "11.1"),
+    ),
+    "what starts a program in the sandbox of 7.2": (
+        [*TCG, "-sandbox", "on,spawn=deny", "-netdev", "bridge,id=n0"],
+        "QEMU's sandbox stopped it",
+        ("7.2",),
+    ),
+}
+
+
+def refused(binary: str, arguments: list[str], *, prefix: list[str] | None = None) -> str:
+    """The hint for what this QEMU says about arguments that it ends at."""
+    command = [*(prefix or []), binary, "-machine", "q35", "-nodefaults", "-display", "none", "-S", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode != 0
+    return hint_for(done.stderr.splitlines(), done.returncode)
+
+
+@pytest.mark.parametrize(
+    ("what", "version"), [(what, version) for what, (_, _, versions) in PROVOKED.items() for version in versions]
+)
+def test_what_a_real_qemu_prints_has_its_hint(what: str, version: str) -> None:
+    arguments, words, _ = PROVOKED[what]
+    assert words in refused(qemu_binary_of(version), arguments)
+
+
+def test_what_a_real_qemu_prints_where_kvm_has_no_sev(qemu_binary: str) -> None:
+    needs.kvm()
+    needs.no_sev("QEMU refuses it")
+    encrypted = ["-accel", "kvm", "-m", "64M", "-machine", "memory-encryption=sev0", "-object"]
+    sev = "sev-guest,id=sev0,reduced-phys-bits=1,cbitpos="
+    assert "leave security.cbitpos at auto" in refused(qemu_binary, [*encrypted, f"{sev}63"])
+    # This CPU has none, and says 0.
+    assert "load the ccp module" in refused(qemu_binary, [*encrypted, f"{sev}0"])
+
+
+def test_snp_on_a_kvm_without_it(qemu_binary: str) -> None:
+    needs.kvm()
+    needs.no_sev("QEMU refuses it")
+    if qemu_binary == qemu_binary_of("7.2"):
+        # It has no such object.
+        return
+    snp = ["-machine", "memory-encryption=sev0", "-object", "sev-snp-guest,id=sev0,cbitpos=51,reduced-phys-bits=1"]
+    assert "KVM has no SNP: it needs Linux 6.11" in refused(qemu_binary, ["-accel", "kvm", "-cpu", "EPYC", *snp])
+
+
+def test_an_image_that_is_in_use(qemu_binary: str, base: Path) -> None:
+    image = base / "disk.raw"
+    image.write_bytes(bytes(1 << 20))
+    disk = ["-blockdev", f"driver=file,node-name=a,filename={image}", "-device", "virtio-blk-pci,drive=a"]
+    with locked_as_qemu_does(image):
+        assert "another process uses the image" in refused(qemu_binary, [*TCG, *disk])
+
+
+@contextmanager
+def locked_as_qemu_does(image: Path) -> Iterator[None]:
+    """The locks of QEMU's block/file-posix.c: one byte for each permission, of open file descriptions."""
+    with image.open("r+b") as file:
+        # struct flock of x86-64: type, whence, start, length, pid.
+        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 100, 210, 0)
+        fcntl.fcntl(file.fileno(), 37, lock)  # F_OFD_SETLK
+        yield
+
+
+def test_a_port_that_is_in_use(qemu_binary: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        forward = ["-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:22"]
+        assert "networks.N.forward" in refused(qemu_binary, [*TCG, *forward])
+        assert "the port or address is in use" in refused(qemu_binary, [*TCG, "-vnc", f"127.0.0.1:{port - 5900}"])
+
+
+def test_what_may_not_be_locked_or_opened(qemu_binary: str, base: Path) -> None:
+    needs.root("giving up single capabilities")
+    setpriv = needs.program("setpriv", "util-linux")
+    prlimit = needs.program("prlimit", "util-linux")
+    without = [setpriv, "--bounding-set", "-ipc_lock,-dac_override,-dac_read_search", "--inh-caps", "-all"]
+    limited = [prlimit, "--memlock=65536", *without]
+    locking = refused(qemu_binary, [*TCG, "-overcommit", "mem-lock=on"], prefix=limited)
+    assert "the limit on locked memory is too low" in locking
+    closed = base / "closed"
+    closed.touch(mode=0)
+    file = ["-blockdev", f"driver=file,node-name=a,filename={closed}"]
+    assert "who can't open the file" in refused(qemu_binary, [*TCG, *file], prefix=without)
+
+
+@pytest.mark.parametrize("device", ["/dev/vhost-net", "/dev/vhost-vsock"])
+def test_a_device_of_vhost_that_is_not_there(device: str, qemu_binary: str) -> None:
+    if Path(device).exists():
+        # Then QEMU says what is published above.
+        return
+    if device == "/dev/vhost-vsock":
+        assert "modprobe vhost_vsock" in refused(qemu_binary, [*TCG, "-device", "vhost-vsock-pci,guest-cid=77"])
+        return
+    needs.root("a tap interface")
+    tap = ["-netdev", "tap,id=n0,ifname=sltest2,script=no,downscript=no,vhost=on"]
+    assert "modprobe vhost_net" in refused(qemu_binary, [*TCG, *tap])
+
+
+def test_how_qemu_ended_counts_where_it_says_nothing() -> None:
+    hints = [hint_for([], code) for code in SIGNALS]
+    assert all(hints)
+    assert len(set(hints)) >= len(hints) - 1
+    assert hint_for([], 1) == hint_for([]) == hint_for(["something new"]) == ""
+    assert hint_for(["something new"], -signal.SIGSYS).startswith("QEMU's sandbox stopped it")
+
+
+def test_the_sandbox_is_named_when_it_ended_a_start(sevlaunch: Command) -> None:
+    file = sevlaunch.base / "qemu"
+    real = qemu_binary_of("10.0")
+    file.write_text(f'#!/bin/sh\n[ "$2" = none ] && exec {real} "$@"\nkill -SYS $$\n')
+    file.chmod(0o755)
+    sevlaunch.environment["XDG_CACHE_HOME"] = str(sevlaunch.base / "cache")
+    profile = sevlaunch.base / "plain.yaml"
+    (sevlaunch.base / "firmware").write_bytes(bytes(1 << 20))
+    profile.write_text(f"memory: 64M\naccel: tcg\nfirmware: {{image: firmware}}\nqemu: {{binary: {file}}}\n")
+    result = sevlaunch("up", profile, check=5)
+    assert "was killed by signal 31 while plain was being started" in result.stderr
+    assert "QEMU's sandbox stopped it" in result.stderr
+
+
+def test_what_is_looked_for_is_what_qemus_have() -> None:
+    """Each entry's words stand in the program of one of the QEMUs here: none is from memory."""
+    programs = [Path(qemu_binary_of(version)) for version in VERSIONS]
+    # Where another loader runs it, the program is below.
+    contents = [
+        (one if not (below := one.parent / "usr/bin" / one.name).exists() else below).read_bytes() for one in programs
+    ]
+    for known in (*EXACT, *KNOWN):
+        assert not known.printed or any(known.printed.encode() in content for content in contents), known.printed
+        assert known.source
+
+
+# Lines that the QEMUs 7.2.22, 10.0.2 and 11.1.3 gave on machines without SEV, beside those above.
+PRINTED = [
+    "qemu-system-x86_64: ../../softmmu/vl.c:2590: qemu_machine_creation_done: Assertion `machine->cgs->ready' failed.",
+    QEMU + "-accel kvm: sev_kvm_init: cbitpos check failed, host '0' requested '51'",
+    QEMU + "-accel kvm: sev_kvm_init: Failed to open /dev/sev 'No such file or directory'",
+    QEMU + "-accel kvm: sev_kvm_init: Failed to open /dev/sev 'Permission denied'",
+    QEMU + "-accel kvm: Could not open '/dev/sev': No such file or directory",
+    QEMU + "-accel kvm: vm-type SEV-SNP not supported by KVM",
+    QEMU + "SEV-SNP does not support SMM.",
+    QEMU + "-device virtio-rng-pci,iommu_platform=on: VIRTIO_F_IOMMU_PLATFORM was supported by neither legacy nor "
+    "transitional device",
+    QEMU + "Address space limit 0xffffffffff < 0x3077fffffff phys-bits too low (40)",
+    QEMU + "mlockall: Cannot allocate memory",
+    QEMU + "unable to map backing store for guest RAM: Cannot allocate memory",
+    QEMU + "-accel kvm: Could not access KVM kernel module: Permission denied",
+    QEMU + "-accel kvm,device=/nonexistent: Could not access KVM kernel module: No such file or directory",
+    QEMU + "-accel kvm: invalid accelerator kvm",
+    QEMU + '-device virtio-blk-pci,drive=a: Failed to get "write" lock',
+    QEMU + "-netdev user,id=n0,hostfwd=tcp::22-:22: Could not set up host forwarding rule 'tcp::22-:22'",
+    QEMU + "-vnc 127.0.0.1:0: Failed to find an available port: Address already in use",
+    QEMU + "-netdev tap,id=t,ifname=slx0,script=no,downscript=no: could not open /dev/net/tun: Permission denied",
+    QEMU
+    + "-netdev tap,id=t,ifname=slx0,script=no,downscript=no: Could not open '/dev/net/tun': No such file or directory",
+    QEMU + "-netdev tap,id=t,vhost=on: tap: open vhost char device failed: No such file or directory",
+    QEMU + "-device vhost-vsock-pci,guest-cid=7: vhost-vsock: failed to open vhost device: No such file or directory",
+    QEMU + "-netdev tap,id=t,ifname=slx0: could not launch network script /etc/qemu-ifup: Operation not permitted",
+    QEMU + "-blockdev driver=file,node-name=a,filename=/etc/shadow: Could not open '/etc/shadow': Permission denied",
+    QEMU + "-blockdev driver=file,node-name=a,filename=/none: Could not open '/none': No such file or directory",
+    "qemu: could not load PC BIOS '/nonexistent'",
+    QEMU + "cannot write to the log: No space left on device",
+    QEMU + "-accel kvm: failed to initialize kvm: Operation not permitted",
+    QEMU + "terminating on signal 15 from pid 16221 (timeout)",
+]
+
+
+def test_each_entry_has_a_line_that_no_other_entry_takes() -> None:
+    reached = {hint_for(lines) for lines, _ in PUBLISHED.values()} | {hint_for([line]) for line in PRINTED}
+    assert [known.pattern for known in (*EXACT, *KNOWN) if known.hint not in reached] == []
+    assert "" not in reached
