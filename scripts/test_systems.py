@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +23,9 @@ LOGS = ROOT / "build/systems"
 SCRIPTS = ("quickstart", "test")
 # What lib.sh says where an ordinary user lacks packages.
 ADMINISTRATOR = re.compile(r"^As root, run:\n {4}(\S.*)$", re.MULTILINE)
-# pytest's last line.
+# pytest's summary, and its last line.
+SKIPPED = re.compile(r"^SKIPPED \[(\d+)\] [^ ]+ (.*)$", re.MULTILINE)
+FAILED = re.compile(r"^(?:FAILED|ERROR) .*$", re.MULTILINE)
 COUNTS = re.compile(r"^(?:=+ )?((?:\d+ [a-z]+, )*\d+ [a-z]+) in [\d.]+s", re.MULTILINE)
 
 
@@ -54,6 +57,14 @@ def counts(log: str) -> list[str]:
     return [f"{numbers[what]} {what}" for what in wanted if what in numbers]
 
 
+def details(log: str) -> list[str]:
+    """Which tests failed, and why others were skipped, each reason once with the number of tests."""
+    skipped = Counter[str]()
+    for number, reason in SKIPPED.findall(log):
+        skipped[reason] += int(number)
+    return [*FAILED.findall(log), *(f"{number} skipped: {reason}" for reason, number in skipped.items())]
+
+
 def command_for_root(log: str) -> str:
     """The command that a script names where packages are missing; nothing where it names none."""
     found = ADMINISTRATOR.search(log)
@@ -83,13 +94,16 @@ class Machine:
     def prepare(self, archive: Path) -> None:
         """Give the user an account and a clone."""
         if not self.account.is_root:
-            done = self.run("account", ["useradd", "--create-home", self.account.name], ACCOUNTS["root"])
-            if not done.good:
-                raise RootError(f"no account can be made:\n{done.log}")
+            self._as_root("useradd", "--create-home", self.account.name)
         clone = self.root.folder / self.account.project.lstrip("/")
         clone.mkdir(parents=True)
         subprocess.run(["tar", "-C", str(clone), "--no-same-owner", "-xf", str(archive)], check=True)
-        self.run("clone", ["chown", "-R", f"{self.account.name}:", self.account.project], ACCOUNTS["root"])
+        self._as_root("chown", "-R", f"{self.account.name}:", self.account.project)
+
+    def _as_root(self, *command: str) -> None:
+        done = self.run(command[0], command, ACCOUNTS["root"])
+        if not done.good:
+            raise RootError(f"{shlex.join(command)} failed in {self.name}: {done}\n{done.log}")
 
     def try_script(self, script: str, arguments: Sequence[str], times: int) -> Iterator[tuple[str, Outcome]]:
         """Run a script that many times; before, root installs what it names, where its user may not."""
@@ -131,10 +145,12 @@ def main() -> int:
         )
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        # nohup has it ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         return _run_all(wanted)
-    except RootError as error:
+    except (RootError, OSError, subprocess.CalledProcessError) as error:
         print(f"test-systems: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -155,7 +171,7 @@ def _run_all(wanted: argparse.Namespace) -> int:
             machine.prepare(project)
             for script in wanted.script or SCRIPTS:
                 for what, outcome in machine.try_script(script, wanted.arguments, wanted.times):
-                    say(f"Debian {version}, {user}: {what}: {outcome}")
+                    say("\n    ".join([f"Debian {version}, {user}: {what}: {outcome}", *details(outcome.log)]))
                     failed += not outcome.good
             remove(root.folder)
     say(f"{failed} of these runs failed; what each printed is in {LOGS}" if failed else "all runs were good")

@@ -18,7 +18,7 @@ from tests.guest.machine_files import MachineFiles
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from clean_roots import ACCOUNTS, CleanRoot, RootError, checksum, mirror, network_settings, network_variables, only_one
-from test_systems import Outcome, command_for_root, counts, main
+from test_systems import Outcome, command_for_root, counts, details, main
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,21 @@ from test_systems import Outcome, command_for_root, counts, main
 )
 def test_what_pytest_counted_last_is_told(log: str, found: list[str]) -> None:
     assert counts(log) == found
+
+
+def test_each_failure_and_each_reason_to_skip_is_told_once() -> None:
+    log = (
+        "SKIPPED [2] tests/a.py:14: no tea: none\nSKIPPED [1] ../p/b.py:3: no cup\n"
+        "SKIPPED [1] tests/c.py:9: no tea: none\nERROR tests/d.py - E\n"
+        "FAILED tests/a.py::test[x y] - assert 0\n= 1 failed in 1.0s =\n"
+    )
+    assert details(log) == [
+        "ERROR tests/d.py - E",
+        "FAILED tests/a.py::test[x y] - assert 0",
+        "3 skipped: no tea: none",
+        "1 skipped: no cup",
+    ]
+    assert details("1 passed in 3.01s\n") == []
 
 
 def test_a_run_is_good_when_it_passed_and_left_apt_alone() -> None:
