@@ -38,9 +38,21 @@ def register(app: typer.Typer) -> None:
 def check(
     profiles: Annotated[list[Path], typer.Argument(help="Profiles.", autocompletion=profile_files)],
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
+    untrusted: Annotated[
+        bool,
+        typer.Option(
+            "--untrusted",
+            help="List what each profile runs, reads, writes, opens, listens on and connects to outside the guest's "
+            "folder.",
+        ),
+    ] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Check profiles; print every mistake with its line and column. Exit 1 if there is any. Warnings are none."""
+    """Check profiles; print every mistake with its line and column. Exit 1 if there is any. Warnings are none.
+
+    It runs nothing that a profile names, and reads only what that extends and its binary values, so that a stranger's
+    profile can be looked at; render, unit, doctor --for and up run the QEMU that it names.
+    """
     from sevlaunch.profile.loader import load
 
     results: list[dict[str, Any]] = []
@@ -55,10 +67,17 @@ def check(
                 print(error)
             continue
         result["warnings"] = [found._asdict() for found in loaded.warnings]
+        lines: list[str] = []
+        if untrusted:
+            from sevlaunch.profile.reach import reach
+
+            reached = reach(loaded)
+            lines = list(map(str, reached))
+            result["reach"] = [found._asdict() for found in reached]
         if output is Format.TEXT:
             for warning in loaded.warnings:
                 note(f"sevlaunch: warning: {warning}")
-            print(f"{profile}: ok")
+            print("\n".join([*lines, f"{profile}: ok"]))
     if output is Format.JSON:
         print_json(results)
     if not all(result["ok"] for result in results):

@@ -37,9 +37,13 @@ _REMOTE = re.compile(
 
 
 class Parser(NamedTuple):
-    """On a field's type: how its value is made of what stands in the profile. ``read`` raises ValueError."""
+    """On a field's type: how its value is made of what stands in the profile. ``read`` raises ValueError.
+
+    ``names_file``: the value is the path of a file, a folder, a device or a program.
+    """
 
     read: Callable[[object], Any]
+    names_file: bool = False
 
 
 class Placeholder(NamedTuple):
@@ -138,6 +142,11 @@ def read_blob(value: object, size: int, what: str) -> bytes:
     more = "or more " if len(content) == _MOST_BLOB_TEXT else ""
     found = found or f"{len(content)} bytes {more}".rstrip()
     raise ValueError(f"wanted {what} of {size} bytes, raw, in hexadecimal or base64, found {found} in {path}")
+
+
+def inline_blob(value: str, size: int) -> bytes | None:
+    """The ``size`` bytes that stand in the profile itself, or None: then the value is the path of a file."""
+    return _decoded(value.encode("utf-8", "surrogateescape"), size)[0]
 
 
 def _decoded(text: bytes, size: int) -> tuple[bytes | None, str]:
@@ -279,10 +288,16 @@ _SIZE_SCHEMA = {
 
 Size = Annotated[int, Parser(_size), Meta(extra_json_schema=_SIZE_SCHEMA)]
 ImagePath = Annotated[
-    str, Parser(_image_path), Placeholder("/"), Meta(min_length=1, description="a path; relative to the profile")
+    str,
+    Parser(_image_path, names_file=True),
+    Placeholder("/"),
+    Meta(min_length=1, description="a path; relative to the profile"),
 ]
 AbsolutePath = Annotated[
-    str, Parser(_absolute_path), Placeholder("/"), Meta(min_length=1, description="a path; relative to the profile")
+    str,
+    Parser(_absolute_path, names_file=True),
+    Placeholder("/"),
+    Meta(min_length=1, description="a path; relative to the profile"),
 ]
 Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
 CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(pattern=f"^{_FEATURE.pattern}$")]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.guest_type import GuestType
@@ -35,13 +36,14 @@ MAX_LAYERS = 100
 class LoadedProfile(Struct, frozen=True):
     """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``.
 
-    ``warnings``: what its user should know, and what is not refused.
+    ``warnings``: what its user should know, and what is not refused. ``layers``: the files that it extends.
     """
 
     profile: Profile
     positions: Positions
     file: str = field(default="")
     warnings: tuple[Problem, ...] = ()
+    layers: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: Path | str, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
@@ -78,8 +80,10 @@ def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) 
     :raise UsageError: when an override is no ``PATH=VALUE``.
     """
     problems: list[Problem] = []
-    root = _with_extends(source.read(path, problems, given=True), path, (), [], problems)
-    return _finish(root, str(path), path.stem, overrides, name, problems)
+    layers: list[Path] = []
+    root = _with_extends(source.read(path, problems, given=True), path, (), layers, problems)
+    loaded = _finish(root, str(path), path.stem, overrides, name, problems)
+    return replace(loaded, layers=tuple(map(str, layers)))
 
 
 def loads(
@@ -94,8 +98,10 @@ def loads(
     folder = base or Path.cwd()
     problems: list[Problem] = []
     node = source.parse(text, file=file, base=folder, problems=problems)
-    root = _with_extends(node, folder / file, (), [], problems)
-    return _finish(root, file, "guest", overrides, name, problems)
+    layers: list[Path] = []
+    root = _with_extends(node, folder / file, (), layers, problems)
+    loaded = _finish(root, file, "guest", overrides, name, problems)
+    return replace(loaded, layers=tuple(map(str, layers)))
 
 
 def _finish(

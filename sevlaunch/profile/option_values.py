@@ -243,6 +243,11 @@ _RULES: dict[str, Callable[[str, dict[str, str], bool], Iterator[Remark]]] = {
 }
 
 
+def is_on(text: str | None) -> bool:
+    """Whether QEMU takes the text of a property for true."""
+    return text in _ON
+
+
 def parse_value(value: str, *, implied_key: bool = True) -> dict[str, str]:
     """A QEMU option's value as properties: JSON, or ``first,key=value`` with doubled commas; ``first`` is under ''.
 

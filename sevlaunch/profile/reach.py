@@ -1,0 +1,141 @@
+"""What a profile makes sevlaunch and QEMU do outside the guest's own folder, for who did not write it.
+
+Only what the profile says counts: not what every guest gets, nor what the defaults name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sevlaunch.profile.fields import BLOB_BYTES, inline_blob, split_forward
+from sevlaunch.profile.loader import LoadedProfile
+from sevlaunch.profile.model import (
+    BridgeNetwork,
+    Disk,
+    Model,
+    Network,
+    PasstNetwork,
+    Profile,
+    TapNetwork,
+    UserNetwork,
+)
+from sevlaunch.profile.option_reach import CONNECTS, LISTENS, OPENS, READS, RUNS, WRITES, reach_of_options
+from sevlaunch.profile.positions import KeyPath
+from sevlaunch.profile.validation import field_types
+
+BECOMES = "becomes"
+
+# What is done with each path that a profile can name; the numbers of lists are left out. Of a disk its own keys tell.
+PATHS = {
+    "boot.initrd": READS,
+    "boot.kernel": READS,
+    "disks.path": WRITES,
+    "firmware.code": READS,
+    "firmware.image": READS,
+    "firmware.nvram": WRITES,
+    "firmware.vars": READS,
+    "qemu.binary": RUNS,
+    "rng.source": READS,
+    "security.sev_device": OPENS,
+    "shares.path": WRITES,
+}
+
+
+class Reach(NamedTuple):
+    """One thing outside the guest's folder.
+
+    ``does``: runs, reads, writes, opens (a device), listens, connects or becomes (a user); ``what``: the file, program,
+    address or user; ``location`` and ``path`` as those of a problem.
+    """
+
+    does: str
+    what: str
+    location: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.path}: {self.does} {self.what}"
+
+
+def reach(loaded: LoadedProfile) -> list[Reach]:
+    """All of it, in the order of the profile's keys."""
+    found = [*_layers(loaded), *_paths(loaded), *_blobs(loaded), *_networks(loaded), *_rest(loaded)]
+    return list(dict.fromkeys(found))
+
+
+def _at(loaded: LoadedProfile, does: str, what: str, *path: str | int) -> Reach:
+    return Reach(does, what, str(loaded.positions.nearest(path)), ".".join(map(str, path)))
+
+
+def _layers(loaded: LoadedProfile) -> Iterator[Reach]:
+    for layer in loaded.layers:
+        yield _at(loaded, READS, layer, "extends")
+
+
+def _paths(loaded: LoadedProfile) -> Iterator[Reach]:
+    for path, value, owner in _said_paths(loaded.profile, ()):
+        if loaded.positions.mark(path) is None:
+            continue
+        does = PATHS[".".join(part for part in path if isinstance(part, str))]
+        if isinstance(owner, Disk) and (owner.read_only or owner.cdrom):
+            does = READS
+        yield _at(loaded, does, value, *path)
+
+
+def _said_paths(model: Model, path: KeyPath) -> Iterator[tuple[KeyPath, str, Model]]:
+    """Where each path of a file stands, the path, and the mapping that it is in."""
+    for key, field in field_types(type(model)).items():
+        value = getattr(model, key)
+        if field.parser and field.parser.names_file and isinstance(value, str) and value not in field.words:
+            yield (*path, key), value, model
+        for index, element in enumerate(value) if isinstance(value, list) else ():
+            if isinstance(element, Model):
+                yield from _said_paths(element, (*path, key, index))
+        if isinstance(value, Model):
+            yield from _said_paths(value, (*path, key))
+
+
+def _blobs(loaded: LoadedProfile) -> Iterator[Reach]:
+    security = loaded.positions.root.child("security")
+    for key, size in BLOB_BYTES.items():
+        node = security.child(key) if security else None
+        text: Any = node.value if node else None
+        if isinstance(text, str) and inline_blob(text, size) is None:
+            yield _at(loaded, READS, text, "security", key)
+
+
+def _networks(loaded: LoadedProfile) -> Iterator[Reach]:
+    for index, network in enumerate(loaded.profile.networks):
+        for does, what in _network(network):
+            yield _at(loaded, does, what, "networks", index)
+        for number, forward in enumerate(network.forward if isinstance(network, (UserNetwork, PasstNetwork)) else ()):
+            protocol, address, port, _ = split_forward(forward)
+            what = f"{protocol} port {port} of {address or '127.0.0.1'}"
+            yield _at(loaded, LISTENS, what, "networks", index, "forward", number)
+
+
+def _network(network: Network) -> Iterator[tuple[str, str]]:
+    if isinstance(network, UserNetwork):
+        if not network.restrict:
+            yield CONNECTS, "wherever the guest wants to, as this user"
+    elif isinstance(network, PasstNetwork):
+        yield RUNS, "passt"
+        yield CONNECTS, "wherever the guest wants to, as this user"
+    elif isinstance(network, TapNetwork):
+        yield OPENS, f"the network interface {network.interface}"
+    elif isinstance(network, BridgeNetwork):
+        yield RUNS, "qemu-bridge-helper"
+        yield OPENS, f"the network bridge {network.bridge}"
+
+
+def _rest(loaded: LoadedProfile) -> Iterator[Reach]:
+    profile: Profile = loaded.profile
+    for index, _ in enumerate(profile.shares):
+        yield _at(loaded, RUNS, "virtiofsd", "shares", index)
+    if profile.vsock is not None:
+        yield _at(loaded, CONNECTS, "this host, through vsock", "vsock")
+    if profile.run_as is not None:
+        yield _at(loaded, BECOMES, f"the user {profile.run_as}", "run_as")
+    for option in reach_of_options(profile.qemu.extra_args):
+        yield _at(loaded, option.does, option.what, "qemu", "extra_args", option.position)
