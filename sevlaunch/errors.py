@@ -25,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sevlaunch.text import visible, visible_lines
+
 EXIT_INTERRUPTED = 130
 # The class of a QmpError whose answer came, and is none that QEMU should give.
 UNEXPECTED_ANSWER = "UnexpectedAnswer"
@@ -63,11 +65,20 @@ class SevlaunchError(Exception):
         self.hint = hint
         self.problems = tuple(problems)
 
+    def lines(self) -> list[str]:
+        """The error for people; what it quotes of others can't look like a line of ours."""
+        return [*map(visible, self._findings()), *self._hint()]
+
+    def _findings(self) -> list[str]:
+        return [self.message, *(f"  {problem}" for problem in self.problems)]
+
+    def _hint(self) -> list[str]:
+        # It may end with the last lines of a guest's console.
+        first, *others = visible_lines(self.hint).split("\n")
+        return [f"hint: {first}", *(f"  {line}" for line in others)] if self.hint else []
+
     def __str__(self) -> str:
-        lines = [self.message, *(f"  {problem}" for problem in self.problems)]
-        if self.hint:
-            lines.append(f"hint: {self.hint}")
-        return "\n".join(lines)
+        return "\n".join(self.lines())
 
 
 class UsageError(SevlaunchError):
@@ -81,12 +92,9 @@ class ProfileError(SevlaunchError):
 
     exit_code = 3
 
-    def __str__(self) -> str:
+    def _findings(self) -> list[str]:
         # A profile's mistakes stand at the start of the line, as a compiler prints them, so that editors jump there.
-        lines = [str(problem) for problem in self.problems] or [self.message]
-        if self.hint:
-            lines.append(f"hint: {self.hint}")
-        return "\n".join(lines)
+        return [str(problem) for problem in self.problems] or [self.message]
 
 
 class HostError(SevlaunchError):
@@ -107,11 +115,8 @@ class QemuError(SevlaunchError):
         super().__init__(message, hint=hint)
         self.stderr = tuple(stderr)
 
-    def __str__(self) -> str:
-        lines = [self.message, *(f"  qemu: {line}" for line in self.stderr)]
-        if self.hint:
-            lines.append(f"hint: {self.hint}")
-        return "\n".join(lines)
+    def _findings(self) -> list[str]:
+        return [self.message, *(f"  qemu: {line}" for line in self.stderr)]
 
 
 class QmpError(QemuError):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 
 # What a terminal acts on, or hides, or can't show. Python calls it not printable: the Unicode categories Other and
 # Separator; of those, spaces that only look like one are left as they are.
 _SPACES = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _ASKED = re.compile(rf"[^\x20-\x7e{_SPACES}]")
+
+# Terminals want the carriage to return, too.
+_LINE_END = re.compile(r"\r+\n")
+# ECMA-48, SGR: it changes how text looks, and may hide some.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_UNFINISHED = re.compile(r"(?:\r+|\x1b(?:\[[0-9;]{0,64})?)\Z")
 
 
 def visible(text: str) -> str:
@@ -21,8 +28,23 @@ def visible(text: str) -> str:
 
 def visible_lines(text: str) -> str:
     """As :func:`visible`, for text of several lines: tabs and line ends stay, those of a terminal too."""
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = _LINE_END.sub("\n", text).split("\n")
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in lines)
+
+
+class VisibleStream:
+    """What a terminal is sent, piece by piece, as :func:`visible_lines`; colours are left out."""
+
+    def __init__(self) -> None:
+        self._decoder = getincrementaldecoder("utf-8")("backslashreplace")
+        self._held = ""
+
+    def feed(self, piece: bytes, *, final: bool = False) -> str:
+        """The text of ``piece``; what only the next one decides is held until then, if there is one."""
+        text = self._held + self._decoder.decode(piece, final)
+        unfinished = None if final else _UNFINISHED.search(text)
+        self._held = unfinished[0] if unfinished else ""
+        return visible_lines(_COLOUR.sub("", text.removesuffix(self._held)))
 
 
 def _shown(match: re.Match[str]) -> str:

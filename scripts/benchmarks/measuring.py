@@ -150,7 +150,7 @@ def print_result(title: str, result: Result) -> None:
     headings = HEADINGS if any(line.memory for line in result.lines) else HEADINGS[:-1]
     rows = [row(line)[: len(headings)] for line in result.lines]
     if rows:
-        print(f"{title}\n{table(headings, rows)}")
+        print("\n".join([title, *table(headings, rows)]))
     for line in result.lines:
         for verdict in line.verdicts:
             _print_verdict(f"{line.name}: {verdict.target}", verdict)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli.output import print_error
+from sevlaunch.cli.failures import SeveralErrors, print_errors, print_internal_error, print_usage_error
 from sevlaunch.cli.signals import Interrupted, signal_came
 from sevlaunch.errors import SevlaunchError
 
@@ -35,6 +35,8 @@ OWNER_MODULES = {
     "owner.id_block": ("id-block",),
     "owner.compare": ("compare",),
 }
+# The root of what typer raises for a wrong command line: click's own, which newer versions of typer have inside.
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 # With it in the environment, typer completes a command line that is not in the arguments.
 _COMPLETION = "_SEVLAUNCH_COMPLETE"
 
@@ -110,22 +112,26 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        command_line(sys.argv[1:])(prog_name="sevlaunch")
+        # Without typer's own end: it prints mistakes in the command line as text alone.
+        sys.exit(command_line(sys.argv[1:])(prog_name="sevlaunch", standalone_mode=False))
     except Exception as error:
-        _debug(error)
+        if os.environ.get("SEVLAUNCH_DEBUG"):
+            raise
         if signal_came():
             raise Interrupted from error
-        if isinstance(error, SevlaunchError):
-            print_error(error)
-            sys.exit(error.exit_code)
-        print(
-            f"sevlaunch: internal error: {type(error).__name__}: {error}\n"
-            "hint: this is a mistake in sevlaunch; `sevlaunch --debug ...` shows where",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        sys.exit(_report(error))
 
 
-def _debug(error: Exception) -> None:
-    if os.environ.get("SEVLAUNCH_DEBUG"):
-        raise error
+def _report(error: Exception) -> int:
+    """Print ``error``; the exit code."""
+    if isinstance(error, SevlaunchError | SeveralErrors):
+        errors = error.errors if isinstance(error, SeveralErrors) else (error,)
+        print_errors(errors)
+        return errors[0].exit_code
+    if isinstance(error, _CLICK_ERROR):
+        text = io.StringIO()
+        error.show(text)
+        print_usage_error(error.format_message(), text.getvalue(), error.exit_code)
+        return int(error.exit_code)
+    print_internal_error(error)
+    return 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sevlaunch.cli.complete import profile_files
-from sevlaunch.cli.output import Format, FormatOption, print_json
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
@@ -78,7 +78,7 @@ def doctor(
             }
         )
     else:
-        print("\n".join(_lines(report, host)))
+        say(*_lines(report, host))
     if not report.is_fit:
         raise typer.Exit(1)
 

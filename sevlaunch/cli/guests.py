@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
 from sevlaunch.cli.complete import guest_names, profile_files
-from sevlaunch.cli.output import Format, FormatOption, note, print_json, progress, table
+from sevlaunch.cli.failures import SeveralErrors, note
+from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say, table
 from sevlaunch.cli.profiles import NameOption, SetOption
 from sevlaunch.errors import SevlaunchError, UsageError
 
@@ -103,34 +105,29 @@ def down(
     from sevlaunch.guest.folder import guests
     from sevlaunch.host.folders import runtime_folder
 
-    root = runtime_folder()
     if everything:
-        names = [folder.name for folder in guests(root)]
+        names = [folder.name for folder in guests(runtime_folder())]
     elif not names:
         raise UsageError("wanted the name of a guest, found none", hint="sevlaunch down NAME, or --all")
 
     with progress(f"taking down {', '.join(names)}"):
-        finished = run(take_down_many(root, names, now=now, limit=timeout))
+        finished = run(take_down_many(names, now=now, limit=timeout))
     if output is Format.JSON:
         print_json([{"name": one.name, "how": one.how} for one in finished if one.how])
     else:
         for one in finished:
             if one.how:
-                print(f"{one.name}: {one.how}")
-    failures = [one.error for one in finished if one.error]
-    for failure in failures[1:]:
-        note(f"sevlaunch: {failure}")
-    if failures:
-        raise failures[0]
+                say(f"{one.name}: {one.how}")
+    if errors := [one.error for one in finished if one.error]:
+        raise SeveralErrors(errors)
 
 
 def ps(output: FormatOption = Format.TEXT) -> None:
     """List the guests."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.commands import list_guests
-    from sevlaunch.host.folders import runtime_folder
+    from sevlaunch.flows.guests import list_guests
 
-    found = run(list_guests(runtime_folder()))
+    found = run(list_guests())
     if output is Format.JSON:
         print_json([one.to_dict() for one in found])
         return
@@ -146,18 +143,16 @@ def ps(output: FormatOption = Format.TEXT) -> None:
         )
         for one in found
     ]
-    print(table(("NAME", "STATE", "TYPE", "PID", "VCPUS", "QEMU", "PROFILE"), rows))
+    say(*table(("NAME", "STATE", "TYPE", "PID", "VCPUS", "QEMU", "PROFILE"), rows))
 
 
 def status(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
     """Show a guest's state, its SEV state and its launch measurement."""
     from sevlaunch.cli.interrupt import run
     from sevlaunch.cli.status_text import show_guest
-    from sevlaunch.guest.commands import status as read_status
-    from sevlaunch.guest.folder import find
-    from sevlaunch.host.folders import runtime_folder
+    from sevlaunch.flows.guests import guest_status
 
-    show_guest(run(read_status(find(runtime_folder(), name))), output)
+    show_guest(run(guest_status(name)), output)
 
 
 def evidence(name: GuestArgument, output: FormatOption = Format.JSON) -> None:
@@ -168,7 +163,7 @@ def evidence(name: GuestArgument, output: FormatOption = Format.JSON) -> None:
 
     found = read_evidence(find(runtime_folder(), name))
     if found is None:
-        raise SevlaunchError(f"the launch of {name!r} left no evidence", hint=f"see: sevlaunch status {name}")
+        raise SevlaunchError(f"the launch of {name!r} left no evidence", hint=f"see: sevlaunch status {quote(name)}")
     print_json(found.to_dict())
 
 
@@ -176,14 +171,18 @@ def logs(
     name: GuestArgument,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the guest ends.")] = False,
     qemu: Annotated[bool, typer.Option("--qemu", help="QEMU's own output instead of the guest's console.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The bytes as they are: what they do to a terminal is the guest's choice.")
+    ] = False,
 ) -> None:
-    """Print the guest's console output, or QEMU's own."""
+    """Print the guest's console output, or QEMU's own, with control characters made visible."""
     from sevlaunch.cli.interrupt import run
     from sevlaunch.guest import folder as folders
     from sevlaunch.guest.process import Process
     from sevlaunch.guest.watch import follow as read_on
     from sevlaunch.host.folders import runtime_folder
     from sevlaunch.plan.places import CONSOLE_LOG
+    from sevlaunch.text import VisibleStream
 
     folder = folders.find(runtime_folder(), name)
     file = folder.file(folders.QEMU_LOG if qemu else CONSOLE_LOG)
@@ -195,9 +194,12 @@ def logs(
 
     async def copy() -> None:
         process = Process.attach(pid) if pid else None
+        shown = VisibleStream()
         async for piece in read_on(file, process):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+            sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
+            sys.stdout.flush()
+        if not raw:
+            print(shown.feed(b"", final=True), end="")
 
     run(copy())
 
@@ -215,7 +217,7 @@ def console(name: GuestArgument) -> None:
     def greet() -> None:
         if interactive:
             # The terminal is raw by now: a new line does not go back to the first column by itself.
-            note(f"connected to {name}; leave with Ctrl-]\r")
+            note(f"connected to {name}; leave with Ctrl-]", end="\r\n")
 
     reason = attach(folder.file(CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno(), greet)
     if interactive:

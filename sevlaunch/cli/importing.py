@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_document, print_json, say
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def import_(
     if output is Format.JSON:
         print_json(_as_json(imported, profile))
     elif profile is None:
-        print(imported.text, end="")
-        note(_report(imported, name))
+        print_document(imported.text)
+        for line in _report(imported, name):
+            note(line)
     else:
-        print(f"{profile} written\n{_report(imported, name)}")
+        say(f"{profile} written", *_report(imported, name))
     if not imported.works or (strict and imported.lost):
         raise typer.Exit(1)
 
@@ -100,7 +102,7 @@ def _as_json(imported: Imported, profile: Path | None) -> dict[str, Any]:
     }
 
 
-def _report(imported: Imported, file: str) -> str:
+def _report(imported: Imported, file: str) -> list[str]:
     """What people want to know: all but what was carried, the same reasons together; then the numbers."""
     from sevlaunch.libvirt.reasons import Kind
 
@@ -116,7 +118,7 @@ def _report(imported: Imported, file: str) -> str:
                 lines.append(f"{file}:{_lines(outcomes)}: {kind}: {element}: {reason}")
     lines += [f"the profile is refused: {problem}" for problem in imported.problems]
     lines.append(", ".join(f"{count} {kind}" for kind, count in imported.counts.items()))
-    return "\n".join(lines)
+    return lines
 
 
 def _lines(outcomes: list[Outcome]) -> str:

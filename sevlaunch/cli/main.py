@@ -6,6 +6,7 @@ import gc
 import sys
 from typing import NoReturn
 
+from sevlaunch.cli.failures import print_interrupted, set_format
 from sevlaunch.cli.signals import Interrupted, catch_signals, ignore_signals, signal_came
 from sevlaunch.errors import EXIT_INTERRUPTED
 
@@ -18,6 +19,7 @@ def main() -> None:
     # Importing takes long enough to be interrupted, too.
     try:
         catch_signals()
+        set_format(sys.argv[1:])
         from sevlaunch.cli.app import run
 
         run()
@@ -36,5 +38,5 @@ def main() -> None:
 
 def _end_interrupted() -> NoReturn:
     ignore_signals()
-    print("sevlaunch: interrupted", file=sys.stderr)
+    print_interrupted()
     sys.exit(EXIT_INTERRUPTED)

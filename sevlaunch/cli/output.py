@@ -1,8 +1,9 @@
-"""Results to stdout, everything else to stderr; text for people, JSON for programs."""
+"""Results, on stdout: lines for people, JSON for programs, and files' contents. Notes and errors: failures.py."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sevlaunch.errors import QemuError, SevlaunchError
+from sevlaunch.cli.failures import print_as_json
+from sevlaunch.text import visible, visible_lines
+
+# What JSON may hold as it is and a terminal acts on: json.dumps() writes only the first 32 of these as escapes.
+_NOT_SHOWN = re.compile(r"[^\x00-\x7e]")
 
 
 class Format(StrEnum):
@@ -21,13 +26,8 @@ class Format(StrEnum):
     JSON = "json"
 
 
-_chosen = Format.TEXT
-
-
 def _choose(value: Format) -> Format:
-    # Errors are printed by main(), which does not see the command's options.
-    global _chosen
-    _chosen = value
+    print_as_json(value is Format.JSON)
     return value
 
 
@@ -36,39 +36,25 @@ FormatOption = Annotated[
 ]
 
 
+def say(*lines: str) -> None:
+    """Print each line for people. What others wrote in it is made visible, and can't begin another line."""
+    for line in lines:
+        print(visible(line))
+
+
+def print_document(text: str) -> None:
+    """Print what is to be a file, such as a script: as it is, but to a terminal without control characters."""
+    print(visible_lines(text) if sys.stdout.isatty() else text, end="")
+
+
 def print_json(value: Any) -> None:
     """A result for programs."""
-    # A path may hold bytes that are no UTF-8; JSON carries them as escapes.
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)
-    print(text)
+    # Escapes mean the same; a path may hold bytes that are no UTF-8, too.
+    print(_NOT_SHOWN.sub(_escaped, json.dumps(value, indent=2, ensure_ascii=False)))
 
 
-def print_error(error: SevlaunchError) -> None:
-    """An error, on stderr, as text or JSON."""
-    if _chosen is Format.JSON:
-        details: dict[str, Any] = {
-            "kind": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-            "exit_code": error.exit_code,
-            "problems": [problem._asdict() for problem in error.problems],
-        }
-        if isinstance(error, QemuError):
-            details["stderr"] = list(error.stderr)
-        print(json.dumps({"error": details}, indent=2), file=sys.stderr)
-        return
-    text = str(error)
-    # Mistakes in a profile stand at the start of the line, for editors.
-    print(text if error.exit_code == 3 else f"sevlaunch: {text}", file=sys.stderr)
-
-
-def note(text: str) -> None:
-    """Something that the user should know, on stderr."""
-    print(text, file=sys.stderr)
+def _escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 @contextmanager
@@ -77,17 +63,15 @@ def progress(text: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    print(f"{text} ...", end="", file=sys.stderr, flush=True)
+    print(f"{visible(text)} ...", end="", file=sys.stderr, flush=True)
     try:
         yield
     finally:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest value."""
-    lines = [tuple(header), *(tuple(row) for row in rows)]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, for :func:`say`; columns are as wide as their widest value."""
+    lines = [tuple(map(visible, line)) for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from shlex import join, quote
 from typing import Annotated, Any
 
 import typer
 
 from sevlaunch.cli.complete import profile_files
-from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_document, print_json, say
 from sevlaunch.errors import ProfileError, UsageError
 from sevlaunch.guest_type import GuestType
 
@@ -64,7 +66,7 @@ def check(
         except ProfileError as error:
             result |= {"ok": False, "problems": [found._asdict() for found in error.problems]}
             if output is Format.TEXT:
-                print(error)
+                say(*error.lines())
             continue
         result["warnings"] = [found._asdict() for found in loaded.warnings]
         lines: list[str] = []
@@ -77,7 +79,7 @@ def check(
         if output is Format.TEXT:
             for warning in loaded.warnings:
                 note(f"sevlaunch: warning: {warning}")
-            print("\n".join([*lines, f"{profile}: ok"]))
+            say(*lines, f"{profile}: ok")
     if output is Format.JSON:
         print_json(results)
     if not all(result["ok"] for result in results):
@@ -110,9 +112,9 @@ def render(
     if lock:
         from sevlaunch.owner.lock import lock_plan
 
-        print(lock_plan(loaded, plan).to_json(), end="")
+        print_document(lock_plan(loaded, plan).to_json())
         return
-    print(format_plan(plan, output.value))
+    print_document(format_plan(plan, output.value) + "\n")
 
 
 def schema(output: FormatOption = Format.JSON) -> None:
@@ -140,7 +142,7 @@ def init(
     if output is Format.JSON:
         print_json({"profile": str(file), "type": guest_type.value})
     else:
-        print(f"{file} written; start it with: sevlaunch up {file}")
+        say(f"{file} written; start it with: sevlaunch up {quote(str(file))}")
 
 
 def policy(
@@ -163,11 +165,11 @@ def policy(
         return
     for warning in warnings:
         note(f"sevlaunch: warning: {warning}")
-    print(f"{number:#x} = {number} ({policy_format.title})")
+    say(f"{number:#x} = {number} ({policy_format.title})")
     for name in names:
         meaning = policy_format.meanings.get(name, "minimum version of the platform's firmware")
         bit = policy_format.bits.get(name)
-        print(f"  {'bit ' + str(bit.bit_length() - 1) if bit else '':<7} {name:<20} {meaning}")
+        say(f"  {'bit ' + str(bit.bit_length() - 1) if bit else '':<7} {name:<20} {meaning}")
 
 
 def host(
@@ -198,7 +200,7 @@ def host(
 
     from sevlaunch.host.model import Host
 
-    print(Host.probe(qemu, thorough=True).to_json())
+    print_document(Host.probe(qemu, thorough=True).to_json() + "\n")
 
 
 def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:
@@ -213,9 +215,9 @@ def _write_certificates(qemu: str, pdh: Path, output: Format) -> None:
         chip_id = found.chip_id.hex() if found.chip_id else None
         print_json({"pdh": str(pdh), "chain": str(chain), "chip_id": chip_id, "cek_address": found.cek_address})
         return
-    print(f"for guest owners:  {pdh}  {chain}")
+    say(f"for guest owners:  {pdh}  {chain}")
     if found.cek_address:
-        print(f"the CEK as AMD signed it, for the owner's --ca:  {found.cek_address}")
+        say(f"the CEK as AMD signed it, for the owner's --ca:  {found.cek_address}")
 
 
 def _write_emulated_certificates(pdh: Path, output: Format) -> None:
@@ -236,5 +238,6 @@ def _write_emulated_certificates(pdh: Path, output: Format) -> None:
     if output is Format.JSON:
         print_json({**names, "chip_id": platform.chip_id.hex(), "rehearsal": True})
         return
-    print("for guest owners:  " + "  ".join(names.values()))
-    print(f"sevlaunch owner session --pdh {pdh} --chain {pdh}.chain --ca {pdh}.ask --root {pdh}.ark --policy ...")
+    say("for guest owners:  " + "  ".join(names.values()))
+    options = ("--pdh", names["pdh"], "--chain", names["chain"], "--ca", names["ask"], "--root", names["ark"])
+    say(f"sevlaunch owner session {join(options)} --policy ...")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_document, print_json
 from sevlaunch.cli.profiles import NameOption, ProfileArgument, SetOption
 
 
@@ -43,6 +44,6 @@ def unit(
     if output is Format.JSON:
         print_json({"name": unit_name(plan.name), "user": user, "unit": text})
         return
-    print(text, end="")
+    print_document(text)
     for line in install_hint(plan, service):
         note(f"sevlaunch: {line}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sevlaunch.atomic import write_whole
-from sevlaunch.cli.output import Format, note, progress
+from sevlaunch.cli.failures import SeveralErrors, note
+from sevlaunch.cli.output import Format, progress
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import UsageError
 from sevlaunch.flows.plans import Planned, begun, plan_guests
@@ -21,9 +22,11 @@ from sevlaunch.plan.plan import Plan
 if TYPE_CHECKING:
     from sevlaunch.evidence import Evidence
     from sevlaunch.flows.bring_up import BroughtUp
+    from sevlaunch.flows.start_options import StartOptions
     from sevlaunch.flows.verification import Verification
-    from sevlaunch.guest.guest import LaunchedGuest
     from sevlaunch.guest.readiness import Condition
+
+_VERIFIED = "is verified: on the host that runs it this is a test, not a proof"
 
 
 class Request(Struct, frozen=True):
@@ -78,7 +81,7 @@ def start(request: Request) -> None:
     if request.rehearse:
         note("sevlaunch: REHEARSAL: memory is NOT encrypted")
     if request.foreground:
-        _stay(plans[0], request)
+        _stay(plans[0], request, conditions, verification)
         return
     for plan in plans:
         if plan.reboot.value == "relaunch":
@@ -87,19 +90,18 @@ def start(request: Request) -> None:
     from sevlaunch.cli.status_text import show_guest, show_started
 
     if verification and finished[0].evidence:
-        note(f"sevlaunch: {plans[0].name} is verified: on the host that runs it this is a test, not a proof")
+        note(f"sevlaunch: {plans[0].name} {_VERIFIED}")
     if request.single and finished[0].evidence:
         show_guest(finished[0].evidence, request.output)
     elif not request.single:
         show_started(finished, request.output)
-    for one in finished:
-        if one.error:
-            raise one.error
+    if errors := [one.error for one in finished if one.error]:
+        raise SeveralErrors(errors)
 
 
 def _check(request: Request) -> None:
-    if request.verify and (request.paused or request.foreground):
-        raise UsageError("--verify lets the guest run, or ends it", hint="leave --paused and --foreground out")
+    if request.verify and request.paused:
+        raise UsageError("--verify lets the guest run, or ends it", hint="leave --paused out")
     if not request.verify and (request.tik or request.tek or request.secrets):
         raise UsageError("--tik, --tek and --secret go with --verify", hint="add --verify")
     if request.paused and request.conditions:
@@ -126,9 +128,32 @@ def _conditions(request: Request) -> list[Condition]:
 def _verification(request: Request, planned: Planned) -> Verification | None:
     if not request.verify:
         return None
-    from sevlaunch.flows.verification import prepare
+    if request.tik is None or (request.secrets and request.tek is None):
+        raise UsageError(
+            "--verify needs --tik, and --secret needs --tek, too", hint="sevlaunch owner session makes them"
+        )
+    from sevlaunch.files import read_blob
+    from sevlaunch.flows.verification import plan_verification
+    from sevlaunch.owner.secret import read_secret
+    from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
-    return prepare(planned.loaded, planned.plan, request.tik, request.tek, request.secrets)
+    keys = TransportKeys(
+        tek=read_blob(request.tek, "TEK", [KEY_BYTES]) if request.tek else b"",
+        tik=read_blob(request.tik, "TIK", [KEY_BYTES]),
+    )
+    return plan_verification(planned, keys, [read_secret(text) for text in request.secrets])
+
+
+def _options(request: Request, verification: Verification | None, conditions: list[Condition]) -> StartOptions:
+    from sevlaunch.flows.start_options import StartOptions
+
+    return StartOptions(
+        paused=request.paused,
+        limit=request.limit,
+        verification=verification,
+        conditions=conditions,
+        ready_limit=request.ready_limit,
+    )
 
 
 def _let_go(
@@ -138,19 +163,12 @@ def _let_go(
     # A signal in the midst of a start would leave what it has begun.
     with hold_signals(), begun(plans) as beginning:
         from sevlaunch.cli.interrupt import no_way_back, run
-        from sevlaunch.flows.bring_up import Wanted, bring_up
+        from sevlaunch.flows.bring_up import bring_up
 
-        wanted = Wanted(
-            paused=request.paused,
-            limit=request.limit,
-            verification=verification,
-            conditions=conditions,
-            ready_limit=request.ready_limit,
-        )
         work = bring_up(
             plans,
             beginning,
-            wanted=wanted,
+            options=_options(request, verification, conditions),
             keep=lambda evidence: _keep(evidence, request),
             no_way_back=no_way_back,
         )
@@ -158,14 +176,15 @@ def _let_go(
             return run(work)
 
 
-def _stay(plan: Plan, request: Request) -> None:
+def _stay(plan: Plan, request: Request, conditions: list[Condition], verification: Verification | None) -> None:
     from sevlaunch.cli.interrupt import run
     from sevlaunch.cli.status_text import show_guest
     from sevlaunch.flows.service import notify_service, stay
 
-    def launched(guest: LaunchedGuest) -> None:
-        evidence = guest.launch_evidence
+    def launched(evidence: Evidence) -> None:
         _keep(evidence, request)
+        if verification:
+            note(f"sevlaunch: {plan.name} {_VERIFIED}")
         show_guest(evidence, request.output)
         notify_service(f"READY=1\nSTATUS={plan.name} is {evidence.state}")
 
@@ -173,7 +192,8 @@ def _stay(plan: Plan, request: Request) -> None:
         notify_service(f"STATUS={plan.name} rebooted: starting it anew")
         note(f"sevlaunch: {plan.name} rebooted: starting it anew")
 
-    reason = run(stay(plan, paused=request.paused, limit=request.limit, launched=launched, rebooted=rebooted))
+    options = _options(request, verification, conditions)
+    reason = run(stay(plan, options, launched=launched, rebooted=rebooted))
     note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sevlaunch.cli.output import Format, print_json, table
+from sevlaunch.cli.output import Format, print_json, say, table
 from sevlaunch.profile.policy import describe_policy, policy_format
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def show_started(finished: Sequence[BroughtUp], output: Format) -> None:
         else (one.name, "failed", "-", str(one.error).partition("\n")[0])
         for one in finished
     ]
-    print(table(("NAME", "STATE", "PID", "MEASUREMENT, OR WHY NOT"), rows))
+    say(*table(("NAME", "STATE", "PID", "MEASUREMENT, OR WHY NOT"), rows))
     failed = sum(1 for one in finished if one.error)
-    print(f"{len(finished) - failed} of {len(finished)} guests run")
+    say(f"{len(finished) - failed} of {len(finished)} guests run")
 
 
 def show_guest(shown: Evidence, output: Format) -> None:
@@ -49,39 +49,39 @@ def show_guest(shown: Evidence, output: Format) -> None:
     if output is Format.JSON:
         print_json(shown.to_dict())
         return
-    print(f"{shown.name} is {shown.state}" + (f" (pid {shown.pid})" if shown.pid else ""))
+    say(f"{shown.name} is {shown.state}" + (f" (pid {shown.pid})" if shown.pid else ""))
     if shown.rehearsal:
-        print("  REHEARSAL: memory is NOT encrypted")
+        say("  REHEARSAL: memory is NOT encrypted")
     if shown.state in _STATES:
-        print(f"  {_STATES[shown.state]}")
+        say(f"  {_STATES[shown.state]}")
     if shown.ended and shown.ended.reason:
-        print(f"  QEMU's last  {shown.ended.reason}")
+        say(f"  QEMU's last  {shown.ended.reason}")
     if shown.qemu:
-        print(f"  qemu         {shown.qemu.version}  {shown.qemu.binary}")
+        say(f"  qemu         {shown.qemu.version}  {shown.qemu.binary}")
     if shown.firmware:
-        print(f"  firmware     {shown.firmware.path}")
+        say(f"  firmware     {shown.firmware.path}")
         if shown.firmware.sha256:
-            print(f"               sha256 {shown.firmware.sha256}")
+            say(f"               sha256 {shown.firmware.sha256}")
     if shown.vcpus:
-        print(f"  vcpus        {shown.vcpus}")
+        say(f"  vcpus        {shown.vcpus}")
     _show_security(shown)
 
 
 def _show_security(shown: Evidence) -> None:
     sev = shown.sev
     if not sev.type.encrypted:
-        print("  security     none: memory is not encrypted")
+        say("  security     none: memory is not encrypted")
         return
     if not sev.enabled or sev.policy is None:
-        print(f"  security     {sev.type}")
+        say(f"  security     {sev.type}")
         return
     names = ", ".join(describe_policy(sev.policy, policy_format(sev.type))) or "no bits"
-    print(f"  security     {sev.type}, state {sev.state}")
-    print(f"  policy       {sev.policy:#x} ({names})")
-    print(f"  firmware api {sev.api_major}.{sev.api_minor}, build {sev.build_id}")
+    say(f"  security     {sev.type}, state {sev.state}")
+    say(f"  policy       {sev.policy:#x} ({names})")
+    say(f"  firmware api {sev.api_major}.{sev.api_minor}, build {sev.build_id}")
     if shown.measurement:
-        print(f"  measurement  {shown.measurement}")
+        say(f"  measurement  {shown.measurement}")
     elif shown.report:
-        print("  measurement  in the attestation report: see the evidence")
+        say("  measurement  in the attestation report: see the evidence")
     elif not sev.type.measured_by_host:
-        print("  measurement  in the attestation report that the guest fetches")
+        say("  measurement  in the attestation report that the guest fetches")

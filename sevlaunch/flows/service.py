@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from shlex import quote
 
 from sevlaunch.errors import HostError, QemuError
-from sevlaunch.guest.guest import LaunchedGuest
+from sevlaunch.evidence import Evidence
+from sevlaunch.flows.start_options import StartOptions
 from sevlaunch.guest.launch import launch
 from sevlaunch.plan.plan import Plan
 
@@ -57,34 +60,40 @@ class RebootLimit:
         if len(self._times) > REBOOTS:
             raise QemuError(
                 f"{name} rebooted {len(self._times)} times within {WITHIN_SECONDS:g} s: it is not started anew",
-                hint=f"look at its console: sevlaunch up --paused, then sevlaunch console {name}; or on_reboot: stop",
+                hint=f"look at its console: sevlaunch up --paused, then sevlaunch console {quote(name)}; "
+                "or on_reboot: stop",
             )
 
 
 async def stay(
     plan: Plan,
+    options: StartOptions = StartOptions(),  # noqa: B008 - it can't be changed
     *,
-    paused: bool = False,
-    limit: float | None = None,
-    launched: Callable[[LaunchedGuest], None] = lambda _: None,
+    launched: Callable[[Evidence], None] = lambda _: None,
     rebooted: Callable[[], None] = lambda: None,
 ) -> str:
     """Start the guest and stay until it ends; where its plan says so, start it anew when it reboots.
 
-    :param paused: leave it before its first instruction.
-    :param limit: seconds for each start.
-    :param launched: called after each launch; other programs may take the guest down by then.
+    :param options: what each start has to go through.
+    :param launched: gets what each launch showed; other programs may take the guest down by then.
     :param rebooted: called when it is about to be started anew.
     :return: the reason of the end, as :meth:`LaunchedGuest.until_end`.
     :raise QemuError: when it reboots again and again.
-    :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`.
+    :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`, and when a start does not reach what it has to.
     """
     reboots = RebootLimit()
     while True:
-        async with launch(plan, paused=paused, limit=limit) as guest:
-            guest.announce()
-            launched(guest)
-            reason = await guest.until_end()
+        async with launch(plan, paused=options.launched_paused, limit=options.limit) as guest:
+            # From here on, or an end during what follows would not be heard.
+            end = asyncio.create_task(guest.until_end())
+            try:
+                await options.reached_by(guest)
+                guest.announce()
+                launched(guest.launch_evidence)
+                reason = await end
+            finally:
+                end.cancel()
+                await asyncio.gather(end, return_exceptions=True)
         if reason != "guest-reset" or plan.reboot.value != "relaunch":
             return reason
         reboots.count(plan.name)

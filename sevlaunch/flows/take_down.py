@@ -13,6 +13,7 @@ from sevlaunch.guest.ending import POWERDOWN_LIMIT, QUIT_LIMIT, end_guest
 from sevlaunch.guest.folder import find, hold_launcher
 from sevlaunch.guest.locks import REMOVING
 from sevlaunch.guest.process import Process
+from sevlaunch.host.folders import runtime_folder
 
 
 class TakenDown(Struct, frozen=True):
@@ -24,29 +25,30 @@ class TakenDown(Struct, frozen=True):
 
 
 async def take_down_many(
-    root: Path, names: Sequence[str], *, now: bool = False, limit: float = POWERDOWN_LIMIT
+    names: Sequence[str], *, root: Path | None = None, now: bool = False, limit: float = POWERDOWN_LIMIT
 ) -> list[TakenDown]:
     """Take guests down at the same time, each as :func:`take_down`; what became of each, in their order."""
 
     async def one_down(name: str) -> TakenDown:
         try:
-            return TakenDown(name, await take_down(root, name, now=now, limit=limit))
+            return TakenDown(name, await take_down(name, root=root, now=now, limit=limit))
         except SevlaunchError as error:
             return TakenDown(name, None, error)
 
     return await asyncio.gather(*(one_down(name) for name in names))
 
 
-async def take_down(root: Path, name: str, *, now: bool = False, limit: float = POWERDOWN_LIMIT) -> str:
+async def take_down(name: str, *, root: Path | None = None, now: bool = False, limit: float = POWERDOWN_LIMIT) -> str:
     """End a guest and remove its runtime folder: ACPI power-down, then QMP quit, then SIGTERM, then SIGKILL.
 
+    :param root: the folder of all guests; default: the user's runtime folder.
     :param now: no power-down: the guest is not asked.
     :param limit: seconds that the guest's OS has for the power-down.
     :return: how it ended: ``powered down``, ``quit``, ``terminated``, ``killed``, or ``had ended already``.
     :raise GuestNotFound: when there is none.
     :raise NameTaken: when another command is starting it or taking it down.
     """
-    folder = find(root, name)
+    folder = find(root or runtime_folder(), name)
     with hold_launcher(folder, REMOVING):
         record = folder.record()
         pid = folder.pid()

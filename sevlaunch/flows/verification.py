@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
-from sevlaunch.files import read_blob
+from sevlaunch.flows.plans import Planned
 from sevlaunch.owner.checks import Verdict
 from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.lock import lock_plan
-from sevlaunch.owner.secret import Secret, make_packet, read_secret
-from sevlaunch.owner.verify import Expectation, check_verifiable, verify
-from sevlaunch.plan.plan import Plan
-from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
+from sevlaunch.owner.secret import Secret, make_packet
+from sevlaunch.owner.verify import Expectation, verify
+from sevlaunch.sevapi.session import TransportKeys
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import LaunchedGuest
@@ -37,8 +35,7 @@ class Verification:
         :raise SevlaunchError: when the launch is not the expected one.
         """
         claims = parse_claims(json.dumps(guest.launch_evidence.to_dict()).encode(), guest.name)
-        check_verifiable(self.expectation.guest_type, claims, rehearsal=claims.rehearsal)
-        verdict = verify(claims, self.expectation, self.keys.tik)
+        verdict = verify(claims, self.expectation, self.keys.tik, rehearsal=claims.rehearsal)
         if not verdict.verified:
             raise _refusal(guest.name, verdict)
         if self.secrets:
@@ -48,25 +45,20 @@ class Verification:
         await guest.run()
 
 
-def prepare(
-    loaded: LoadedProfile, plan: Plan, tik: Path | None, tek: Path | None, secrets: tuple[str, ...]
-) -> Verification:
+def plan_verification(planned: Planned, keys: TransportKeys, secrets: Sequence[Secret] = ()) -> Verification:
     """The verification of a plan; reads the files that are measured, before QEMU does.
 
-    :raise UsageError: when a key is missing, or there is nothing to verify.
+    :param keys: those of the owner's session that the profile names; without a TEK, ``b""``, no secret can be given.
+    :param secrets: what the guest gets once it is verified.
+    :raise UsageError: when there is nothing that the host could verify, or a file can't be read.
     """
+    plan = planned.plan
     if not plan.guest_type.measured_by_host:
         raise UsageError(
-            f"--verify is for SEV and SEV-ES guests, {plan.name} is {plan.guest_type}",
+            f"only SEV and SEV-ES guests can be verified at their start, {plan.name} is {plan.guest_type}",
             hint="an SNP guest fetches its report itself; with an id_block the processor refuses any other launch",
         )
-    if tik is None or (secrets and tek is None):
-        raise UsageError(
-            "--verify needs --tik, and --secret needs --tek, too", hint="sevlaunch owner session makes them"
-        )
-    keys = TransportKeys(tek=read_blob(tek, "TEK", [KEY_BYTES]) if tek else b"", tik=read_blob(tik, "TIK", [KEY_BYTES]))
-    expectation = lock_plan(loaded, plan).expectation()
-    return Verification(expectation, keys, tuple(read_secret(text) for text in secrets))
+    return Verification(lock_plan(planned.loaded, plan).expectation(), keys, tuple(secrets))
 
 
 def _refusal(name: str, verdict: Verdict) -> SevlaunchError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from msgspec.structs import asdict, replace
@@ -79,11 +79,6 @@ def _look(folder: GuestFolder) -> tuple[Record | None, str | None]:
     if alive and (recorded or folder.is_started_by_hand()):
         return record, None
     return record, "starting" if starting else "abandoned" if alive else "exited"
-
-
-async def list_guests(root: Path) -> list[Status]:
-    """The status of each guest below ``root``, by name."""
-    return await asyncio.gather(*(status(folder) for folder in folders.guests(root)))
 
 
 def _last_seen(folder: GuestFolder, record: Record | None) -> Status:
@@ -162,7 +157,7 @@ async def inject(root: Path, name: str, header: bytes, payload: bytes) -> Status
     if sev.state != "launch-secret":
         raise SevlaunchError(
             f"the launch of {name} is over (SEV state {sev.state}): a secret goes in before the guest runs",
-            hint=f"start it anew: sevlaunch down {name}, then sevlaunch up PROFILE --paused",
+            hint=f"start it anew: sevlaunch down {quote(name)}, then sevlaunch up PROFILE --paused",
         )
     packet = {"packet-header": base64.b64encode(header).decode(), "secret": base64.b64encode(payload).decode()}
     await execute(root, name, "sev-inject-launch-secret", packet)
@@ -172,5 +167,5 @@ async def inject(root: Path, name: str, header: bytes, payload: bytes) -> Status
 def _running(root: Path, name: str) -> GuestFolder:
     folder = find(root, name)
     if not folder.alive():
-        raise GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {name}")
+        raise GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {quote(name)}")
     return folder

@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -295,7 +296,7 @@ def taken(folder: GuestFolder) -> NameTaken:
     pid = folder.pid()
     return NameTaken(
         f"a guest {folder.name!r} runs already" + (f" (pid {pid})" if pid else ""),
-        hint=f"take it down with `sevlaunch down {folder.name}`, or give this one another name with --name",
+        hint=f"take it down with `sevlaunch down {quote(folder.name)}`, or give this one another name with --name",
     )
 
 

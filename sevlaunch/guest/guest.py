@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -56,7 +57,7 @@ class Guest:
         record, pid = folder.record(), folder.pid()
         process = Process.attach(pid) if pid else None
         if record is None or process is None:
-            raise GuestEnded(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {name}")
+            raise GuestEnded(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {quote(name)}")
         try:
             async with programs_monitor(folder, turn_limit=limit) as qmp:
                 guest = cls(folder, record, process, qmp)

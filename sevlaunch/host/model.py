@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -130,7 +131,7 @@ class Host(Facts, frozen=True, kw_only=True):
         except OSError as error:
             raise HostError(
                 f"can't read the host file {path}: {error.strerror}",
-                hint=f"save one with: sevlaunch host > {path.name}",
+                hint=f"save one with: sevlaunch host > {quote(path.name)}",
             ) from error
         except ValueError as error:
             raise HostError(f"{path} is no host saved by `sevlaunch host`: {error}", hint="save it again") from error

@@ -29,7 +29,7 @@ _MODELS = (
 )
 
 
-class Wanted(Struct, frozen=True):
+class WantedReport(Struct, frozen=True):
     """What the owner wants of a report; None is not compared.
 
     ``min_tcb`` are the least security version numbers by their names in :class:`Tcb`.
@@ -66,7 +66,7 @@ class ReportVerdict(Verdict, frozen=True):
 
 
 def verify_report(
-    content: bytes, certificates: Sequence[x509.Certificate], wanted: Wanted, trust: Trust
+    content: bytes, certificates: Sequence[x509.Certificate], wanted: WantedReport, trust: Trust
 ) -> ReportVerdict:
     """Check the report in ``content``, 1184 bytes, against ``certificates`` and what is wanted.
 
@@ -157,7 +157,7 @@ def _key(report: Report, key: Endorsement) -> list[Check]:
     return [*checks, Check("chip id", same, detail if same else f"{detail}, report: {report.chip_id.hex()}")]
 
 
-def _contents(report: Report, wanted: Wanted, *, turin: bool) -> list[Check]:
+def _contents(report: Report, wanted: WantedReport, *, turin: bool) -> list[Check]:
     """What the owner asked for."""
     checks: list[Check] = []
     for name, found, value in (
@@ -230,7 +230,7 @@ def show_tcb(tcb: Tcb) -> str:
     return ",".join(f"{name}={number}" for name, number in tcb._asdict().items() if number is not None)
 
 
-def _not_compared(wanted: Wanted) -> tuple[str, ...]:
+def _not_compared(wanted: WantedReport) -> tuple[str, ...]:
     given = {
         "measurement": wanted.digest,
         "policy": wanted.policy,

@@ -88,15 +88,17 @@ def check_verifiable(guest_type: GuestType, claims: HostClaims, *, rehearsal: bo
         )
 
 
-def verify(claims: HostClaims, expectation: Expectation, tik: bytes) -> LaunchVerdict:
-    """Compare the claims with what is expected; they pass :func:`check_verifiable`.
+def verify(claims: HostClaims, expectation: Expectation, tik: bytes, *, rehearsal: bool = False) -> LaunchVerdict:
+    """Compare the claims with what is expected.
 
     The measurement is computed with the expected policy, and with the API version and build that are claimed: the
     processor binds all three, so that a host that lies about them is found out.
 
     :param tik: the transport integrity key, 16 bytes.
+    :param rehearsal: as :func:`check_verifiable`, whose errors are raised, too.
     :raise UnsupportedError: when it does not match because the launch had no owner's session.
     """
+    check_verifiable(expectation.guest_type, claims, rehearsal=rehearsal)
     digests = candidates(claims, expectation)
     computed = {name: _measure(claims, expectation.policy, digest, tik) for name, digest in digests.items()}
     # Every candidate is compared, whichever matches: the time tells nothing.

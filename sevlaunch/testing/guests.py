@@ -75,7 +75,7 @@ def _clear_if_dead(folder: Path) -> None:
         except BlockingIOError:
             return
         for guest in guests(folder):
-            asyncio.run(take_down(folder, guest.name, now=True))
+            asyncio.run(take_down(guest.name, root=folder, now=True))
         (folder / _LOCK).unlink()
         folder.rmdir()
 

@@ -140,6 +140,7 @@ def processor(
     pss: bool = True,
     curve: ec.EllipticCurve = P384,
     key: ec.EllipticCurvePrivateKey | None = None,
+    surname: str = "",
 ) -> Processor:
     """A processor whose root is not AMD's, with a report that goes with its certificate.
 
@@ -147,6 +148,7 @@ def processor(
     :param said: what its certificate has in place of extensions, by the end of AMD's object identifier; empty: none.
     :param curve: of its key, unless ``key`` is that.
     :param digest: with ``pss``, the scheme of the signature under its certificate.
+    :param surname: what the names of all certificates end with.
     """
     turin = generation == "Turin"
     tcb = tcb or Tcb(3, 0, 8, 115, fmc=1 if turin else None)
@@ -159,9 +161,9 @@ def processor(
     hardware_id = bytes(range(1, 9 if turin else 65))
     extensions |= {"5": b"\x16\x03csp"} if vlek else {"4": hardware_id}
     extensions = {oid: value for oid, value in {**extensions, **(said or {})}.items() if value}
-    issuer = f"SEV-VLEK-{generation}" if vlek else f"SEV-{generation}"
-    root = f"ARK-{generation}"
-    name = "SEV-VLEK" if vlek else "SEV-VCEK"
+    issuer = (f"SEV-VLEK-{generation}" if vlek else f"SEV-{generation}") + surname
+    root = f"ARK-{generation}{surname}"
+    name = ("SEV-VLEK" if vlek else "SEV-VCEK") + surname
     certificates = (
         _certificate(name, key.public_key(), issuer, ask, extensions, start=start, end=end, digest=digest, pss=pss),
         _certificate(issuer, ask.public_key(), root, ark, authority=authority),

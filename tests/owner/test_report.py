@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from sevlaunch.owner.endorsement import root_fingerprint
-from sevlaunch.owner.report import ReportVerdict, Trust, Wanted, parse_tcb, report_fields, verify_report
+from sevlaunch.owner.report import ReportVerdict, Trust, WantedReport, parse_tcb, report_fields, verify_report
 from sevlaunch.owner.roots import AMD_ROOTS
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
@@ -29,9 +29,9 @@ def trusted(ours: Processor) -> Trust:
     return Trust(at=NOW, root=root_fingerprint(ours.certificates[2:]))
 
 
-def verdict(ours: Processor, wanted: Wanted | None = None, **changes: Any) -> ReportVerdict:
+def verdict(ours: Processor, wanted: WantedReport | None = None, **changes: Any) -> ReportVerdict:
     """What becomes of a report of our processor with some fields changed."""
-    return verify_report(ours.signed(**changes), ours.certificates, wanted or Wanted(), trusted(ours))
+    return verify_report(ours.signed(**changes), ours.certificates, wanted or WantedReport(), trusted(ours))
 
 
 def failures(found: ReportVerdict) -> list[str]:
@@ -44,7 +44,7 @@ def real_report() -> bytes:
     return bytes.fromhex(vector("milan-report.hex").decode())
 
 
-def real(report: bytes, *files: bytes, wanted: Wanted | None = None, trust: Trust = AMD_ONLY) -> ReportVerdict:
+def real(report: bytes, *files: bytes, wanted: WantedReport | None = None, trust: Trust = AMD_ONLY) -> ReportVerdict:
     """The verdict on ``report``; files that hold no certificates are passed over, as in a folder."""
     certificates: list[x509.Certificate] = []
     for file in files:
@@ -52,12 +52,12 @@ def real(report: bytes, *files: bytes, wanted: Wanted | None = None, trust: Trus
             certificates += parse_certificates(file)
         except ValueError:
             continue
-    return verify_report(report, certificates, wanted or Wanted(), trust)
+    return verify_report(report, certificates, wanted or WantedReport(), trust)
 
 
 def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
     report = real_report()
-    wanted = Wanted(
+    wanted = WantedReport(
         digest=report[0x90:0xC0],
         policy=0x30000,
         host_data=bytes(32),
@@ -80,9 +80,9 @@ def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
 def test_a_real_milan_report_of_a_guest_that_may_be_debugged_lacks_only_that() -> None:
     report, vcek, chain = (vector(f"go-sev-guest/{name}") for name in ("report.bin", "vcek.der", "chain.pem"))
     assert failures(real(report, vcek, chain)) == ["debug"]
-    assert real(report, vcek, chain, wanted=Wanted(allow_debug=True)).verified
+    assert real(report, vcek, chain, wanted=WantedReport(allow_debug=True)).verified
     # It is signed by its own processor's key and by no other's.
-    assert failures(real(report, vector("milan-vcek.der"), chain, wanted=Wanted(allow_debug=True))) == ["signature"]
+    assert failures(real(report, vector("milan-vcek.der"), chain, wanted=WantedReport(allow_debug=True))) == ["signature"]
 
 
 @tries(2100, 1_000_000)
@@ -154,20 +154,20 @@ def test_a_newer_version_verifies_by_what_is_known_of_it() -> None:
     assert verdict(ours).verified
     body = bytearray(ours.signed())
     body[0x214] = 1
-    assert failures(verify_report(bytes(body), ours.certificates, Wanted(), trusted(ours))) == ["signature"]
+    assert failures(verify_report(bytes(body), ours.certificates, WantedReport(), trusted(ours))) == ["signature"]
 
 
 def test_our_root_is_not_amds_unless_given_or_in_a_rehearsal() -> None:
     ours = processor()
     report = ours.signed()
-    found = verify_report(report, ours.certificates, Wanted(), AMD_ONLY)
+    found = verify_report(report, ours.certificates, WantedReport(), AMD_ONLY)
     assert failures(found) == ["root"]
     assert any(check.detail.startswith("REHEARSAL or unknown root: ") for check in found.checks)
-    rehearsed = verify_report(report, ours.certificates, Wanted(), Trust(at=NOW, rehearsal=True))
+    rehearsed = verify_report(report, ours.certificates, WantedReport(), Trust(at=NOW, rehearsal=True))
     assert rehearsed.verified
     assert any("REHEARSAL" in check.detail for check in rehearsed.checks)
     other = Trust(at=NOW, root="0" * 64, rehearsal=True)
-    assert failures(verify_report(report, ours.certificates, Wanted(), other)) == ["root"]
+    assert failures(verify_report(report, ours.certificates, WantedReport(), other)) == ["root"]
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_a_guest_asks_at_any_privilege_level_unless_one_is_wanted(vmpl: int) -> 
     ours = processor()
     assert verdict(ours, vmpl=vmpl).verified
     for wanted in range(4):
-        assert verdict(ours, Wanted(vmpl=wanted), vmpl=vmpl).verified == (wanted == vmpl)
+        assert verdict(ours, WantedReport(vmpl=wanted), vmpl=vmpl).verified == (wanted == vmpl)
 
 
 def test_debug_is_taken_when_it_is_allowed() -> None:
-    assert verdict(processor(), Wanted(allow_debug=True), policy=0xB0000).verified
+    assert verdict(processor(), WantedReport(allow_debug=True), policy=0xB0000).verified
 
 
 def test_a_masked_chip_id_is_said() -> None:
@@ -213,24 +213,24 @@ def test_a_masked_chip_id_is_said() -> None:
 @pytest.mark.parametrize(
     ("wanted", "name"),
     [
-        (Wanted(digest=bytes(48)), "measurement"),
-        (Wanted(policy=0x20000), "policy"),
-        (Wanted(host_data=bytes(32)), "host data"),
-        (Wanted(report_data=bytes(64)), "report data"),
-        (Wanted(id_key_digest=b"k" * 48), "id key digest"),
-        (Wanted(author_key_digest=b"k" * 48), "author key digest"),
-        (Wanted(min_tcb={"snp": 9}), "minimum TCB, reported"),
-        (Wanted(min_tcb={"fmc": 0}), "minimum TCB, reported"),
-        (Wanted(vmpl=1), "VMPL"),
+        (WantedReport(digest=bytes(48)), "measurement"),
+        (WantedReport(policy=0x20000), "policy"),
+        (WantedReport(host_data=bytes(32)), "host data"),
+        (WantedReport(report_data=bytes(64)), "report data"),
+        (WantedReport(id_key_digest=b"k" * 48), "id key digest"),
+        (WantedReport(author_key_digest=b"k" * 48), "author key digest"),
+        (WantedReport(min_tcb={"snp": 9}), "minimum TCB, reported"),
+        (WantedReport(min_tcb={"fmc": 0}), "minimum TCB, reported"),
+        (WantedReport(vmpl=1), "VMPL"),
     ],
 )
-def test_what_is_not_as_wanted_is_named(wanted: Wanted, name: str) -> None:
+def test_what_is_not_as_wanted_is_named(wanted: WantedReport, name: str) -> None:
     assert name in failures(verdict(processor(), wanted))
 
 
 def test_what_is_as_wanted_holds() -> None:
     ours = processor("Turin", version=3)
-    wanted = Wanted(
+    wanted = WantedReport(
         digest=bytes(range(48)),
         policy=0x30000,
         host_data=bytes(range(32)),
@@ -262,19 +262,19 @@ def test_of_two_certificates_of_one_key_the_one_that_ends_later_counts() -> None
         (*old.certificates, new.certificates[0]),
         (new.certificates[0], *old.certificates),
     ):
-        assert failures(verify_report(old.signed(), certificates, Wanted(), trusted(old))) == []
+        assert failures(verify_report(old.signed(), certificates, WantedReport(), trusted(old))) == []
 
 
 def test_certificates_have_to_be_in_force() -> None:
     ours = processor(end=datetime(2025, 1, 1, tzinfo=UTC))
     assert failures(verdict(ours)) == ["in force"]
     early = replace(trusted(ours), at=datetime(2024, 1, 1, tzinfo=UTC))
-    assert verify_report(ours.signed(), ours.certificates, Wanted(), early).verified
+    assert verify_report(ours.signed(), ours.certificates, WantedReport(), early).verified
     assert failures(verdict(processor(start=datetime(2026, 2, 1, tzinfo=UTC)))) == ["in force"]
     # To the second: from the first of them to the last.
     for at, ok in ((NOW, True), (NOW - timedelta(seconds=1), False), (NOW + timedelta(seconds=1), False)):
         short = processor(start=NOW, end=NOW)
-        found = verify_report(short.signed(), short.certificates, Wanted(), replace(trusted(short), at=at))
+        found = verify_report(short.signed(), short.certificates, WantedReport(), replace(trusted(short), at=at))
         assert failures(found) == ([] if ok else ["in force"])
 
 
@@ -283,12 +283,12 @@ def test_amds_root_is_of_the_processors_generation(monkeypatch: pytest.MonkeyPat
     mark = root_fingerprint(ours.certificates)
     for generation, failed in (("Genoa", []), ("Milan", ["processor generation"])):
         monkeypatch.setitem(AMD_ROOTS, mark, generation)
-        assert failures(verify_report(ours.signed(), ours.certificates, Wanted(), AMD_ONLY)) == failed
+        assert failures(verify_report(ours.signed(), ours.certificates, WantedReport(), AMD_ONLY)) == failed
 
 
 def test_without_a_root_the_chain_ends_nowhere() -> None:
     ours = processor()
-    found = verify_report(ours.signed(), ours.certificates[:2], Wanted(), Trust(at=NOW, rehearsal=True))
+    found = verify_report(ours.signed(), ours.certificates[:2], WantedReport(), Trust(at=NOW, rehearsal=True))
     assert failures(found) == ["ASK", "ARK", "root"]
 
 
@@ -306,7 +306,7 @@ def test_an_issuer_that_may_not_sign_is_refused() -> None:
 )
 def test_an_issuer_whose_key_is_shorter_than_amds_is_refused(bits: tuple[int, int], refused: list[str]) -> None:
     ours = processor(bits=bits)
-    found = verify_report(ours.signed(), ours.certificates, Wanted(), Trust(at=NOW, rehearsal=True))
+    found = verify_report(ours.signed(), ours.certificates, WantedReport(), Trust(at=NOW, rehearsal=True))
     assert failures(found) == refused
     details = [check.detail for check in found.checks if check.name in refused]
     assert all(detail.endswith("the issuer's key is not RSA with 4096 bits") for detail in details)
@@ -373,7 +373,7 @@ def test_the_root_to_trust_is_one() -> None:
 def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
     ours = processor()
     certificates = parse_certificates(pem(*reversed(ours.certificates)))
-    assert verify_report(ours.signed(), certificates, Wanted(), trusted(ours)).verified
+    assert verify_report(ours.signed(), certificates, WantedReport(), trusted(ours)).verified
 
 
 def test_a_minimum_tcb_goes_up_to_a_byte() -> None:
@@ -389,8 +389,8 @@ def test_a_minimum_tcb_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize("size", [0, 1183, 1185])
 def test_a_report_of_another_size_is_none(size: int) -> None:
     with pytest.raises(ValueError, match="1184"):
-        verify_report(bytes(size), (), Wanted(), AMD_ONLY)
+        verify_report(bytes(size), (), WantedReport(), AMD_ONLY)
 
 
 def test_a_report_without_certificates_is_not_signed() -> None:
-    assert failures(verify_report(processor().signed(), (), Wanted(), AMD_ONLY)) == ["signature"]
+    assert failures(verify_report(processor().signed(), (), WantedReport(), AMD_ONLY)) == ["signature"]

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sevlaunch.cli.output import table
+from sevlaunch.cli.output import say, table
 
 if TYPE_CHECKING:
     from sevlaunch.owner.checks import Check
 
 
-def checks_table(checks: Sequence[Check]) -> str:
-    """The checks with their answers, one in each line."""
-    return table(
-        ("CHECK", "ANSWER", "WHAT WAS COMPARED"), [(check.name, check.answer, check.detail) for check in checks]
-    )
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print the checks with their answers, one in each line."""
+    rows = [(check.name, check.answer, check.detail) for check in checks]
+    say(*table(("CHECK", "ANSWER", "WHAT WAS COMPARED"), rows))
 
 
 def checks_json(checks: Sequence[Check]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, print_json
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 
 
 def register(owner: typer.Typer) -> None:
@@ -35,8 +35,8 @@ def compare(
         )
     else:
         for path, (first, second) in found.items():
-            print(f"{path}\n  {one}: {first}\n  {other}: {second}")
+            say(path, f"  {one}: {first}", f"  {other}: {second}")
         if not found:
-            print("the same launch")
+            say("the same launch")
     if found:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, print_json
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.profiles import SetOption
 
@@ -84,10 +84,10 @@ def _show(setup: Setup, output: Format) -> None:
         )
         return
     for name, content in digests.items():
-        print(f"launch digest{f' (VMSA {name})' if name else ''}")
-        print(f"  hex     {content.hex()}")
-        print(f"  base64  {base64.b64encode(content).decode()}")
+        say(f"launch digest{f' (VMSA {name})' if name else ''}")
+        say(f"  hex     {content.hex()}")
+        say(f"  base64  {base64.b64encode(content).decode()}")
     for one in setup.inputs:
-        print(f"{one.name:<15} {one.value}  [{one.source}]")
+        say(f"{one.name:<15} {one.value}  [{one.source}]")
         if one.sha256:
-            print(f"{'':<15} sha256 {one.sha256}")
+            say(f"{'':<15} sha256 {one.sha256}")

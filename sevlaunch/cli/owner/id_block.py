@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, print_json
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -65,9 +65,9 @@ def id_block(
             }
         )
         return
-    print(f"for the profile's id_block:  {files['id_block']}")
-    print(f"for the profile's id_auth:   {files['id_auth']}")
-    print(f"ID key digest:               {signed.id_key_digest.hex()}")
+    say(f"for the profile's id_block:  {files['id_block']}")
+    say(f"for the profile's id_auth:   {files['id_auth']}")
+    say(f"ID key digest:               {signed.id_key_digest.hex()}")
     if author:
-        print(f"author key digest:           {signed.author_key_digest.hex()}")
-        print("set author_key_enabled: true in the profile")
+        say(f"author key digest:           {signed.author_key_digest.hex()}")
+        say("set author_key_enabled: true in the profile")

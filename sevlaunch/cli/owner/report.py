@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -59,17 +60,17 @@ def report(
     """
     from datetime import UTC
 
-    from sevlaunch.cli.owner.checks import checks_json, checks_table
+    from sevlaunch.cli.owner.checks import checks_json, print_checks
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.endorsement import root_fingerprint
-    from sevlaunch.owner.report import Trust, Wanted, parse_tcb, report_fields, verify_report
+    from sevlaunch.owner.report import Trust, WantedReport, parse_tcb, report_fields, verify_report
     from sevlaunch.owner.report_file import read_report, require_no_rehearsal
     from sevlaunch.owner.values import bytes_of_hex
     from sevlaunch.owner.x509_files import read_certificates, read_folder
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
 
     try:
-        wanted = Wanted(
+        wanted = WantedReport(
             digest=bytes_of_hex(digest, "--digest", 48) if digest is not None else None,
             policy=parse_policy(policy, SNP_POLICY) if policy is not None else None,
             host_data=bytes_of_hex(host_data, "--host-data", 32) if host_data is not None else None,
@@ -109,10 +110,10 @@ def report(
             }
         )
     else:
-        print(checks_table(verdict.checks))
+        print_checks(verdict.checks)
         if verdict.not_compared:
-            print(f"not compared, as not asked for: {', '.join(verdict.not_compared)}")
+            say(f"not compared, as not asked for: {', '.join(verdict.not_compared)}")
         mark = "REHEARSAL, which proves nothing: " if rehearsal else ""
-        print(f"{mark}{'yes: every check holds' if verdict.verified else 'no: a check fails'}")
+        say(f"{mark}{'yes: every check holds' if verdict.verified else 'no: a check fails'}")
     if not verdict.verified:
         raise typer.Exit(1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from shlex import join
 from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 from sevlaunch.cli.owner.verify import RehearsalOption, TikOption
 
 
@@ -68,5 +70,6 @@ def secret(
             }
         )
         return
-    print(f"{len(wanted)} secret{'s' if len(wanted) > 1 else ''} for {shown.name}: {header}, {payload}")
-    print(f"on the host: sevlaunch inject {shown.name} --header {header} --payload {payload}")
+    say(f"{len(wanted)} secret{'s' if len(wanted) > 1 else ''} for {shown.name}: {header}, {payload}")
+    command = ("sevlaunch", "inject", shown.name, "--header", str(header), "--payload", str(payload))
+    say(f"on the host: {join(command)}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, note, print_json
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +36,7 @@ def session(
     step up to AMD's root is checked and shown; exit 1, and nothing is written, if one fails. With neither chain nor
     AMD's keys (--ca) nothing proves that the PDH is a processor's: that is said, and the files are written.
     """
-    from sevlaunch.cli.owner.checks import checks_json, checks_table
+    from sevlaunch.cli.owner.checks import checks_json, print_checks
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.chain import Chain, read_certificates, read_root, verify_chain
     from sevlaunch.owner.session import make_session, write_session
@@ -55,7 +56,7 @@ def session(
     trusted = read_root(root) if root else None
     verdict = None if given.is_bare and not ca and trusted is None else verify_chain(given, root=trusted)
     if verdict and output is Format.TEXT:
-        print(checks_table(verdict.checks))
+        print_checks(verdict.checks)
     # Who gives AMD's keys, or a root, wants the proof.
     refused = verdict is not None and (verdict.failed or (bool(ca or trusted) and not verdict.verified))
     files = {} if refused else write_session(make_session(given.pdh, number), out)
@@ -75,5 +76,5 @@ def session(
     if not (verdict and verdict.verified):
         note("sevlaunch: warning: nothing proves that this PDH is an AMD processor's: give --chain and AMD's --ca")
     if output is Format.TEXT:
-        print(f"for the host:     {files['godh']}  {files['session']}")
-        print(f"secret, for you:  {files['tik']}  {files['tek']}")
+        say(f"for the host:     {files['godh']}  {files['session']}")
+        say(f"secret, for you:  {files['tik']}  {files['tek']}")

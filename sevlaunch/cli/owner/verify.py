@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, note, print_json, progress
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import InsecureUse, UsageError
@@ -115,7 +116,7 @@ def verify(
         check_verifiable(setup.launch.guest_type, shown, rehearsal=rehearsal)
         expectation = Expectation.of_setup(setup, minimum)
     _check_place(shown, insecure=insecure, rehearsal=rehearsal)
-    verdict = compare(shown, expectation, integrity)
+    verdict = compare(shown, expectation, integrity, rehearsal=rehearsal)
     findings = None
     if not verdict.matches and shown.sev.enabled:
         end = time.monotonic() + SEARCH_LIMIT
@@ -184,16 +185,16 @@ def _show(shown: HostClaims, verdict: LaunchVerdict, findings: Findings | None, 
         )
         return
     if verdict.rehearsal:
-        print(REHEARSAL)
+        say(REHEARSAL)
     marks = {True: "ok", False: "DIFFERS", None: "-"}
     for check in verdict.checks:
-        print(f"{check.name:<12} {marks[check.ok]:<8} wanted {check.expected}")
+        say(f"{check.name:<12} {marks[check.ok]:<8} wanted {check.expected}")
         if check.expected != check.found:
-            print(f"{'':<21} found  {check.found}")
+            say(f"{'':<21} found  {check.found}")
     if verdict.vmsa:
-        print(f"vmsa         {verdict.vmsa}")
+        say(f"vmsa         {verdict.vmsa}")
     if findings is not None:
-        print(findings)
-    print(f"{shown.name}: {'verified' if verdict.verified else 'NOT verified'}")
+        say(str(findings))
+    say(f"{shown.name}: {'verified' if verdict.verified else 'NOT verified'}")
     if shown.sev.state == "running":
         note("sevlaunch: note: the guest runs already: it is too late for a secret")
