@@ -6,69 +6,290 @@
     async with launch(plan(profile, Host.probe())) as guest:
         await guest.console.expect("login:")
 
-Nothing here installs signal handlers, configures logging or keeps global state. Every ``await`` may be cancelled: what
-was begun is undone.
+The host's side plans, starts and looks at guests; the owner's side, from :class:`Chain` to :class:`IdBlock`, works from
+files alone and trusts nothing on the host. Nothing here installs signal handlers, configures logging or keeps global
+state. Every ``await`` may be cancelled: what was begun is undone.
+
+A name's module is imported when the name is first used: who runs guests does not wait for X.509, nor an owner for QMP.
 """
 
 from __future__ import annotations
 
-from sevlaunch.errors import (
-    EvidenceError,
-    GuestBusy,
-    GuestEnded,
-    GuestNotFound,
-    GuestTimeout,
-    HostError,
-    InsecureUse,
-    NameTaken,
-    Problem,
-    ProfileError,
-    QemuError,
-    QmpError,
-    SevlaunchError,
-    UnsupportedError,
-    UsageError,
-)
-from sevlaunch.evidence import Evidence, SevInfo
-from sevlaunch.guest.guest import Guest, LaunchedGuest
-from sevlaunch.guest.launch import launch
-from sevlaunch.guest.process import Process, spawn
-from sevlaunch.guest.serial import Console
-from sevlaunch.guest.starting import Spawner
-from sevlaunch.host.model import Host
-from sevlaunch.plan.command_line import argv as render
-from sevlaunch.plan.plan import Plan
-from sevlaunch.plan.resolve import resolve as plan
-from sevlaunch.profile.loader import LoadedProfile as Profile
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sevlaunch.errors import (
+        EvidenceError,
+        GuestBusy,
+        GuestEnded,
+        GuestNotFound,
+        GuestTimeout,
+        HostError,
+        InsecureUse,
+        NameTaken,
+        Problem,
+        ProfileError,
+        QemuError,
+        QmpError,
+        SevlaunchError,
+        UnsupportedError,
+        UsageError,
+    )
+    from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, SshAddress, Status
+    from sevlaunch.flows.bring_up import BroughtUp, bring_up
+    from sevlaunch.flows.guests import guest_status, list_guests
+    from sevlaunch.flows.plans import Planned, plan_guest, plan_guests
+    from sevlaunch.flows.service import stay
+    from sevlaunch.flows.start_options import StartOptions
+    from sevlaunch.flows.take_down import TakenDown, take_down, take_down_many
+    from sevlaunch.flows.verification import Verification, plan_verification
+    from sevlaunch.guest.guest import Guest, LaunchedGuest
+    from sevlaunch.guest.launch import launch
+    from sevlaunch.guest.process import Process, spawn
+    from sevlaunch.guest.readiness import Condition, parse_condition, wait_until_ready
+    from sevlaunch.guest.serial import Console
+    from sevlaunch.guest.starting import Spawner
+    from sevlaunch.guest_type import GuestType
+    from sevlaunch.host.model import Host
+    from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, read_sev_certificates, verify_chain
+    from sevlaunch.owner.checks import Check, Verdict
+    from sevlaunch.owner.claims import HostClaims, parse_claims, read_claims
+    from sevlaunch.owner.digest import Launch, launch_digest
+    from sevlaunch.owner.firmware import Firmware, read_firmware
+    from sevlaunch.owner.id_block import SignedIdBlock, read_private_key, sign_id_block, write_id_block
+    from sevlaunch.owner.lock import Lock, compare_locks, lock_plan, read_lock
+    from sevlaunch.owner.report import ReportVerdict, Trust, WantedReport, parse_tcb, verify_report
+    from sevlaunch.owner.report_file import ReportFile, read_report
+    from sevlaunch.owner.secret import Packet, Secret, read_packet, read_secret, wrap_secrets
+    from sevlaunch.owner.session import LaunchSession, make_session, write_session
+    from sevlaunch.owner.setup import Options as LaunchOptions
+    from sevlaunch.owner.setup import Setup as LaunchSetup
+    from sevlaunch.owner.setup import resolve_setup
+    from sevlaunch.owner.verify import Expectation, LaunchVerdict, verify_launch
+    from sevlaunch.owner.x509_files import CertificateFolder, read_certificate_folder
+    from sevlaunch.plan.command_line import argv as render
+    from sevlaunch.plan.plan import Plan
+    from sevlaunch.plan.resolve import resolve as plan
+    from sevlaunch.profile.loader import LoadedProfile as Profile
+    from sevlaunch.sevapi.id_block import IdBlock
+    from sevlaunch.sevapi.session import TransportKeys
+
+# Where each name is: module and attribute below sevlaunch.
+_HOMES = {
+    "BroughtUp": "flows.bring_up.BroughtUp",
+    "CertificateFolder": "owner.x509_files.CertificateFolder",
+    "Chain": "owner.chain.Chain",
+    "Check": "owner.checks.Check",
+    "Condition": "guest.readiness.Condition",
+    "Console": "guest.serial.Console",
+    "Ended": "evidence.Ended",
+    "Evidence": "evidence.Evidence",
+    "EvidenceError": "errors.EvidenceError",
+    "Expectation": "owner.verify.Expectation",
+    "Firmware": "owner.firmware.Firmware",
+    "FirmwareInfo": "evidence.FirmwareInfo",
+    "Guest": "guest.guest.Guest",
+    "GuestBusy": "errors.GuestBusy",
+    "GuestEnded": "errors.GuestEnded",
+    "GuestNotFound": "errors.GuestNotFound",
+    "GuestTimeout": "errors.GuestTimeout",
+    "GuestType": "guest_type.GuestType",
+    "Host": "host.model.Host",
+    "HostClaims": "owner.claims.HostClaims",
+    "HostError": "errors.HostError",
+    "IdBlock": "sevapi.id_block.IdBlock",
+    "InsecureUse": "errors.InsecureUse",
+    "Launch": "owner.digest.Launch",
+    "LaunchOptions": "owner.setup.Options",
+    "LaunchSession": "owner.session.LaunchSession",
+    "LaunchSetup": "owner.setup.Setup",
+    "LaunchVerdict": "owner.verify.LaunchVerdict",
+    "LaunchedGuest": "guest.guest.LaunchedGuest",
+    "Lock": "owner.lock.Lock",
+    "NameTaken": "errors.NameTaken",
+    "Packet": "owner.secret.Packet",
+    "Plan": "plan.plan.Plan",
+    "Planned": "flows.plans.Planned",
+    "Problem": "errors.Problem",
+    "Process": "guest.process.Process",
+    "Profile": "profile.loader.LoadedProfile",
+    "ProfileError": "errors.ProfileError",
+    "QemuError": "errors.QemuError",
+    "QemuInfo": "evidence.QemuInfo",
+    "QmpError": "errors.QmpError",
+    "ReportFile": "owner.report_file.ReportFile",
+    "ReportVerdict": "owner.report.ReportVerdict",
+    "Secret": "owner.secret.Secret",
+    "SevInfo": "evidence.SevInfo",
+    "SevlaunchError": "errors.SevlaunchError",
+    "SignedIdBlock": "owner.id_block.SignedIdBlock",
+    "Spawner": "guest.starting.Spawner",
+    "SshAddress": "evidence.SshAddress",
+    "StartOptions": "flows.start_options.StartOptions",
+    "Status": "evidence.Status",
+    "TakenDown": "flows.take_down.TakenDown",
+    "TransportKeys": "sevapi.session.TransportKeys",
+    "Trust": "owner.report.Trust",
+    "UnsupportedError": "errors.UnsupportedError",
+    "UsageError": "errors.UsageError",
+    "Verdict": "owner.checks.Verdict",
+    "Verification": "flows.verification.Verification",
+    "WantedReport": "owner.report.WantedReport",
+    "bring_up": "flows.bring_up.bring_up",
+    "compare_locks": "owner.lock.compare_locks",
+    "guest_status": "flows.guests.guest_status",
+    "launch": "guest.launch.launch",
+    "launch_digest": "owner.digest.launch_digest",
+    "list_guests": "flows.guests.list_guests",
+    "lock_plan": "owner.lock.lock_plan",
+    "make_session": "owner.session.make_session",
+    "parse_claims": "owner.claims.parse_claims",
+    "parse_condition": "guest.readiness.parse_condition",
+    "parse_sev_certificates": "owner.chain.parse_sev_certificates",
+    "parse_tcb": "owner.report.parse_tcb",
+    "plan": "plan.resolve.resolve",
+    "plan_guest": "flows.plans.plan_guest",
+    "plan_guests": "flows.plans.plan_guests",
+    "plan_verification": "flows.verification.plan_verification",
+    "read_certificate_folder": "owner.x509_files.read_certificate_folder",
+    "read_claims": "owner.claims.read_claims",
+    "read_firmware": "owner.firmware.read_firmware",
+    "read_lock": "owner.lock.read_lock",
+    "read_packet": "owner.secret.read_packet",
+    "read_private_key": "owner.id_block.read_private_key",
+    "read_report": "owner.report_file.read_report",
+    "read_root": "owner.chain.read_root",
+    "read_secret": "owner.secret.read_secret",
+    "read_sev_certificates": "owner.chain.read_sev_certificates",
+    "render": "plan.command_line.argv",
+    "resolve_setup": "owner.setup.resolve_setup",
+    "sign_id_block": "owner.id_block.sign_id_block",
+    "spawn": "guest.process.spawn",
+    "stay": "flows.service.stay",
+    "take_down": "flows.take_down.take_down",
+    "take_down_many": "flows.take_down.take_down_many",
+    "verify_chain": "owner.chain.verify_chain",
+    "verify_launch": "owner.verify.verify_launch",
+    "verify_report": "owner.report.verify_report",
+    "wait_until_ready": "guest.readiness.wait_until_ready",
+    "wrap_secrets": "owner.secret.wrap_secrets",
+    "write_id_block": "owner.id_block.write_id_block",
+    "write_session": "owner.session.write_session",
+}
 
 __all__ = [
+    "BroughtUp",
+    "CertificateFolder",
+    "Chain",
+    "Check",
+    "Condition",
     "Console",
+    "Ended",
     "Evidence",
     "EvidenceError",
+    "Expectation",
+    "Firmware",
+    "FirmwareInfo",
     "Guest",
     "GuestBusy",
     "GuestEnded",
     "GuestNotFound",
     "GuestTimeout",
+    "GuestType",
     "Host",
+    "HostClaims",
     "HostError",
+    "IdBlock",
     "InsecureUse",
+    "Launch",
+    "LaunchOptions",
+    "LaunchSession",
+    "LaunchSetup",
+    "LaunchVerdict",
     "LaunchedGuest",
+    "Lock",
     "NameTaken",
+    "Packet",
     "Plan",
+    "Planned",
     "Problem",
     "Process",
     "Profile",
     "ProfileError",
     "QemuError",
+    "QemuInfo",
     "QmpError",
+    "ReportFile",
+    "ReportVerdict",
+    "Secret",
     "SevInfo",
     "SevlaunchError",
+    "SignedIdBlock",
     "Spawner",
+    "SshAddress",
+    "StartOptions",
+    "Status",
+    "TakenDown",
+    "TransportKeys",
+    "Trust",
     "UnsupportedError",
     "UsageError",
+    "Verdict",
+    "Verification",
+    "WantedReport",
+    "bring_up",
+    "compare_locks",
+    "guest_status",
     "launch",
+    "launch_digest",
+    "list_guests",
+    "lock_plan",
+    "make_session",
+    "parse_claims",
+    "parse_condition",
+    "parse_sev_certificates",
+    "parse_tcb",
     "plan",
+    "plan_guest",
+    "plan_guests",
+    "plan_verification",
+    "read_certificate_folder",
+    "read_claims",
+    "read_firmware",
+    "read_lock",
+    "read_packet",
+    "read_private_key",
+    "read_report",
+    "read_root",
+    "read_secret",
+    "read_sev_certificates",
     "render",
+    "resolve_setup",
+    "sign_id_block",
     "spawn",
+    "stay",
+    "take_down",
+    "take_down_many",
+    "verify_chain",
+    "verify_launch",
+    "verify_report",
+    "wait_until_ready",
+    "wrap_secrets",
+    "write_id_block",
+    "write_session",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, attribute = _HOMES[name].rpartition(".")
+        found = getattr(import_module(f"sevlaunch.{module}"), attribute)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return [*globals(), *_HOMES]

@@ -13,8 +13,8 @@ from sevlaunch.flows.plans import Planned
 from sevlaunch.owner.checks import Verdict
 from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.lock import lock_plan
-from sevlaunch.owner.secret import Secret, make_packet
-from sevlaunch.owner.verify import Expectation, verify
+from sevlaunch.owner.secret import Secret, wrap_secrets
+from sevlaunch.owner.verify import Expectation, verify_launch
 from sevlaunch.sevapi.session import TransportKeys
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class Verification:
         :raise SevlaunchError: when the launch is not the expected one.
         """
         claims = parse_claims(json.dumps(guest.launch_evidence.to_dict()).encode(), guest.name)
-        verdict = verify(claims, self.expectation, self.keys.tik, rehearsal=claims.rehearsal)
+        verdict = verify_launch(claims, self.expectation, self.keys.tik, rehearsal=claims.rehearsal)
         if not verdict.verified:
             raise _refusal(guest.name, verdict)
         if self.secrets:
-            packet = make_packet(self.secrets, self.keys, claims.measure)
+            packet = wrap_secrets(self.secrets, self.keys, claims, verdict)
             header, payload = (base64.b64encode(part).decode() for part in (packet.header, packet.payload))
             await guest.inject_secret(header, payload)
         await guest.run()

@@ -63,15 +63,15 @@ class Chain(Struct, frozen=True):
         return not (self.pek or self.oca or self.cek)
 
 
-def read_certificates(file: Path, what: str) -> tuple[AnyCertificate, ...]:
+def read_sev_certificates(file: Path, what: str) -> tuple[AnyCertificate, ...]:
     """The certificates in a file: one, or several behind each other, raw, in base64 or in hexadecimal.
 
     :raise UsageError: when it holds anything else.
     """
-    return read_as(file, what, _MAX_BYTES, parse_certificates, wanted="SEV certificates")
+    return read_as(file, what, _MAX_BYTES, parse_sev_certificates, wanted="SEV certificates")
 
 
-def parse_certificates(content: bytes) -> tuple[AnyCertificate, ...]:
+def parse_sev_certificates(content: bytes) -> tuple[AnyCertificate, ...]:
     """The certificates that stand behind each other in ``content``.
 
     :raise ValueError: when it is anything else.
@@ -101,7 +101,7 @@ def read_root(file: Path) -> CaCertificate:
 
     :raise UsageError: when there is none.
     """
-    ark = Chain.of(read_certificates(file, "root")).ark
+    ark = Chain.of(read_sev_certificates(file, "root")).ark
     if ark is None:
         raise UsageError(f"root: {file} has no ARK", hint="give a self-signed ARK in the SEV format")
     return ark

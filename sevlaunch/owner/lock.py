@@ -144,7 +144,7 @@ def read_lock(file: Path) -> Lock:
         ) from error
 
 
-def differences(one: Lock, other: Lock) -> dict[str, tuple[Any, Any]]:
+def compare_locks(one: Lock, other: Lock) -> dict[str, tuple[Any, Any]]:
     """What differs between two launches: the values of both by the field's path; empty when they are the same."""
     first, second = _flat(msgspec.to_builtins(one)), _flat(msgspec.to_builtins(other))
     paths = [path for path in {**first, **second} if path not in _NOT_COMPARED]

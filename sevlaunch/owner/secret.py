@@ -10,10 +10,11 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from sevlaunch.errors import UnsupportedError, UsageError
+from sevlaunch.errors import InsecureUse, UnsupportedError, UsageError
 from sevlaunch.files import decode_text, read_bounded
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.firmware import Firmware
+from sevlaunch.owner.verify import LaunchVerdict
 from sevlaunch.sevapi.secret import HEADER_BYTES, LUKS_PASSPHRASE, MAX_PAYLOAD_BYTES, secret_table, wrap_secret
 from sevlaunch.sevapi.session import TransportKeys
 
@@ -75,6 +76,31 @@ def check_injectable(claims: HostClaims) -> None:
             f"{claims.name} is past the launch (state {claims.sev.state}): a secret goes in before the guest runs",
             hint="start it anew with: sevlaunch up PROFILE --paused",
         )
+
+
+def wrap_secrets(
+    wanted: Sequence[Secret],
+    keys: TransportKeys,
+    claims: HostClaims,
+    verdict: LaunchVerdict,
+    *,
+    firmware: Firmware | None = None,
+) -> Packet:
+    """The packet for the launch that ``verdict`` is about; for a verified one alone.
+
+    :param keys: those of the launch's session.
+    :param firmware: where it is at hand, to see that the secrets fit into its area.
+    :raise InsecureUse: when the launch is not verified.
+    :raise UnsupportedError: when it takes no secret, or not any more.
+    :raise UsageError: as :func:`make_packet`.
+    """
+    if not verdict.verified:
+        raise InsecureUse(
+            f"the launch of {claims.name} is not verified: whoever made it would get the secret",
+            hint="find out what differs: sevlaunch owner verify EVIDENCE",
+        )
+    check_injectable(claims)
+    return make_packet(wanted, keys, claims.measure, firmware=firmware)
 
 
 def make_packet(

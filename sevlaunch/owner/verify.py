@@ -88,7 +88,9 @@ def check_verifiable(guest_type: GuestType, claims: HostClaims, *, rehearsal: bo
         )
 
 
-def verify(claims: HostClaims, expectation: Expectation, tik: bytes, *, rehearsal: bool = False) -> LaunchVerdict:
+def verify_launch(
+    claims: HostClaims, expectation: Expectation, tik: bytes, *, rehearsal: bool = False
+) -> LaunchVerdict:
     """Compare the claims with what is expected.
 
     The measurement is computed with the expected policy, and with the API version and build that are claimed: the

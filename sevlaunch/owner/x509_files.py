@@ -44,7 +44,7 @@ class CertificateFolder(Struct, frozen=True):
     skipped: tuple[str, ...]
 
 
-def read_folder(folder: Path) -> CertificateFolder:
+def read_certificate_folder(folder: Path) -> CertificateFolder:
     """The certificates in the files of ``folder``: DER, or PEM with one or more; whatever their names.
 
     :raise UsageError: when it can't be read, or has more than 256 files.

@@ -10,7 +10,7 @@ import pytest
 
 from sevlaunch.errors import HostError
 from sevlaunch.host.certificates import platform_certificates
-from sevlaunch.owner.chain import Chain, parse_certificates, verify_chain
+from sevlaunch.owner.chain import Chain, parse_sev_certificates, verify_chain
 from tests import needs
 from tests.conftest import Command
 from tests.published import sev_capabilities
@@ -40,7 +40,7 @@ def test_a_real_reply_becomes_files_that_an_owner_can_use(tmp_path: Path, sevlau
     assert (result["pdh"], result["chain"]) == (str(pdh), str(chain))
     assert (pdh.stat().st_size, chain.stat().st_size) == (2084, 6252)
     assert result["cek_address"] == f"https://kdsintf.amd.com/cek/id/{result['chip_id']}"
-    found = verify_chain(Chain.of(parse_certificates(pdh.read_bytes() + chain.read_bytes())))
+    found = verify_chain(Chain.of(parse_sev_certificates(pdh.read_bytes() + chain.read_bytes())))
     assert [check.ok for check in found.checks[:3]] == [True, True, True]
     sevlaunch("owner", "session", "--pdh", pdh, "--chain", chain, "--policy", "0x33", "--out", tmp_path / "vm")
     # Nothing is overwritten.

@@ -18,7 +18,7 @@ from sevlaunch.owner.cpu import signature
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.setup import Options, resolve_setup
-from sevlaunch.owner.verify import Expectation, verify
+from sevlaunch.owner.verify import Expectation, verify_launch
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 from tests.owner.images import ovmf
 from tests.owner.launches import TIK, Host, write_keys
@@ -102,7 +102,7 @@ def ours(case: Case, evidence: HostClaims, folder: Path) -> bool:
         init2=False,
         policy=hex(case.policy),
     )
-    return verify(evidence, Expectation.of_setup(resolve_setup(None, options)), TIK).verified
+    return verify_launch(evidence, Expectation.of_setup(resolve_setup(None, options)), TIK).verified
 
 
 def theirs(case: Case, evidence: HostClaims, folder: Path) -> bool:

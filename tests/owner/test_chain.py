@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.chain import Chain, parse_certificates, read_root, verify_chain
+from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, verify_chain
 from sevlaunch.owner.checks import Verdict
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Signature, Usage
 from tests.guest.support import tries
@@ -21,7 +21,7 @@ NAMES = ("pdh", "pek", "oca", "cek", "ask", "ark")
 
 def verdict(*parts: bytes, root: bool = False) -> Verdict:
     """What becomes of the certificates in ``parts``; with ``root``, our own ARK is trusted."""
-    chain = Chain.of(one for part in parts for one in parse_certificates(part))
+    chain = Chain.of(one for part in parts for one in parse_sev_certificates(part))
     return verify_chain(chain, root=sev_chain().ark if root else None)
 
 
@@ -107,7 +107,7 @@ def test_with_a_root_given_amds_is_not_trusted() -> None:
 
 def test_rsa_4096_signs_as_since_rome() -> None:
     ours = sev_chain(4096)
-    chain = Chain.of(parse_certificates(ours.exported + ours.authorities))
+    chain = Chain.of(parse_sev_certificates(ours.exported + ours.authorities))
     assert verify_chain(chain, root=ours.ark).verified
 
 
@@ -230,4 +230,4 @@ def test_what_is_no_certificate_is_refused() -> None:
     unknown = Certificate(0x1000, 0, ours.pdh.key).to_bytes()
     for content in (b"", ours.exported[:-1], ours.exported + b"\0", bytes(2084), unknown, ours.authorities[:-1]):
         with pytest.raises(ValueError):
-            parse_certificates(content)
+            parse_sev_certificates(content)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sevlaunch.errors import EvidenceError, SevlaunchError, UsageError
 from sevlaunch.files import NewFile, decode_text, read_blob, read_bounded, write_new
-from sevlaunch.owner.x509_files import parse_certificates, read_folder
+from sevlaunch.owner.x509_files import parse_certificates, read_certificate_folder
 from tests.owner.pki import der, pem, processor
 
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -151,7 +151,7 @@ def test_certificates_are_found_under_whatever_name(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(4 << 30)
-    found = read_folder(tmp_path)
+    found = read_certificate_folder(tmp_path)
     assert set(found.certificates) == {vcek, ask, ark}
     assert sorted(line.partition(":")[0] for line in found.skipped) == ["README", "empty", "large"]
 
@@ -177,7 +177,7 @@ def test_der_may_come_as_text_but_never_with_more_behind_it() -> None:
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="folder"):
-        read_folder(tmp_path / "missing")
+        read_certificate_folder(tmp_path / "missing")
 
 
 def test_unused_bits_of_a_signature_are_no_second_spelling() -> None:

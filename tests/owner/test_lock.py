@@ -13,7 +13,7 @@ from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
-from sevlaunch.owner.lock import MAX_BYTES, differences, read_lock
+from sevlaunch.owner.lock import MAX_BYTES, compare_locks, read_lock
 from sevlaunch.sevapi.kernel_hashes import KernelHashes, cmdline_hash
 from tests.conftest import HOSTS, Command
 from tests.owner.images import ovmf
@@ -94,7 +94,7 @@ def test_two_locks_are_compared(profile: Path, sevlaunch: Command, base: Path) -
     # The digest is the same only if vCPUs weren't measured.
     assert set(fields) == {"digests.es-init", "digests.init2"}
     assert "vcpus\n" in sevlaunch("owner", "compare", one, other, check=1).stdout
-    assert differences(read_lock(one), read_lock(one)) == {}
+    assert compare_locks(read_lock(one), read_lock(one)) == {}
 
 
 @pytest.mark.parametrize(

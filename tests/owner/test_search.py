@@ -19,7 +19,7 @@ from sevlaunch.owner.explain import explain
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.search import Findings
 from sevlaunch.owner.setup import Options, resolve_setup
-from sevlaunch.owner.verify import Expectation, verify
+from sevlaunch.owner.verify import Expectation, verify_launch
 from sevlaunch.profile.loader import load
 from sevlaunch.sevapi.kernel_hashes import KernelHashes, cmdline_hash
 from sevlaunch.sevapi.measurement import KeyedMeasure, measure
@@ -71,7 +71,7 @@ def found(
     setup = resolve_setup(loaded, options or Options())
     evidence = msgspec.convert(host.evidence(), HostClaims)
     expectation = Expectation.of_setup(setup)
-    verdict = verify(evidence, expectation, tik)
+    verdict = verify_launch(evidence, expectation, tik)
     assert not verdict.matches
     return explain(evidence, expectation, verdict, tik, tek=TEK, setup=setup, profile=loaded.profile, go_on=go_on)
 
@@ -80,7 +80,7 @@ def test_the_right_set_up_needs_no_explanation(folder: Path) -> None:
     for kind in (GuestType.SEV, GuestType.SEV_ES):
         setup = resolve_setup(load(folder / f"{kind}.yaml"), Options())
         host = right(kind)
-        assert verify(msgspec.convert(host.evidence(), HostClaims), Expectation.of_setup(setup), TIK).verified
+        assert verify_launch(msgspec.convert(host.evidence(), HostClaims), Expectation.of_setup(setup), TIK).verified
 
 
 def _cmdline(text: bytes) -> KernelHashes:

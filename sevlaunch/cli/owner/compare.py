@@ -21,9 +21,9 @@ def compare(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Do two lock files describe the same launch? Exit 0: yes; 1: no, and what differs."""
-    from sevlaunch.owner.lock import differences, read_lock
+    from sevlaunch.owner.lock import compare_locks, read_lock
 
-    found = differences(read_lock(one), read_lock(other))
+    found = compare_locks(read_lock(one), read_lock(other))
     if output is Format.JSON:
         print_json(
             {

@@ -66,7 +66,7 @@ def report(
     from sevlaunch.owner.report import Trust, WantedReport, parse_tcb, report_fields, verify_report
     from sevlaunch.owner.report_file import read_report, require_no_rehearsal
     from sevlaunch.owner.values import bytes_of_hex
-    from sevlaunch.owner.x509_files import read_certificates, read_folder
+    from sevlaunch.owner.x509_files import read_certificate_folder, read_certificates
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
 
     try:
@@ -90,7 +90,7 @@ def report(
     require_no_rehearsal(found, allowed=rehearsal)
     certificates = found.certificates
     if certs is not None:
-        folder = read_folder(certs)
+        folder = read_certificate_folder(certs)
         certificates = folder.certificates
         for skipped in folder.skipped:
             note(f"sevlaunch: not a certificate: {skipped}")

@@ -38,7 +38,7 @@ def session(
     """
     from sevlaunch.cli.owner.checks import checks_json, print_checks
     from sevlaunch.errors import UsageError
-    from sevlaunch.owner.chain import Chain, read_certificates, read_root, verify_chain
+    from sevlaunch.owner.chain import Chain, read_root, read_sev_certificates, verify_chain
     from sevlaunch.owner.session import make_session, write_session
     from sevlaunch.profile.policy import SEV_POLICY, parse_policy
 
@@ -46,10 +46,10 @@ def session(
         number = parse_policy(policy, SEV_POLICY)
     except ValueError as error:
         raise UsageError(f"--policy: {error}") from error
-    found = [*read_certificates(pdh, "PDH")]
+    found = [*read_sev_certificates(pdh, "PDH")]
     for what, file in (("chain", chain), *(("ca", file) for file in ca)):
         if file is not None:
-            found += read_certificates(file, what)
+            found += read_sev_certificates(file, what)
     given = Chain.of(found)
     if given.pdh is None:
         raise UsageError(f"PDH: {pdh} has no PDH certificate", hint="export it with `sevlaunch host --pdh FILE`")

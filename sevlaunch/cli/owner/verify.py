@@ -77,8 +77,7 @@ def verify(
     from sevlaunch.owner.explain import explain
     from sevlaunch.owner.lock import read_lock
     from sevlaunch.owner.setup import Options
-    from sevlaunch.owner.verify import Expectation, check_verifiable
-    from sevlaunch.owner.verify import verify as compare
+    from sevlaunch.owner.verify import Expectation, check_verifiable, verify_launch
     from sevlaunch.sevapi.session import KEY_BYTES
 
     options = launch.read_options(
@@ -116,7 +115,7 @@ def verify(
         check_verifiable(setup.launch.guest_type, shown, rehearsal=rehearsal)
         expectation = Expectation.of_setup(setup, minimum)
     _check_place(shown, insecure=insecure, rehearsal=rehearsal)
-    verdict = compare(shown, expectation, integrity, rehearsal=rehearsal)
+    verdict = verify_launch(shown, expectation, integrity, rehearsal=rehearsal)
     findings = None
     if not verdict.matches and shown.sev.enabled:
         end = time.monotonic() + SEARCH_LIMIT
