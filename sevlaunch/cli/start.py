@@ -128,15 +128,16 @@ def _conditions(request: Request) -> list[Condition]:
 def _verification(request: Request, planned: Planned) -> Verification | None:
     if not request.verify:
         return None
+    from sevlaunch.files import read_blob
+    from sevlaunch.flows.verification import check_measured, plan_verification
+    from sevlaunch.owner.secret import read_secret
+    from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
+
+    check_measured(planned.plan)
     if request.tik is None or (request.secrets and request.tek is None):
         raise UsageError(
             "--verify needs --tik, and --secret needs --tek, too", hint="sevlaunch owner session makes them"
         )
-    from sevlaunch.files import read_blob
-    from sevlaunch.flows.verification import plan_verification
-    from sevlaunch.owner.secret import read_secret
-    from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
-
     keys = TransportKeys(
         tek=read_blob(request.tek, "TEK", [KEY_BYTES]) if request.tek else b"",
         tik=read_blob(request.tik, "TIK", [KEY_BYTES]),

@@ -15,6 +15,7 @@ from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.lock import lock_plan
 from sevlaunch.owner.secret import Secret, wrap_secrets
 from sevlaunch.owner.verify import Expectation, verify_launch
+from sevlaunch.plan.plan import Plan
 from sevlaunch.sevapi.session import TransportKeys
 
 if TYPE_CHECKING:
@@ -52,13 +53,20 @@ def plan_verification(planned: Planned, keys: TransportKeys, secrets: Sequence[S
     :param secrets: what the guest gets once it is verified.
     :raise UsageError: when there is nothing that the host could verify, or a file can't be read.
     """
-    plan = planned.plan
+    check_measured(planned.plan)
+    return Verification(lock_plan(planned.loaded, planned.plan).expectation(), keys, tuple(secrets))
+
+
+def check_measured(plan: Plan) -> None:
+    """Make sure that the host asks for the launch measurement of a plan.
+
+    :raise UsageError: when it does not.
+    """
     if not plan.guest_type.measured_by_host:
         raise UsageError(
-            f"only SEV and SEV-ES guests can be verified at their start, {plan.name} is {plan.guest_type}",
+            f"--verify is for SEV and SEV-ES guests, {plan.name} is {plan.guest_type}",
             hint="an SNP guest fetches its report itself; with an id_block the processor refuses any other launch",
         )
-    return Verification(lock_plan(planned.loaded, plan).expectation(), keys, tuple(secrets))
 
 
 def _refusal(name: str, verdict: Verdict) -> SevlaunchError:

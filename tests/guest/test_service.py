@@ -171,3 +171,28 @@ def test_a_loop_of_reboots_ends() -> None:
         limit.count("g")
     now = WITHIN_SECONDS + 1
     limit.count("g")
+
+
+def test_systemd_is_told_once_the_guest_is_ready(sevlaunch: Command, demo: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(sevlaunch.base / "notify"))
+        manager.settimeout(300)
+        sevlaunch.environment["NOTIFY_SOCKET"] = str(sevlaunch.base / "notify")
+        waiting = ("--wait", "console:demo: ready", "--wait-timeout", "280")
+        process = sevlaunch.start("up", demo, *some_qemu(), "--foreground", *waiting)
+        try:
+            assert manager.recv(4096).decode() == "READY=1\nSTATUS=demo is running"
+            assert b"demo: ready" in (sevlaunch.runtime / "demo/console.log").read_bytes()
+            sevlaunch("down", "demo", "--now")
+            assert finish(process).code == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_service_that_does_not_get_ready_is_ended(sevlaunch: Command) -> None:
+    words = ("up", PLAIN, *some_qemu(), "--foreground", "--wait", "console:never", "--wait-timeout", "1")
+    result = sevlaunch(*words, check=6)
+    assert "plain was not ready within 1 s" in result.stderr
+    assert result.stdout == ""
+    assert sevlaunch.left_behind() == []

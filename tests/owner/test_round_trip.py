@@ -10,7 +10,8 @@ import pytest
 
 from sevlaunch.sevapi.ovmf import SECRET_AREA, table_of
 from tests import needs
-from tests.conftest import PROFILES, Command, qemu_binary_of
+from tests.conftest import PROFILES, Command, qemu_binary_of, wait_until
+from tests.guest.support import finish, listed
 from tests.rehearsal.owner import share_platform
 
 PASSPHRASE = b"correct horse battery staple"
@@ -106,6 +107,23 @@ def test_one_command_does_it_all(version: str, kind: str, sevlaunch: Command) ->
     assert "this is a test, not a proof" in result.stderr
     assert PASSPHRASE in secret_area(sevlaunch, kind)
     sevlaunch("down", kind, "--now")
+
+
+def test_a_guest_in_the_foreground_is_verified_and_gets_its_secret(sevlaunch: Command) -> None:
+    session = make_session(sevlaunch, POLICIES["sev"])
+    secret = sevlaunch.base / "passphrase"
+    secret.write_bytes(PASSPHRASE)
+    words = ["up", str(PROFILES / "sev.yaml"), "--rehearse", "--foreground", *host_side("10.0"), *session]
+    process = sevlaunch.start(*words, "--verify", *keys(sevlaunch), "--secret", f"luks:{secret}")
+    wait_until(lambda: listed(sevlaunch).get("sev") == "running", 60, "the guest")
+    assert PASSPHRASE in secret_area(sevlaunch, "sev")
+    sevlaunch("down", "sev", "--now")
+    result = finish(process)
+    assert result.code == 0
+    assert "this is a test, not a proof" in result.stderr
+    refused = sevlaunch(*words, "--verify", *other_key(sevlaunch), check=1)
+    assert "sev is not what the plan says, and was ended" in refused.stderr
+    assert sevlaunch.left_behind() == []
 
 
 def other_key(command: Command) -> Options:
