@@ -35,9 +35,9 @@ def id_block(
     PREFIX_id_block.b64 and PREFIX_id_auth.b64 go into the profile's id_block and id_auth; with an author key, set
     author_key_enabled there. Nothing is overwritten. The digests of the keys are what the guest's reports will show.
     """
+    from sevlaunch.cli.owner.options import hexadecimal
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.id_block import read_private_key, sign_id_block, write_id_block
-    from sevlaunch.owner.values import bytes_of_hex
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
     from sevlaunch.sevapi.id_block import IdBlock
 
@@ -46,10 +46,10 @@ def id_block(
     except ValueError as error:
         raise UsageError(f"--policy: {error}") from error
     block = IdBlock(
-        digest=bytes_of_hex(digest, "--digest", 48),
+        digest=hexadecimal("--digest", digest, 48),
         policy=number,
-        family_id=bytes_of_hex(family_id, "--family-id", 16) if family_id else bytes(16),
-        image_id=bytes_of_hex(image_id, "--image-id", 16) if image_id else bytes(16),
+        family_id=hexadecimal("--family-id", family_id, 16) if family_id else bytes(16),
+        image_id=hexadecimal("--image-id", image_id, 16) if image_id else bytes(16),
         guest_svn=guest_svn,
     )
     author = read_private_key(author_key, "author key") if author_key else None

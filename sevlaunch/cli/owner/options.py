@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sevlaunch.profile.model import Profile
 
 MAX_CMDLINE_BYTES = 1 << 16
+_HEXADECIMAL = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})*)")
 
 
 class TypeName(StrEnum):
@@ -106,7 +108,7 @@ def read_options(
     """
     from sevlaunch.owner.setup import Options
 
-    known_firmware = _hexadecimal("--firmware-hash", firmware_hash, (32, 48))
+    known_firmware = optional_hexadecimal("--firmware-hash", firmware_hash, 32, 48)
     _at_most_one({"--kernel": kernel, "--kernel-hash": kernel_hash})
     _at_most_one({"--initrd": initrd, "--initrd-hash": initrd_hash})
     _at_most_one({"--cmdline": cmdline, "--cmdline-file": cmdline_file, "--cmdline-hash": cmdline_hash})
@@ -119,11 +121,11 @@ def read_options(
         firmware=firmware,
         firmware_hash=known_firmware,
         kernel=kernel,
-        kernel_hash=_hexadecimal("--kernel-hash", kernel_hash),
+        kernel_hash=optional_hexadecimal("--kernel-hash", kernel_hash, 32),
         initrd=initrd,
-        initrd_hash=_hexadecimal("--initrd-hash", initrd_hash),
+        initrd_hash=optional_hexadecimal("--initrd-hash", initrd_hash, 32),
         cmdline=_cmdline(cmdline, cmdline_file),
-        cmdline_hash=_hexadecimal("--cmdline-hash", cmdline_hash),
+        cmdline_hash=optional_hexadecimal("--cmdline-hash", cmdline_hash, 32),
         vcpus=vcpus,
         cpu=cpu,
         cpu_signature=_number("--cpu-signature", cpu_signature, 32),
@@ -156,23 +158,29 @@ def resolve_options(
     return resolve_setup(loaded, options, plan=plan, host=saved), loaded.profile
 
 
-def _at_most_one(options: dict[str, object]) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} say the same twice", hint="give one of them")
+def hexadecimal(name: str, text: str, *sizes: int) -> bytes:
+    """The bytes that ``text`` stands for.
 
-
-def _hexadecimal(name: str, text: str | None, sizes: tuple[int, ...] = (32,)) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        content = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        content = b""
+    :param sizes: how many there may be.
+    :raise UsageError: when it stands for others, or for none.
+    """
+    match = _HEXADECIMAL.fullmatch(text.strip())
+    content = bytes.fromhex(match[1]) if match else b""
     if len(content) not in sizes:
         wanted = " or ".join(f"{size} bytes as {2 * size}" for size in sizes)
         raise UsageError(f"{name}: wanted {wanted} hexadecimal digits, found {text!r}")
     return content
+
+
+def optional_hexadecimal(name: str, text: str | None, *sizes: int) -> bytes | None:
+    """As :func:`hexadecimal`, for an option that need not be given."""
+    return None if text is None else hexadecimal(name, text, *sizes)
+
+
+def _at_most_one(options: dict[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} say the same twice", hint="give one of them")
 
 
 def _number(name: str, text: str | None, bits: int) -> int | None:

@@ -61,24 +61,22 @@ def report(
     from datetime import UTC
 
     from sevlaunch.cli.owner.checks import checks_json, print_checks
+    from sevlaunch.cli.owner.options import optional_hexadecimal
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.endorsement import root_fingerprint
     from sevlaunch.owner.report import Trust, WantedReport, parse_tcb, report_fields, verify_report
     from sevlaunch.owner.report_file import read_report, require_no_rehearsal
-    from sevlaunch.owner.values import bytes_of_hex
     from sevlaunch.owner.x509_files import read_certificate_folder, read_certificates
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
 
     try:
         wanted = WantedReport(
-            digest=bytes_of_hex(digest, "--digest", 48) if digest is not None else None,
+            digest=optional_hexadecimal("--digest", digest, 48),
             policy=parse_policy(policy, SNP_POLICY) if policy is not None else None,
-            host_data=bytes_of_hex(host_data, "--host-data", 32) if host_data is not None else None,
-            report_data=bytes_of_hex(report_data, "--report-data", 64) if report_data is not None else None,
-            id_key_digest=bytes_of_hex(id_key_digest, "--id-key-digest", 48) if id_key_digest is not None else None,
-            author_key_digest=bytes_of_hex(author_key_digest, "--author-key-digest", 48)
-            if author_key_digest is not None
-            else None,
+            host_data=optional_hexadecimal("--host-data", host_data, 32),
+            report_data=optional_hexadecimal("--report-data", report_data, 64),
+            id_key_digest=optional_hexadecimal("--id-key-digest", id_key_digest, 48),
+            author_key_digest=optional_hexadecimal("--author-key-digest", author_key_digest, 48),
             min_tcb=parse_tcb(min_tcb) if min_tcb is not None else {},
             vmpl=vmpl,
             allow_debug=allow_debug,

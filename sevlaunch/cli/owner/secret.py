@@ -43,26 +43,26 @@ def secret(
     from sevlaunch.owner.verify import REHEARSAL, check_verifiable
     from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
-    shown = read_claims(evidence)
-    check_injectable(shown)
-    check_verifiable(shown.sev.type, shown, rehearsal=rehearsal)
+    claims = read_claims(evidence)
+    check_injectable(claims)
+    check_verifiable(claims.sev.type, claims, rehearsal=rehearsal)
     keys = TransportKeys(tek=read_blob(tek, "TEK", (KEY_BYTES,)), tik=read_blob(tik, "TIK", (KEY_BYTES,)))
     wanted = [read_secret(text) for text in secrets]
     image = read_firmware(firmware) if firmware else None
-    packet = make_packet(wanted, keys, shown.measure, firmware=image)
+    packet = make_packet(wanted, keys, claims.measure, firmware=image)
     write_new(
         [
             NewFile(header, base64.b64encode(packet.header), secret=True),
             NewFile(payload, base64.b64encode(packet.payload), secret=True),
         ]
     )
-    if shown.rehearsal:
+    if claims.rehearsal:
         note(f"sevlaunch: {REHEARSAL}")
     if output is Format.JSON:
         print_json(
             {
-                "name": shown.name,
-                "rehearsal": shown.rehearsal,
+                "name": claims.name,
+                "rehearsal": claims.rehearsal,
                 "secrets": [str(one.guid) for one in wanted],
                 "header": str(header),
                 "payload": str(payload),
@@ -70,6 +70,6 @@ def secret(
             }
         )
         return
-    say(f"{len(wanted)} secret{'s' if len(wanted) > 1 else ''} for {shown.name}: {header}, {payload}")
-    command = ("sevlaunch", "inject", shown.name, "--header", str(header), "--payload", str(payload))
+    say(f"{len(wanted)} secret{'s' if len(wanted) > 1 else ''} for {claims.name}: {header}, {payload}")
+    command = ("sevlaunch", "inject", claims.name, "--header", str(header), "--payload", str(payload))
     say(f"on the host: {join(command)}")

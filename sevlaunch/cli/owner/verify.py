@@ -100,7 +100,7 @@ def verify(
         policy=policy,
     )
     minimum = _version(min_api)
-    shown = read_claims(evidence)
+    claims = read_claims(evidence)
     integrity = read_blob(tik, "TIK", (KEY_BYTES,))
     encryption = read_blob(tek, "TEK", (KEY_BYTES,)) if tek else b""
     if lock:
@@ -109,19 +109,19 @@ def verify(
                 "a lock file says everything about a launch", hint="leave out what describes it, or --lock"
             )
         setup, named, expectation = None, None, read_lock(lock).expectation(minimum)
-        check_verifiable(expectation.guest_type, shown, rehearsal=rehearsal)
+        check_verifiable(expectation.guest_type, claims, rehearsal=rehearsal)
     else:
         setup, named = launch.resolve_options(profile, overrides, host, options)
-        check_verifiable(setup.launch.guest_type, shown, rehearsal=rehearsal)
+        check_verifiable(setup.launch.guest_type, claims, rehearsal=rehearsal)
         expectation = Expectation.of_setup(setup, minimum)
-    _check_place(shown, insecure=insecure, rehearsal=rehearsal)
-    verdict = verify_launch(shown, expectation, integrity, rehearsal=rehearsal)
+    _check_place(claims, insecure=insecure, rehearsal=rehearsal)
+    verdict = verify_launch(claims, expectation, integrity, rehearsal=rehearsal)
     findings = None
-    if not verdict.matches and shown.sev.enabled:
+    if not verdict.matches and claims.sev.enabled:
         end = time.monotonic() + SEARCH_LIMIT
         with progress("looking for what differs"):
             findings = explain(
-                shown,
+                claims,
                 expectation,
                 verdict,
                 integrity,
@@ -130,7 +130,7 @@ def verify(
                 profile=named,
                 go_on=lambda: time.monotonic() < end,
             )
-    _show(shown, verdict, findings, output)
+    _show(claims, verdict, findings, output)
     if not verdict.verified:
         raise typer.Exit(1)
 
@@ -142,24 +142,24 @@ def _version(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _check_place(shown: HostClaims, *, insecure: bool, rehearsal: bool) -> None:
+def _check_place(claims: HostClaims, *, insecure: bool, rehearsal: bool) -> None:
     """:raise InsecureUse: when the guest runs on this very machine. A rehearsal proves nothing anyway."""
     from sevlaunch.guest.evidence import read_evidence
     from sevlaunch.guest.folder import guests
     from sevlaunch.host.folders import runtime_folder
 
-    if insecure or rehearsal or not shown.measurement:
+    if insecure or rehearsal or not claims.measurement:
         return
     for folder in guests(runtime_folder()):
         written = read_evidence(folder)
-        if written and written.measurement == shown.measurement:
+        if written and written.measurement == claims.measurement:
             raise InsecureUse(
                 f"{folder.name} runs on this machine: whoever controls it controls this answer, too",
                 hint="verify on a machine that you trust; to try it out here: --insecure",
             )
 
 
-def _show(shown: HostClaims, verdict: LaunchVerdict, findings: Findings | None, output: Format) -> None:
+def _show(claims: HostClaims, verdict: LaunchVerdict, findings: Findings | None, output: Format) -> None:
     from sevlaunch.cli.owner.checks import checks_json
     from sevlaunch.owner.verify import REHEARSAL
 
@@ -167,7 +167,7 @@ def _show(shown: HostClaims, verdict: LaunchVerdict, findings: Findings | None, 
         print_json(
             {
                 "verified": verdict.verified,
-                "name": shown.name,
+                "name": claims.name,
                 "rehearsal": verdict.rehearsal,
                 "vmsa": verdict.vmsa or None,
                 "checks": checks_json(verdict.checks),
@@ -194,6 +194,6 @@ def _show(shown: HostClaims, verdict: LaunchVerdict, findings: Findings | None, 
         say(f"vmsa         {verdict.vmsa}")
     if findings is not None:
         say(str(findings))
-    say(f"{shown.name}: {'verified' if verdict.verified else 'NOT verified'}")
-    if shown.sev.state == "running":
+    say(f"{claims.name}: {'verified' if verdict.verified else 'NOT verified'}")
+    if claims.sev.state == "running":
         note("sevlaunch: note: the guest runs already: it is too late for a secret")
