@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -164,7 +165,7 @@ def install_hint(plan: Plan, service: Service) -> Sequence[str]:
     mode = " --user" if service.user_manager else ""
     steps = [
         f"write it to {PurePosixPath(folder) / name}, then: systemctl{mode} daemon-reload && "
-        f"systemctl{mode} enable --now {name}"
+        f"systemctl{mode} enable --now {shlex.quote(name)}"
     ]
     if service.user_manager and plan.needs.locked_memory:
         steps.append(
