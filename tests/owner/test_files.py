@@ -213,7 +213,7 @@ def test_the_algorithm_outside_of_the_signed_part_is_the_one_inside() -> None:
 def test_a_folder_with_more_files_than_anyone_has_certificates_is_refused(tmp_path: Path) -> None:
     for number in range(256):
         (tmp_path / str(number)).write_bytes(b"x")
-    assert len(read_folder(tmp_path).skipped) == 256
+    assert len(read_certificate_folder(tmp_path).skipped) == 256
     (tmp_path / "one more").write_bytes(b"x")
     with pytest.raises(UsageError, match="has 257 files"):
-        read_folder(tmp_path)
+        read_certificate_folder(tmp_path)
