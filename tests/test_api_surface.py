@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sevlaunch import api, errors, sync
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command
+from tests.guest.support import PLAIN
 
 PINNED = (ROOT / "tests/guest/public-names.txt").read_text().split()
 
@@ -81,4 +82,40 @@ def test_only_what_is_used_is_imported(statement: str, there: set[str], not_ther
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.split())
     assert there <= loaded
+    assert not not_there & loaded
+
+
+COMMANDS = [
+    (("policy", "0x33"), {"asyncio", "msgspec", "yaml", "cryptography"}),
+    (("check", PLAIN), {"asyncio", "cryptography", "sevlaunch.plan", "sevlaunch.host", "sevlaunch.guest"}),
+    (("render", PLAIN), {"asyncio", "cryptography", "sevlaunch.guest", "sevlaunch.owner", "sevlaunch.doctor"}),
+    (("ps",), {"yaml", "cryptography", "sevlaunch.profile", "sevlaunch.owner", "sevlaunch.host.facts"}),
+    (("down", "--all"), {"yaml", "cryptography", "sevlaunch.profile", "sevlaunch.owner", "sevlaunch.host.facts"}),
+    (("logs", "x"), {"qemu", "yaml", "cryptography", "sevlaunch.profile", "sevlaunch.owner"}),
+    (
+        ("owner", "compare", "x", "y"),
+        {"asyncio", "cryptography", "sevlaunch.plan", "sevlaunch.guest", "sevlaunch.host"},
+    ),
+    (("owner", "report", "x"), {"asyncio", "sevlaunch.plan", "sevlaunch.guest", "sevlaunch.host"}),
+    (("owner", "session", "--pdh", "x", "--policy", "0x33"), {"asyncio", "sevlaunch.plan", "yaml"}),
+]
+
+
+@pytest.mark.parametrize(("words", "not_there"), COMMANDS, ids=[" ".join(map(str, entry[0][:2])) for entry in COMMANDS])
+def test_a_command_imports_only_what_it_uses(
+    words: tuple[str | Path, ...], not_there: set[str], sevlaunch: Command
+) -> None:
+    program = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+        "from sevlaunch.cli.main import main; sys.argv[0] = 'sevlaunch'; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=sevlaunch.environment,
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "sevlaunch.cli.app" in loaded, done.stderr
     assert not not_there & loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -12,10 +12,11 @@ from sevlaunch.documents import decode, matching
 from sevlaunch.errors import UsageError
 from sevlaunch.files import read_bounded
 from sevlaunch.guest_type import GuestType
-from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.owner.verify import Expectation
-from sevlaunch.plan.plan import Plan
-from sevlaunch.profile.loader import LoadedProfile
+
+if TYPE_CHECKING:
+    from sevlaunch.plan.plan import Plan
+    from sevlaunch.profile.loader import LoadedProfile
 
 VERSION: Final = 1
 MAX_BYTES = 1 << 20
@@ -99,6 +100,9 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
     :param loaded: the profile that the plan was made from.
     :raise UsageError: when a file can't be read, or nothing is measured.
     """
+    # Who reads a lock takes what is in it.
+    from sevlaunch.owner.setup import Options, resolve_setup
+
     setup = resolve_setup(loaded, Options(), plan=plan)
     launch, boot = setup.launch, loaded.profile.boot
     hashes = {one.name: one.sha256 for one in setup.inputs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -11,9 +12,11 @@ from sevlaunch.errors import InsecureUse, UnsupportedError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.checks import Check, Verdict
 from sevlaunch.owner.claims import HostClaims
-from sevlaunch.owner.setup import Setup
 from sevlaunch.profile.policy import SEV_POLICY, describe_policy
 from sevlaunch.sevapi.measurement import measure
+
+if TYPE_CHECKING:
+    from sevlaunch.owner.setup import Setup
 
 REHEARSAL = "REHEARSAL: memory is NOT encrypted"
 
