@@ -20,7 +20,7 @@ ROWS = (
     ("libvirt", "image", "plan", "doctor"),
     ("guest", "owner"),
     ("rehearsal", "flows"),
-    ("api", "sync"),
+    ("api", "blocking", "sync"),
     ("cli", "testing", "__main__"),
 )
 HEIGHT = {room: (row, column) for row, rooms in enumerate(ROWS) for column, room in enumerate(rooms)}
