@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from msgspec.structs import replace
 
 from sevlaunch.owner.endorsement import root_fingerprint
@@ -18,7 +18,7 @@ from sevlaunch.owner.roots import AMD_ROOTS
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
 from tests.guest.support import tries
-from tests.owner.pki import NOW, Processor, der, flipped, pem, processor
+from tests.owner.pki import NOW, SHA384, Processor, der, flipped, pem, processor, rsa_key
 from tests.published import vector
 
 AMD_ONLY = Trust(at=NOW)
@@ -145,8 +145,10 @@ def test_reports_of_every_generation_verify(generation: str, version: int, vlek:
     found = verdict(ours)
     assert failures(found) == []
     assert found.generation == generation
-    assert any(check.name == ("VLEK" if vlek else "VCEK") for check in found.checks)
-    assert any(check.name == ("ASVK" if vlek else "ASK") for check in found.checks)
+    details = {check.name: check.detail for check in found.checks}
+    assert details["VLEK" if vlek else "VCEK"].startswith(f"SEV-{'VLEK' if vlek else 'VCEK'}: signed by AS")
+    assert details["ASVK" if vlek else "ASK"].endswith(": signed by ARK")
+    assert details["ARK"] == f"ARK-{generation}: signed by itself"
     assert report_fields(found)["reported_tcb"].get("fmc") == (1 if generation == "Turin" else None)
 
 
@@ -344,6 +346,8 @@ def test_a_hardware_id_may_stand_in_an_octet_string(size: int) -> None:
         ("5", b"\x16\3csp"),
         # The product: none, as another type, or no ASCII.
         *(("2", value) for value in (b"", b"\x0c\5Milan", b"\x16\5Mil\xc3\xa4")),
+        # A length in BER's long form.
+        ("2", b"\x16\x80" + b"M" * 128),
         # Security version numbers: none, too large, negative, of two numbers, of another type, or empty.
         *(("3.1", value) for value in (b"", b"\2\2\1\0", b"\2\1\x80", b"\2\1\3\3", b"\4\1\3", b"\2")),
         *((oid, b"") for oid in ("3.2", "3.3", "3.8")),
@@ -369,6 +373,31 @@ def test_the_root_to_trust_is_one() -> None:
             continue
         with pytest.raises(ValueError, match=f"wanted one self-signed ARK, found {count}"):
             root_fingerprint(certificates)
+
+
+@pytest.mark.parametrize(("place", "refused"), [(1, ["VCEK", "ASK"]), (2, ["ASK", "ARK", "root"])])
+def test_an_issuer_whose_key_is_no_rsa_key_is_refused(place: int, refused: list[str]) -> None:
+    ours = processor()
+    certificates = list(ours.certificates)
+    certificates[place] = reissued(certificates[place], ed25519.Ed25519PrivateKey.generate().public_key())
+    found = verify_report(ours.signed(), certificates, Wanted(), Trust(at=NOW, rehearsal=True))
+    assert failures(found) == refused
+    root = next(check.detail for check in found.checks if check.name == "root")
+    assert root.startswith("there is no ARK with an RSA key" if place == 2 else "REHEARSAL or unknown root")
+
+
+def reissued(certificate: x509.Certificate, key: ed25519.Ed25519PublicKey) -> x509.Certificate:
+    """The same certificate for another key, with a signature of its own kind but not of its issuer."""
+    builder = x509.CertificateBuilder(
+        issuer_name=certificate.issuer,
+        subject_name=certificate.subject,
+        public_key=key,
+        serial_number=1,
+        not_valid_before=certificate.not_valid_before_utc,
+        not_valid_after=certificate.not_valid_after_utc,
+    ).add_extension(x509.BasicConstraints(True, None), critical=True)
+    pss = padding.PSS(padding.MGF1(SHA384), 48)
+    return builder.sign(rsa_key("stranger", 4096), SHA384, rsa_padding=pss)
 
 
 def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
