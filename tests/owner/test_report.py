@@ -251,6 +251,22 @@ def test_generations_have_to_agree() -> None:
     assert failures(verdict(ours, cpuid_family=0x17)) == ["processor generation"]
 
 
+@pytest.mark.parametrize(
+    ("family", "model", "generation"),
+    [
+        *((0x19, model, "Milan") for model in (0, 0xF)),
+        *((0x19, model, "Genoa") for model in (0x10, 0x1F, 0xA0, 0xAF)),
+        *((0x1A, model, "Turin") for model in (0, 0x11)),
+        *((family, model, "") for family, model in ((0x18, 0), (0x19, 0x20), (0x19, 0x9F), (0x19, 0xB0), (0x1A, 0x12))),
+    ],
+)
+def test_generations_are_told_by_family_and_model(family: int, model: int, generation: str) -> None:
+    """AMD 57230 section 1.4; for each processor the certificate of each generation."""
+    for product in ("Milan", "Genoa", "Turin"):
+        found = verdict(processor(product, version=3), cpuid_family=family, cpuid_model=model)
+        assert failures(found) == ([] if product == generation else ["processor generation"])
+
+
 @pytest.mark.parametrize("product", [b"Naples", b"Milan2", b"-B0"])
 def test_a_product_whose_reports_are_not_known_is_refused(product: bytes) -> None:
     found = verdict(processor(said={"2": bytes([0x16, len(product)]) + product}))
