@@ -155,7 +155,7 @@ def _checks(claims: HostClaims, expectation: Expectation, digest: bytes, compute
     checks = [
         Check.compared("type", sev.enabled and sev.type == expectation.guest_type, expectation.guest_type, found_type),
         _check("firmware", expectation.firmware_sha256.hex(), reported),
-        Check(
+        Check.compared(
             "api version",
             known_api is not None and known_api >= minimum,
             f"{minimum[0]}.{minimum[1]} or newer",

@@ -396,7 +396,7 @@ def test_an_issuer_whose_key_is_no_rsa_key_is_refused(place: int, refused: list[
     ours = processor()
     certificates = list(ours.certificates)
     certificates[place] = reissued(certificates[place], ed25519.Ed25519PrivateKey.generate().public_key())
-    found = verify_report(ours.signed(), certificates, Wanted(), Trust(at=NOW, rehearsal=True))
+    found = verify_report(ours.signed(), certificates, WantedReport(), Trust(at=NOW, rehearsal=True))
     assert failures(found) == refused
     root = next(check.detail for check in found.checks if check.name == "root")
     assert root.startswith("there is no ARK with an RSA key" if place == 2 else "REHEARSAL or unknown root")

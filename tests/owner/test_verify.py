@@ -67,6 +67,7 @@ def test_the_right_launch_is_verified_and_all_that_was_compared_is_shown(
     assert checks["firmware"]["expected"] == hashlib.sha256(IMAGE).hexdigest()
     assert checks["measurement"]["expected"] == checks["measurement"]["found"]
     assert checks["build"]["found"] == "3"
+    assert (checks["api version"]["expected"], checks["api version"]["found"]) == ("0.0 or newer", "1.51")
     assert found["vmsa"] == (VMSA_NAMES[host.launch.init2] if host.launch.guest_type.has_vmsa_generations else None)
 
 
