@@ -41,7 +41,8 @@ def test_starts_and_downs_of_one_name_end_in_one_guest_or_none(count: int, sevla
         commands = [("up", PLAIN, "--paused", *some_qemu()), ("down", "plain", "--now"), ("down", "plain")] * 2
         results = [finish(process) for process in [sevlaunch.start(*command) for command in commands]]
         for result in results:
-            assert result.code in (0, 1), result
+            # 10: another one has taken it down already.
+            assert result.code in (0, 1, 10), result
             no_traceback(result)
         # The guest that was there first can be taken down only by one of the commands.
         assert any(result.code == 0 for result in results)
