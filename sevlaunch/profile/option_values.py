@@ -29,6 +29,8 @@ _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
 _VFIO = "host devices can't be assigned to an encrypted guest: use virtio devices"
 _MONITOR = "is another monitor beside sevlaunch's own: use `sevlaunch qmp`"
 _SPAWNS = "QEMU would start a program for it, which its sandbox forbids"
+_OUTSIDE_PROCESS = "is a device in another process, which reads guest memory, and that is encrypted"
+_SECRET = "stands in the command line, which every user of this host can read: name a file instead"
 _MEMORY = "is memory beside memory.size, for which sevlaunch's guests have no slots: use memory.size"
 
 # Network devices that QEMU gives an option ROM of iPXE (grep romfile hw/ in 7.2 and 10.0). The ROMs of graphics cards
@@ -83,8 +85,9 @@ def _device(_value: str, properties: dict[str, str], encrypted: bool) -> Iterato
         return
     if driver.startswith(("vfio", "vhost-vdpa")):
         yield Remark(f"{driver}: {_VFIO}")
-    elif driver == "x-pci-proxy-dev":
-        yield Remark(f"{driver} is a device in another process, which reads guest memory: use virtio devices")
+    elif driver == "x-pci-proxy-dev" or driver.startswith("vhost-user-"):
+        yield Remark(f"{driver} {_OUTSIDE_PROCESS}: use virtio devices")
+        return
     elif driver in ("loader", "guest-loader"):
         yield Remark(f"{driver} {OUTSIDE}: use boot.kernel with security.kernel_hashes, or a disk")
     elif driver in ("floppy", "isa-fdc"):
@@ -110,6 +113,8 @@ def _object(_value: str, properties: dict[str, str], encrypted: bool) -> Iterato
         yield Remark(f"{kind} {_MONITOR}")
     elif encrypted and kind == "qtest":
         yield Remark(f"{kind} {DEBUGGER}")
+    elif kind == "secret" and "data" in properties:
+        yield Remark(f"data of a secret {_SECRET}", refused=False)
     elif kind.startswith("memory-backend-") and encrypted:
         yield Remark(f"{kind} is memory that the limits which sevlaunch counts don't have in them", refused=False)
 
@@ -171,6 +176,8 @@ def _netdev(_value: str, properties: dict[str, str], encrypted: bool) -> Iterato
         yield Remark(f"smb and guestfwd=...-cmd: {_SPAWNS}: use shares, or a host port")
     if encrypted and kind == "vhost-vdpa":
         yield Remark(f"{kind}: {_VFIO}")
+    elif encrypted and kind == "vhost-user":
+        yield Remark(f"{kind} {_OUTSIDE_PROCESS}: use networks")
 
 
 def _action(_value: str, properties: dict[str, str], _encrypted: bool) -> Iterator[Remark]:
@@ -205,10 +212,17 @@ def _vnc(value: str, properties: dict[str, str], _encrypted: bool) -> Iterator[R
 
 
 def _spice(_value: str, properties: dict[str, str], _encrypted: bool) -> Iterator[Remark]:
+    if "password" in properties:
+        yield Remark(f"password {_SECRET} (password-secret)", refused=False)
     address = properties.get("addr", "")
     private = address == "localhost" or address.startswith(("127.", "::1")) or properties.get("unix") in _ON
     if properties.get("disable-ticketing") in _ON and not private:
         yield Remark("shows the guest's screen to all who reach this host: add addr=127.0.0.1", refused=False)
+
+
+def _iscsi(_value: str, properties: dict[str, str], _encrypted: bool) -> Iterator[Remark]:
+    if "password" in properties:
+        yield Remark(f"password {_SECRET} (password-secret)", refused=False)
 
 
 def _audio(_value: str, properties: dict[str, str], encrypted: bool) -> Iterator[Remark]:
@@ -233,6 +247,7 @@ _RULES: dict[str, Callable[[str, dict[str, str], bool], Iterator[Remark]]] = {
     "display": _display,
     "drive": _drive,
     "global": _global,
+    "iscsi": _iscsi,
     "net": _netdev,
     "netdev": _netdev,
     "nic": _netdev,

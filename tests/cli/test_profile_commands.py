@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.profile.template import starting_profile
-from tests.conftest import HOSTS, Command
+from tests.conftest import HOSTS, PROFILES, Command
 
 
 @pytest.mark.parametrize("guest_type", ["none", "sev", "sev-es", "sev-snp"])
@@ -151,6 +151,14 @@ def test_each_command_warns_of_a_policy_that_lets_the_host_in(
         line.removeprefix("sevlaunch: warning: ") for line in shown.stderr.splitlines()
     ]
     assert len(sevlaunch("policy", *snp, value, "--format", "json").json["warnings"]) == len(bits)
+
+
+def test_up_warns_as_check_does(sevlaunch: Command, qemu_binary: str) -> None:
+    told = ["--set", "qemu.extra_args=[-action, shutdown=pause]", "--set", f"qemu.binary={qemu_binary}"]
+    warning = "qemu.extra_args.1: shutdown=pause keeps QEMU when the guest has powered off"
+    assert warning in sevlaunch("check", PROFILES / "plain.yaml", *told).stderr
+    assert warning in sevlaunch("up", PROFILES / "plain.yaml", *told).stderr
+    sevlaunch("down", "plain", "--now")
 
 
 @pytest.mark.parametrize("guest_type", ["sev", "sev-es", "sev-snp"])

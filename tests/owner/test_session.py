@@ -197,6 +197,14 @@ def test_files_that_are_none_are_wrong_usage(kind: str, option: str, tmp_path: P
     assert made(tmp_path) == []
 
 
+def test_a_policy_that_lets_the_host_in_is_warned_of(tmp_path: Path, sevlaunch: Command) -> None:
+    (tmp_path / "pdh").write_bytes(sev_chain().pdh.to_bytes())
+    for policy, warnings in (("0x33", 0), ("no-key-sharing,domain", 1), ("0", 3)):
+        arguments = ("--pdh", tmp_path / "pdh", "--policy", policy, "--out", tmp_path / policy)
+        said = sevlaunch("owner", "session", *arguments, check=None).stderr
+        assert said.count("sevlaunch: warning: the policy ") == warnings
+
+
 def test_a_policy_that_is_none_is_wrong_usage(tmp_path: Path, sevlaunch: Command) -> None:
     (tmp_path / "pdh").write_bytes(sev_chain().pdh.to_bytes())
     for policy in ("0x40", "what", "-1", "0x100000000"):

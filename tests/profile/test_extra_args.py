@@ -198,6 +198,9 @@ REFUSED_ENCRYPTED: list[Sample] = [
     ),
     (["-device", "vfio-user-pci,socket=/tmp/s"], 1, "host devices can't be assigned"),
     (["-device", "x-pci-proxy-dev"], 1, "reads guest memory"),
+    (["-device", f"vhost-user-fs-pci,chardev=c,tag=t,{DMA}"], 1, "reads guest memory"),
+    (["-device", '{"driver":"vhost-user-blk-pci","chardev":"c"}'], 1, "reads guest memory"),
+    (["-netdev", "vhost-user,id=n0,chardev=c"], 1, "reads guest memory"),
     # Debuggers
     (["-s"], 0, "lets a program on the host read and change the guest"),
     (["-gdb", "tcp::1234"], 0, "lets a program on the host read and change the guest"),
@@ -229,6 +232,8 @@ WARNED: list[Sample] = [
     (["-vnc", "0.0.0.0:1"], 1, "to all who reach this host"),
     (["-display", "vnc=:1"], 1, "to all who reach this host"),
     (["-spice", "port=5900,disable-ticketing=on"], 1, "to all who reach this host"),
+    (["-object", "secret,id=s,data=swordfish"], 1, "every user of this host can read"),
+    (["-iscsi", "user=me,password=swordfish"], 1, "every user of this host can read"),
 ]
 WARNED_ENCRYPTED: list[Sample] = [
     (["-tpmdev", "emulator,id=t,chardev=c"], 0, "the host"),

@@ -40,7 +40,7 @@ def session(
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.chain import Chain, read_root, read_sev_certificates, verify_chain
     from sevlaunch.owner.session import make_session, write_session
-    from sevlaunch.profile.policy import SEV_POLICY, parse_policy
+    from sevlaunch.profile.policy import SEV_POLICY, parse_policy, policy_warnings
 
     try:
         number = parse_policy(policy, SEV_POLICY)
@@ -73,6 +73,8 @@ def session(
     if refused:
         note("sevlaunch: the chain does not verify: nothing was written")
         raise typer.Exit(1)
+    for warning in policy_warnings(number, SEV_POLICY):
+        note(f"sevlaunch: warning: {warning}")
     if not (verdict and verdict.verified):
         note("sevlaunch: warning: nothing proves that this PDH is an AMD processor's: give --chain and AMD's --ca")
     if output is Format.TEXT:
