@@ -30,9 +30,9 @@ def can_open_kvm() -> bool:
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
-def can_lock() -> bool:
-    """Whether this user may lock the memory of a rehearsed guest."""
-    return os.geteuid() == 0 or not 0 <= resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] < REHEARSED_BYTES
+def can_lock(size: int = REHEARSED_BYTES) -> bool:
+    """Whether this user may lock so many bytes; by default those of a rehearsed guest."""
+    return os.geteuid() == 0 or not 0 <= resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] < size
 
 
 def kvm() -> None:
@@ -44,8 +44,13 @@ def kvm() -> None:
 def rehearsal() -> None:
     """What a launch with an emulated processor takes: KVM, and the right to lock the guest's memory."""
     kvm()
-    if not can_lock():
-        pytest.skip(f"this user may not lock the {REHEARSED_BYTES >> 20} MiB that a rehearsal takes")
+    locked_memory(REHEARSED_BYTES)
+
+
+def locked_memory(size: int) -> None:
+    """The right to lock so many bytes."""
+    if not can_lock(size):
+        pytest.skip(f"this user may not lock {size >> 20} MiB")
 
 
 def no_sev(why: str) -> None:
