@@ -17,7 +17,7 @@ from sevlaunch.api import Guest, Host, Process, Profile, SevlaunchError, launch,
 STATES: Counter[str] = Counter()
 
 
-def nice_spawn(argv: Sequence[str], *, log: Path, **options: Any) -> Process:
+def nice_spawn(argv: Sequence[str], *, log: int, **options: Any) -> Process:
     """Start QEMU as this tool wants it: here with a lower priority; a cgroup or a namespace goes the same way."""
     return spawn(["nice", "-n", "5", *argv], log=log, **options)
 

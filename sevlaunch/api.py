@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         QemuError,
         QmpError,
         SevlaunchError,
+        UnsafeFile,
         UnsupportedError,
         UsageError,
     )
@@ -131,6 +132,7 @@ _HOMES = {
     "TakenDown": "flows.take_down.TakenDown",
     "TransportKeys": "sevapi.session.TransportKeys",
     "Trust": "owner.report.Trust",
+    "UnsafeFile": "errors.UnsafeFile",
     "UnsupportedError": "errors.UnsupportedError",
     "UsageError": "errors.UsageError",
     "Verdict": "owner.checks.Verdict",
@@ -233,6 +235,7 @@ __all__ = [
     "TakenDown",
     "TransportKeys",
     "Trust",
+    "UnsafeFile",
     "UnsupportedError",
     "UsageError",
     "Verdict",

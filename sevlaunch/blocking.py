@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sevlaunch import api
 from sevlaunch.guest.ending import POWERDOWN_LIMIT
+from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT
 from sevlaunch.guest.readiness import READY_LIMIT
 from sevlaunch.guest.serial import EXPECT_LIMIT
 
@@ -173,9 +174,9 @@ def launch(
 
 
 @contextmanager
-def attach(name: str, *, root: Path | None = None) -> Iterator[Guest]:
+def attach(name: str, *, root: Path | None = None, limit: float = PROGRAMS_TURN_LIMIT) -> Iterator[Guest]:
     """:meth:`sevlaunch.api.Guest.attach`."""
-    with _entered(api.Guest.attach(name, root=root)) as guest:
+    with _entered(api.Guest.attach(name, root=root, limit=limit)) as guest:
         yield guest
 
 

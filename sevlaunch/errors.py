@@ -6,6 +6,7 @@
     +-- UsageError            2: the command was called wrongly
     +-- ProfileError          3: the profile is refused
     +-- HostError             4: this host can't run it
+    |   +-- UnsafeFile        4: what is in the place of a guest's file is not that file
     +-- QemuError             5: QEMU failed
     |   +-- QmpError          5: QEMU answered a QMP command with an error, or not in QMP
     +-- GuestTimeout          6: a limit passed
@@ -101,6 +102,10 @@ class HostError(SevlaunchError):
     """This host can't run the guest; ``problems`` has everything that is missing."""
 
     exit_code = 4
+
+
+class UnsafeFile(HostError):
+    """In the place of a file or folder of sevlaunch's is a link, say, or one that belongs to somebody else."""
 
 
 class QemuError(SevlaunchError):

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from sevlaunch.errors import HostError
+
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -45,6 +47,16 @@ def open_given(path: str | Path) -> BinaryIO:
     if name == _STANDARD_INPUT or name.startswith(_DESCRIPTORS):
         return Path(path).open("rb")
     return open_regular(path)
+
+
+def too_few_descriptors(error: BaseException) -> HostError | None:
+    """What to tell when this process may open no more files, if that is what is behind ``error``."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return HostError(f"can't open what is needed: {cause.strerror}", hint="allow more: ulimit -n 1024")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def other_kind(status: os.stat_result, *, but_block_device: bool = False) -> str:

@@ -207,7 +207,7 @@ def wait_until(condition: Callable[[], Any], limit: float = 60.0, what: str = ""
 
 def wait_for_console(command: Command, name: str, text: str, limit: float = 120.0) -> str:
     """The guest's console output once ``text`` is in it."""
-    log = command.runtime / name / "console.log"
+    log = command.runtime / name / "qemu/console.log"
 
     def look() -> str:
         content = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""

@@ -16,6 +16,42 @@ class Fault:
 
 
 FAULTS = {
+    "a monitor that others use is taken for stuck": Fault(
+        "sevlaunch/guest/commands.py",
+        'return replace(shown, state="busy")',
+        'return replace(shown, state="unresponsive")',
+        ("tests/guest/test_monitor.py::test_a_guest_whose_monitor_is_taken_is_busy_and_not_stuck",),
+    ),
+    "a QEMU that does not quit is killed at once": Fault(
+        "sevlaunch/guest/ending.py",
+        "process.signal(signal.SIGTERM)",
+        "pass",
+        ("tests/guest/test_monitor.py::test_down_asks_then_tells_then_kills",),
+    ),
+    "a record is believed for whichever process it names": Fault(
+        "sevlaunch/guest/life.py",
+        "if holds(record.pid, {record.lock, lock or record.lock}, user=user, argument=argument):",
+        "if record.pid:",
+        ("tests/guest/test_damaged_folder.py::test_a_record_that_names_a_stranger_is_not_believed",),
+    ),
+    "a file is taken whoever it belongs to": Fault(
+        "sevlaunch/guest/safe_files.py",
+        "if found.st_uid != self.owner:",
+        "if False:",
+        ("tests/guest/test_second_account.py::test_a_log_of_somebody_elses_is_not_shown",),
+    ),
+    "a folder on the way may be a stranger's": Fault(
+        "sevlaunch/guest/runtime.py",
+        "if found.st_uid not in trusted:",
+        "if False:",
+        ("tests/guest/test_second_account.py::test_a_folder_that_a_stranger_could_exchange_is_not_used",),
+    ),
+    "another user gets root's variables": Fault(
+        "sevlaunch/guest/process.py",
+        "names = os.environ if account is None else",
+        "names = os.environ if True else",
+        ("tests/guest/test_second_account.py::test_qemu_and_what_runs_beside_it_know_nothing_of_roots_environment",),
+    ),
     "a guest that runs gets a secret": Fault(
         "sevlaunch/owner/secret.py",
         'if claims.sev.state != "launch-secret":',

@@ -16,6 +16,7 @@ from sevlaunch import __version__
 from sevlaunch.cli.failures import SeveralErrors, print_errors, print_internal_error, print_usage_error
 from sevlaunch.cli.signals import Interrupted, signal_came
 from sevlaunch.errors import SevlaunchError
+from sevlaunch.opening import too_few_descriptors
 
 # The modules of the commands. Only the command that is asked for is imported and read: nobody waits for the others.
 MODULES = {
@@ -114,12 +115,12 @@ def run() -> None:
     try:
         # Without typer's own end: it prints mistakes in the command line as text alone.
         sys.exit(command_line(sys.argv[1:])(prog_name="sevlaunch", standalone_mode=False))
-    except Exception as error:
+    except Exception as caught:
         if os.environ.get("SEVLAUNCH_DEBUG"):
             raise
         if signal_came():
-            raise Interrupted from error
-        sys.exit(_report(error))
+            raise Interrupted from caught
+        sys.exit(_report(too_few_descriptors(caught) or caught))
 
 
 def _report(error: Exception) -> int:

@@ -7,10 +7,15 @@ from pathlib import Path
 
 def guest_names(incomplete: str) -> list[str]:
     """Guests whose name begins with ``incomplete``."""
+    from sevlaunch.errors import HostError
     from sevlaunch.guest.folder import guests
     from sevlaunch.host.folders import runtime_folder
 
-    return [folder.name for folder in guests(runtime_folder()) if folder.name.startswith(incomplete)]
+    try:
+        return [folder.name for folder in guests(runtime_folder()) if folder.name.startswith(incomplete)]
+    except HostError:
+        # A shell that completes a word has no place for a message; the command itself will say it.
+        return []
 
 
 def profile_files(incomplete: str) -> list[str]:

@@ -177,27 +177,28 @@ def logs(
 ) -> None:
     """Print the guest's console output, or QEMU's own, with control characters made visible."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest import folder as folders
+    from sevlaunch.guest.folder import QEMU_LOG, find
+    from sevlaunch.guest.life import qemu_pid
     from sevlaunch.guest.process import Process
     from sevlaunch.guest.watch import follow as read_on
     from sevlaunch.host.folders import runtime_folder
     from sevlaunch.plan.places import CONSOLE_LOG
     from sevlaunch.text import VisibleStream
 
-    folder = folders.find(runtime_folder(), name)
-    file = folder.file(folders.QEMU_LOG if qemu else CONSOLE_LOG)
-    if not file.exists():
-        raise SevlaunchError(
-            f"{name} has no {file.name}", hint="its profile says console: none; try --qemu" if not qemu else ""
-        )
-    pid = folder.pid() if follow else None
+    folder = find(runtime_folder(), name)
+    log = QEMU_LOG if qemu else CONSOLE_LOG
+    pid = qemu_pid(folder) if follow else None
 
     async def copy() -> None:
         process = Process.attach(pid) if pid else None
         shown = VisibleStream()
-        async for piece in read_on(file, process):
-            sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
-            sys.stdout.flush()
+        with folder.opened() if qemu else folder.qemu_folder() as opened:
+            if not opened.has(log):
+                hint = "" if qemu else "its profile says console: none; try --qemu"
+                raise SevlaunchError(f"{name} has no {log}", hint=hint)
+            async for piece in read_on(opened, log, process):
+                sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
+                sys.stdout.flush()
         if not raw:
             print(shown.feed(b"", final=True), end="")
 
@@ -206,12 +207,11 @@ def logs(
 
 def console(name: GuestArgument) -> None:
     """Open an interactive terminal on the guest's console; Ctrl-] leaves it."""
-    from sevlaunch.guest import folder as folders
     from sevlaunch.guest.console import attach
+    from sevlaunch.guest.folder import find
     from sevlaunch.host.folders import runtime_folder
-    from sevlaunch.plan.places import CONSOLE_SOCKET
 
-    folder = folders.find(runtime_folder(), name)
+    folder = find(runtime_folder(), name)
     interactive = sys.stdin.isatty()
 
     def greet() -> None:
@@ -219,7 +219,7 @@ def console(name: GuestArgument) -> None:
             # The terminal is raw by now: a new line does not go back to the first column by itself.
             note(f"connected to {name}; leave with Ctrl-]", end="\r\n")
 
-    reason = attach(folder.file(CONSOLE_SOCKET), sys.stdin.fileno(), sys.stdout.fileno(), greet)
+    reason = attach(folder, sys.stdin.fileno(), sys.stdout.fileno(), greet)
     if interactive:
         note(reason)
 

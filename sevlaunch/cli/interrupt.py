@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
 from sevlaunch.cli.signals import ENDING, Interrupted, ignore_signals, is_wanted, signal_came
 
 T = TypeVar("T")
+
+# epoll, and a socket pair to wake it.
+_LOOP_DESCRIPTORS = 3
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -55,6 +59,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
             raise asyncio.CancelledError
         return await work
 
+    _check_descriptors()
     for number in before:
         signal.signal(number, cancel)
     try:
@@ -66,6 +71,16 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         for number, handler in before.items():
             if is_wanted(number):
                 signal.signal(number, handler)
+
+
+def _check_descriptors() -> None:
+    """See that there are descriptors for a loop: one that gets none is left half made, and complains of that itself.
+
+    :raise OSError: when there are not.
+    """
+    with ExitStack() as opened:
+        for _ in range(_LOOP_DESCRIPTORS):
+            opened.callback(os.close, os.open("/", os.O_PATH | os.O_CLOEXEC))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ _STATES = {
     "internal-error": "KVM could not run the guest's code. A paravirtual KVM (kvm_pvm) never can run firmware; else "
     "`sevlaunch logs NAME --qemu` says more",
     "abandoned": "the command that started it was killed: `sevlaunch down` clears it away",
+    "busy": "other commands have talked to its QEMU all the time: try again",
     "unresponsive": "QEMU does not answer QMP: `sevlaunch down --now` ends it",
 }
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
 from sevlaunch.errors import HostError, Problem
-from sevlaunch.host.accounts import acting_as, find_account
+from sevlaunch.host.accounts import find_account, may
 from sevlaunch.host.images import image_facts
 from sevlaunch.opening import other_kind
 from sevlaunch.plan.needs import Companion, NeededDevice, NeededFile
 from sevlaunch.plan.plan import Plan
 from sevlaunch.remedies import SEV_OVMF
+
+# Whether the user that QEMU runs as has access to a path, with a mode as for os.access.
+May = Callable[[str, int], bool]
 
 
 class Look(Struct, frozen=True):
@@ -41,14 +45,13 @@ def look_at(plan: Plan) -> list[Look]:
     :raise HostError: when there is no such user.
     """
     user = plan.run_as.value if plan.run_as else ""
-    with acting_as(find_account(user) if user else None):
-        return list(_looks(plan, user))
+    return list(_looks(plan, user, partial(may, account=find_account(user) if user else None)))
 
 
-def _looks(plan: Plan, user: str) -> Iterator[Look]:
+def _looks(plan: Plan, user: str, may: May) -> Iterator[Look]:
     needs = plan.needs
     for file in needs.files:
-        problem = _file(file)
+        problem = _file(file, may)
         if problem is None and file.path == plan.firmware.code.value:
             problem = _firmware_image(plan)
         if problem is None and file.image_format:
@@ -57,19 +60,19 @@ def _looks(plan: Plan, user: str) -> Iterator[Look]:
     for device in needs.devices:
         # Whether the user who starts the guest can open these is known before a plan is made.
         if user or not device.probed:
-            yield Look(device, _device(device, user))
+            yield Look(device, _device(device, user, may))
     for companion in needs.companions:
         there = any(shutil.which(program) for program in (companion.program, *companion.fallbacks))
         missing = Problem(f"program {companion.program}: missing", hint=companion.remedy)
         yield Look(companion, None if there else missing)
 
 
-def _device(device: NeededDevice, user: str) -> Problem | None:
-    if not _may(device.path, os.F_OK):
+def _device(device: NeededDevice, user: str, may: May) -> Problem | None:
+    if not may(device.path, os.F_OK):
         # A probed one that is missing is the host's fault, and told with what the host has instead.
         return None if device.probed else Problem(f"{device.what} {device.path}: missing", hint=device.remedy)
     mode, letters = (os.R_OK | os.W_OK, "rw") if device.write else (os.R_OK, "r")
-    if _may(device.path, mode):
+    if may(device.path, mode):
         return None
     permission = f"setfacl -m u:{user or '$USER'}:{letters} {device.path}"
     return Problem(
@@ -78,14 +81,14 @@ def _device(device: NeededDevice, user: str) -> Problem | None:
     )
 
 
-def _file(file: NeededFile) -> Problem | None:
-    if file.template and not _may(file.path, os.F_OK):
-        return _readable(file.template, f"{file.what} template", file.remedy)
-    if file.granted and _may(file.path, os.F_OK):
+def _file(file: NeededFile, may: May) -> Problem | None:
+    if file.template and not may(file.path, os.F_OK):
+        return _readable(file.template, f"{file.what} template", file.remedy, may)
+    if file.granted and may(file.path, os.F_OK):
         return None
     if file.folder:
-        return _usable_folder(file)
-    return _readable(file.path, file.what, file.remedy, write=file.write, instead=file.instead)
+        return _usable_folder(file, may)
+    return _readable(file.path, file.what, file.remedy, may, write=file.write, instead=file.instead)
 
 
 def _firmware_image(plan: Plan) -> Problem | None:
@@ -116,29 +119,25 @@ def _disk_image(file: NeededFile) -> Problem | None:
     )
 
 
-def _may(path: str, mode: int) -> bool:
-    return os.access(path, mode, effective_ids=True)
-
-
-def _usable_folder(file: NeededFile) -> Problem | None:
-    if not _may(file.path, os.F_OK):
+def _usable_folder(file: NeededFile, may: May) -> Problem | None:
+    if not may(file.path, os.F_OK):
         return Problem(f"{file.what} {file.path}: no such folder", hint=file.remedy)
     if not Path(file.path).is_dir():
         return Problem(f"{file.what} {file.path}: is no folder", hint=file.remedy)
     # Whether it is written to is for those in the guest.
-    if not _may(file.path, os.R_OK | os.X_OK):
+    if not may(file.path, os.R_OK | os.X_OK):
         return Problem(f"{file.what} {file.path}: can't be read by this user", hint="change its permissions")
     return None
 
 
-def _readable(path: str, what: str, remedy: str, *, write: bool = False, instead: str = "") -> Problem | None:
-    if not _may(path, os.F_OK):
+def _readable(path: str, what: str, remedy: str, may: May, *, write: bool = False, instead: str = "") -> Problem | None:
+    if not may(path, os.F_OK):
         return Problem(f"{what} {path}: no such file", hint=remedy)
     # QEMU would wait for ever for what comes out of it.
     if kind := other_kind(Path(path).stat(), but_block_device=True):
         return Problem(f"{what} {path}: is {kind}, and no regular file", hint=remedy)
-    if not _may(path, os.R_OK | (os.W_OK if write else 0)):
+    if not may(path, os.R_OK | (os.W_OK if write else 0)):
         wanted = "read and written" if write else "read"
-        other = f", or {instead}" if instead and _may(path, os.R_OK) else ""
+        other = f", or {instead}" if instead and may(path, os.R_OK) else ""
         return Problem(f"{what} {path}: can't be {wanted} by this user", hint=f"change its permissions{other}")
     return None

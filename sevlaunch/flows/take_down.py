@@ -8,9 +8,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from sevlaunch.errors import SevlaunchError
+from sevlaunch.errors import QemuError, SevlaunchError
+from sevlaunch.guest.claims import hold_launcher
 from sevlaunch.guest.ending import POWERDOWN_LIMIT, QUIT_LIMIT, end_guest
-from sevlaunch.guest.folder import find, hold_launcher
+from sevlaunch.guest.folder import LOCK, find
+from sevlaunch.guest.life import companions, is_locked, qemu_pid
 from sevlaunch.guest.locks import REMOVING
 from sevlaunch.guest.process import Process
 from sevlaunch.host.folders import runtime_folder
@@ -47,11 +49,11 @@ async def take_down(name: str, *, root: Path | None = None, now: bool = False, l
     :return: how it ended: ``powered down``, ``quit``, ``terminated``, ``killed``, or ``had ended already``.
     :raise GuestNotFound: when there is none.
     :raise NameTaken: when another command is starting it or taking it down.
+    :raise QemuError: when its QEMU lives and can't be found.
     """
     folder = find(root or runtime_folder(), name)
     with hold_launcher(folder, REMOVING):
-        record = folder.record()
-        pid = folder.pid()
+        pid = qemu_pid(folder)
         process = Process.attach(pid) if pid else None
         how = "had ended already"
         if process:
@@ -59,12 +61,16 @@ async def take_down(name: str, *, root: Path | None = None, now: bool = False, l
                 how = await end_guest(folder, process, now=now, limit=limit)
             finally:
                 process.close()
-        for companion, start_time in record.companions if record else []:
-            beside = Process.attach(companion, start_time)
-            if beside:
-                # They end by themselves when QEMU hangs up; this is for those that don't.
-                if not await beside.ends_within(QUIT_LIMIT):
-                    beside.kill()
-                beside.close()
+        if is_locked(folder):
+            # To remove the folder would make everybody forget it.
+            raise QemuError(
+                f"a process that can't be found holds the lock of {name}",
+                hint=f"as root, end the process that has {folder.file(LOCK)} open (fuser shows it), then try again",
+            )
+        for beside in companions(folder):
+            # They end by themselves when QEMU hangs up; this is for those that don't.
+            if not await beside.ends_within(QUIT_LIMIT):
+                beside.end()
+            beside.close()
         folder.remove()
     return how

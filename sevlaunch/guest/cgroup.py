@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sevlaunch.errors import HostError
@@ -20,7 +21,8 @@ def make_cgroup(folder: GuestFolder, limit: MemoryLimit) -> Path:
             # What a guest left that lost its folder, by a restart of the machine's runtime folders, say.
             cgroup.rmdir()
         cgroup.mkdir()
-        folder.file(CGROUP).symlink_to(cgroup)
+        with folder.opened() as opened:
+            os.symlink(cgroup, CGROUP, dir_fd=opened.fd)
         (cgroup / "memory.max").write_text(str(limit.size.value))
         swap = cgroup / "memory.swap.max"
         if swap.exists():

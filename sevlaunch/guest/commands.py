@@ -16,15 +16,17 @@ from sevlaunch.errors import (
     GuestTimeout,
     QmpError,
     SevlaunchError,
+    UnsafeFile,
     UnsupportedError,
 )
 from sevlaunch.evidence import Ended, FirmwareInfo, QemuInfo, Status
-from sevlaunch.guest import folder as folders
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.evidence import read_evidence, read_sev_info, sev_info, shown_state
-from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.folder import GuestFolder, find
+from sevlaunch.guest.life import is_alive, is_locked, is_starting, launch_never_finished, qemu_pid
 from sevlaunch.guest.monitor import COMMANDS_TURN_LIMIT, commands_monitor
-from sevlaunch.guest.process import DEATH_LIMIT, Process, tail
+from sevlaunch.guest.process import DEATH_LIMIT, Process
+from sevlaunch.guest.record import Record
 from sevlaunch.guest_type import GuestType
 
 STATUS_LIMIT = 5.0
@@ -37,15 +39,16 @@ async def status(folder: GuestFolder, *, turn_limit: float = COMMANDS_TURN_LIMIT
     """
     record, state = _look(folder)
     shown = _last_seen(folder, record)
-    pid = folder.pid()
-    process = Process.attach(pid) if pid else None
-    if state is None and process is not None:
+    pid = qemu_pid(folder)
+    process = Process.attach(pid) if pid and state is None else None
+    if process is not None:
         try:
             return await _ask(folder, replace(shown, pid=pid), process, turn_limit)
         finally:
             process.close()
-    state = state or "exited"
-    return replace(shown, state=state, pid=pid, ended=_ended(folder) if state == "exited" else None)
+    if state in (None, "exited"):
+        return replace(shown, ended=_ended(folder))
+    return replace(shown, state=state, pid=pid)
 
 
 async def _ask(folder: GuestFolder, shown: Status, process: Process, turn_limit: float) -> Status:
@@ -55,7 +58,8 @@ async def _ask(folder: GuestFolder, shown: Status, process: Process, turn_limit:
             return replace(shown, state=state, sev=await sev_info(qmp, shown.sev.type))
     except GuestBusy:
         return replace(shown, state="busy")
-    except GuestTimeout:
+    except (GuestTimeout, UnsafeFile):
+        # UnsafeFile: what is in the place of its socket is not QEMU's.
         ended = process.ended
     except QmpError as error:
         # QEMU hangs up before it ends.
@@ -71,14 +75,14 @@ async def _ask(folder: GuestFolder, shown: Status, process: Process, turn_limit:
 def _look(folder: GuestFolder) -> tuple[Record | None, str | None]:
     """The record, and the state as far as the folder tells it; None: it is for QEMU to say."""
     while True:
-        starting, record = folder.launching(), folder.record()
-        alive, recorded = folder.alive(), bool(record and record.launched)
+        starting, record = is_starting(folder), folder.record()
+        begun, pid, locked = launch_never_finished(folder), qemu_pid(folder), is_locked(folder)
         # A start that ended, or one that began, while this looked: look again.
-        if (starting, record) == (folder.launching(), folder.record()):
+        if (starting, record) == (is_starting(folder), folder.record()):
             break
-    if alive and (recorded or folder.is_started_by_hand()):
+    if pid and not (begun and locked):
         return record, None
-    return record, "starting" if starting else "abandoned" if alive else "exited"
+    return record, "starting" if starting else "abandoned" if locked else "exited"
 
 
 def _last_seen(folder: GuestFolder, record: Record | None) -> Status:
@@ -103,7 +107,7 @@ def _last_seen(folder: GuestFolder, record: Record | None) -> Status:
 
 def _ended(folder: GuestFolder) -> Ended:
     # Nobody waits for a QEMU that outlives its launcher: what it said last is all there is.
-    said = [line for line in tail(folder.file(folders.QEMU_LOG)) if ": warning: " not in line]
+    said = [line for line in folder.log_tail() if ": warning: " not in line]
     return Ended(how="exited", exit_code=None, reason=said[-1] if said else None)
 
 
@@ -114,7 +118,7 @@ async def execute(root: Path, name: str, command: str, arguments: dict[str, Any]
     :raise QmpError: when QEMU refuses the command, or ends; the error has the end of its output.
     """
     folder = _running(root, name)
-    pid = folder.pid()
+    pid = qemu_pid(folder)
     process = Process.attach(pid) if pid else None
     try:
         async with commands_monitor(folder) as qmp:
@@ -122,7 +126,7 @@ async def execute(root: Path, name: str, command: str, arguments: dict[str, Any]
     except QmpError as error:
         # QEMU ends by itself when the secure processor refuses to finish a launch.
         if not error.error_class and process and await process.ends_within(DEATH_LIMIT):
-            error.stderr = tuple(tail(folder.file(folders.QEMU_LOG)))
+            error.stderr = tuple(folder.log_tail())
             error.hint = error.hint or hint_for(error.stderr)
         raise
     finally:
@@ -166,6 +170,6 @@ async def inject(root: Path, name: str, header: bytes, payload: bytes) -> Status
 
 def _running(root: Path, name: str) -> GuestFolder:
     folder = find(root, name)
-    if not folder.alive():
+    if not is_alive(folder):
         raise GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {quote(name)}")
     return folder

@@ -11,9 +11,10 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from sevlaunch.errors import SevlaunchError
+from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.plan.places import CONSOLE_SOCKET
 
 # Ctrl-], as telnet and virsh have it.
 ESCAPE = b"\x1d"
@@ -22,30 +23,35 @@ HANG_UP_LIMIT = 1.0
 CLOSED = "the guest's console was closed"
 
 
-def connect(path: Path) -> socket.socket:
-    """A connection to the console.
+def connect(folder: GuestFolder) -> socket.socket:
+    """A connection to a guest's console.
 
     :raise SevlaunchError: when nothing listens there.
+    :raise HostError: when what is there is not the guest's.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(str(path))
+        folder.connect(connection, CONSOLE_SOCKET)
     except OSError as error:
         connection.close()
         raise SevlaunchError(
-            f"no console at {path}: {error.strerror}", hint="the guest has ended, or its profile says console: none"
+            f"{folder.name} has no console: {error.strerror}",
+            hint="the guest has ended, or its profile says console: none",
         ) from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def attach(path: Path, source: int, sink: int, ready: Callable[[], None]) -> str:
+def attach(folder: GuestFolder, source: int, sink: int, ready: Callable[[], None]) -> str:
     """Copy between the console and a terminal (or pipes) until one side ends; the reason, for people.
 
     :param source: file descriptor of the user's input.
     :param sink: file descriptor of the user's output.
     :param ready: called once every key counts, the escape key too.
     """
-    with connect(path) as connection, _raw(source):
+    with connect(folder) as connection, _raw(source):
         ready()
         try:
             return _copy(connection, source, sink)

@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from sevlaunch.errors import UNEXPECTED_ANSWER, QemuError, QmpError
 from sevlaunch.evidence import Evidence, FirmwareInfo, QemuInfo, SevInfo
-from sevlaunch.guest.folder import GuestFolder, Record
+from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.monitor import Qmp
+from sevlaunch.guest.record import Record
 from sevlaunch.guest_type import GuestType
 from sevlaunch.opening import open_regular
 

@@ -14,18 +14,18 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import GuestEnded, QemuError
 from sevlaunch.evidence import Evidence, SevInfo
-from sevlaunch.guest import folder as folders
 from sevlaunch.guest.agent import Agent
 from sevlaunch.guest.alive import while_alive
 from sevlaunch.guest.ending import POWERDOWN_LIMIT, end_qemu, press_power_button
 from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
-from sevlaunch.guest.folder import GuestFolder, Record, find
+from sevlaunch.guest.folder import GuestFolder, find
+from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
-from sevlaunch.guest.process import Process, tail
+from sevlaunch.guest.process import Process
+from sevlaunch.guest.record import Record
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
-from sevlaunch.plan.places import AGENT_SOCKET
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Guest:
         :raise QmpError: when QEMU does not speak QMP.
         """
         folder = find(root or runtime_folder(), name)
-        record, pid = folder.record(), folder.pid()
+        record, pid = folder.record(), qemu_pid(folder)
         process = Process.attach(pid) if pid else None
         if record is None or process is None:
             raise GuestEnded(f"the guest {name!r} does not run", hint=f"its output: sevlaunch logs {quote(name)}")
@@ -91,7 +91,7 @@ class Guest:
     @cached_property
     def agent(self) -> Agent:
         """The guest agent in it, if its profile gives it a channel."""
-        return Agent(self.name, self._folder.file(AGENT_SOCKET))
+        return Agent(self._folder)
 
     @property
     def vsock_cid(self) -> int | None:
@@ -107,7 +107,7 @@ class Guest:
         return await while_alive(action, self._process, self._death)
 
     def _death(self) -> QemuError:
-        return QemuError(f"{self.name} has ended", stderr=tail(self._folder.file(folders.QEMU_LOG)))
+        return QemuError(f"{self.name} has ended", stderr=self._folder.log_tail())
 
     async def qmp(self, command: str, **arguments: Any) -> Any:
         """What QEMU returns for a QMP command.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from sevlaunch.errors import GuestTimeout, Problem, QemuError
 from sevlaunch.guest.diagnosis import hint_for
-from sevlaunch.guest.process import Process, spawn, tail
+from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.starting import Embedding, Spawner, Start, started
+from sevlaunch.plan.needs import Companion
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ async def launch(
 
 @asynccontextmanager
 async def finish(start: Start, *, paused: bool = False, limit: float | None = None) -> AsyncIterator[LaunchedGuest]:
-    """The guest of a start that was begun; leaving the block ends the connection to it. As :func:`launch`."""
+    """The guest of a start that was begun; leaving the block ends it, unless it was detached. As :func:`launch`."""
     plan = start.plan
     seconds = START_LIMIT + SECONDS_PER_GIB * (plan.memory.size.value >> 30) if limit is None else limit
     async with AsyncExitStack() as connection:
@@ -81,7 +82,7 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
     """Wait until QEMU answers, and read what the launch shows. ``connection`` gets what is to be closed in the end."""
     plan = start.plan
     for companion, process in zip(plan.companions, start.companions, strict=False):
-        await _socket_appears(companion.socket, process, start.folder.file(f"{companion.name}.log"))
+        await _socket_appears(start.folder, companion, process)
     if plan.companions:
         start.start_qemu()
     if start.pid_report:
@@ -125,17 +126,26 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-async def _socket_appears(socket_path: str, process: Process, log: Path) -> None:
+async def _socket_appears(folder: GuestFolder, companion: Companion, process: Process) -> None:
     """Wait until a companion listens.
 
-    :raise QemuError: when it ends before that, or does not listen in time.
+    :raise QemuError: when it ends before that.
+    :raise GuestTimeout: when it does not listen in time.
     """
     from sevlaunch.guest.watch import FolderWatch
 
-    with FolderWatch(log.parent) as watch:
-        async with asyncio.timeout(COMPANION_LIMIT):
-            while not os.path.exists(socket_path):  # noqa: ASYNC240, PTH110 - a lookup on tmpfs
-                if process.ended:
-                    lines = tail(log)
-                    raise QemuError(f"{log.stem} ended before it was ready", stderr=lines, hint=hint_for(lines))
-                await watch.changed(process)
+    log = f"{companion.name}.log"
+    with folder.qemu_folder() as opened, FolderWatch(opened) as watch:
+        try:
+            async with asyncio.timeout(COMPANION_LIMIT):
+                while not opened.has(Path(companion.socket).name):
+                    if process.ended:
+                        lines = folder.log_tail(log)
+                        what = f"{companion.name} ended before it was ready"
+                        raise QemuError(what, stderr=lines, hint=hint_for(lines))
+                    await watch.changed(process)
+        except TimeoutError as error:
+            raise GuestTimeout(
+                f"{companion.name} did not listen within {COMPANION_LIMIT:g} s",
+                problems=[Problem(line) for line in folder.log_tail(log)],
+            ) from error

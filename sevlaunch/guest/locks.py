@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
 # struct flock on x86-64: l_type, l_whence, l_start, l_len, l_pid (zero for open file description locks).
@@ -26,12 +25,6 @@ class Range(NamedTuple):
 
     start: int
     length: int
-
-    def overlaps(self, other: Range) -> bool:
-        """Whether the two stand in each other's way."""
-        return (not self.length or other.start < self.start + self.length) and (
-            not other.length or self.start < other.start + other.length
-        )
 
 
 WHOLE = Range(0, 0)
@@ -58,20 +51,3 @@ def held_by_another(fd: int, wanted: Range) -> Range | None:
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *wanted, 0)
     kind, _, start, length, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else Range(start, length)
-
-
-def lock_of(file: Path, wanted: Range = WHOLE) -> Range | None:
-    """The lock that some process holds on ``wanted`` of a file, or None, also where there is no file."""
-    try:
-        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return held_by_another(fd, wanted)
-    finally:
-        os.close(fd)
-
-
-def lock_is_held(file: Path, wanted: Range = WHOLE) -> bool:
-    """Whether some process holds a lock on ``wanted`` of a file."""
-    return lock_of(file, wanted) is not None

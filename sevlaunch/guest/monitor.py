@@ -28,6 +28,7 @@ from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.locks import COMMANDS_MONITOR, PROGRAMS_MONITOR, Range, take
 from sevlaunch.guest.process import Process
+from sevlaunch.opening import too_few_descriptors
 from sevlaunch.plan.places import COMMANDS_SOCKET, PROGRAMS_SOCKET
 
 COMMAND_LIMIT = 30.0
@@ -123,6 +124,7 @@ async def session(connection: socket.socket, *, limit: float = CONNECT_LIMIT) ->
         ) from error
     except (*_NO_QMP, OSError) as error:
         await qmp.close()
+        _check_descriptors(error)
         raise QmpError(f"can't talk QMP to QEMU: {_short(error)}") from error
     except AssertionError as error:
         # What qemu.qmp asserts at the end is no longer so when QEMU hung up after its last word of the negotiation.
@@ -210,8 +212,16 @@ def _connects(connection: socket.socket, folder: GuestFolder, name: str) -> bool
     except BlockingIOError:
         return False
     except OSError as error:
+        _check_descriptors(error)
         raise QmpError(f"can't talk QMP to QEMU: {error.strerror}") from error
     return True
+
+
+def _check_descriptors(error: Exception) -> None:
+    """What this process can't open is no fault of QEMU's."""
+    problem = too_few_descriptors(error)
+    if problem:
+        raise problem from error
 
 
 def _short(error: Exception) -> str:

@@ -8,20 +8,21 @@ import select
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sevlaunch.atomic import space_hint
 from sevlaunch.errors import HostError, QemuError
-from sevlaunch.guest.folder import process_start_time
 from sevlaunch.host.accounts import Account
+
+# Where programs are, and how dates and messages look.
+_PUBLIC_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ")
 
 KILL_LIMIT = 10.0
 # How long a process may take to end by itself after SIGTERM.
 TERMINATE_LIMIT = 5.0
 # How long a QEMU that hung up its QMP connection may take to be gone.
 DEATH_LIMIT = 5.0
-TAIL_LINES = 12
 
 
 class Process:
@@ -39,7 +40,7 @@ class Process:
         """The process ``pid``, or None if it is gone, or the PID belongs to another one by now."""
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError:
+        except ProcessLookupError:
             return None
         # With the pidfd in hand the PID can't be reused any more: what is true now stays true.
         now = process_start_time(pid)
@@ -113,54 +114,54 @@ class Process:
     def close(self) -> None:
         """Let go of the process; it lives on."""
         os.close(self._pidfd)
-        if self._child:
-            # A child that outlives us is no leak: tell Popen not to warn about it.
-            self._child.returncode = self._child.returncode or 0
+        if self._child and self._child.poll() is None:
+            # Nobody else can take away what is left of a child that ends while this process lives on.
+            threading.Thread(target=self._child.wait, name=f"sevlaunch: end of {self.pid}", daemon=True).start()
 
 
 def spawn(
     argv: Sequence[str],
     *,
-    log: Path,
+    log: int,
     inherit: Sequence[int] = (),
     lock_bytes: int = 0,
     environment: Mapping[str, str] | None = None,
     cgroup: Path | None = None,
     account: Account | None = None,
 ) -> Process:
-    """Start ``argv`` in a session of its own, with its output in ``log``.
+    """Start ``argv`` in a session of its own.
 
+    :param log: file descriptor that takes its output.
     :param inherit: file descriptors that the process keeps.
     :param lock_bytes: memory that it may lock, RLIMIT_MEMLOCK in bytes; 0 leaves the limit as it is.
     :param environment: variables beside those of this process.
     :param cgroup: the cgroup v2 that it is to be in from its first instruction on.
-    :param account: the user that it runs as instead of this one.
-    :raise HostError: when the log can't be created.
+    :param account: the user that it runs as instead of this one, and who sees nothing of this one's variables.
     :raise QemuError: when it can't be started.
     """
-    try:
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HostError(f"can't create {log}: {error.strerror}", hint=space_hint(error)) from error
     try:
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=fd,
-            stderr=fd,
+            stdout=log,
+            stderr=log,
             pass_fds=tuple(inherit),
             start_new_session=True,
             # QEMU makes its sockets and the console's log itself.
             umask=0o077,
             cwd="/",
-            env={**os.environ, **environment} if environment else None,
+            env={**_inherited(account), **(environment or {})},
             preexec_fn=_prepare(lock_bytes, cgroup, account) if lock_bytes or cgroup or account else None,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise QemuError(f"can't start {argv[0]}: {error}", hint="see `sevlaunch host`") from error
-    finally:
-        os.close(fd)
     return Process(child.pid, os.pidfd_open(child.pid), child)
+
+
+def _inherited(account: Account | None) -> dict[str, str]:
+    """The variables of this process that are for the new one, too: all of them, or what another user may know."""
+    names = os.environ if account is None else [name for name in _PUBLIC_VARIABLES if name in os.environ]
+    return {name: os.environ[name] for name in names}
 
 
 def _prepare(lock_bytes: int, cgroup: Path | None, account: Account | None) -> Callable[[], None]:
@@ -201,12 +202,12 @@ def find_program(name: str, fallbacks: Sequence[str], remedy: str) -> str:
     raise HostError(f"the program {name} is missing", hint=remedy)
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
-    """The last lines of a log."""
+def process_start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot (/proc/PID/stat, field 22); None for a dead one."""
     try:
-        with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 16384))
-            text = stream.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name in field 2 may hold spaces and parentheses.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])

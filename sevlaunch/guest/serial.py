@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from sevlaunch.errors import GuestTimeout, SevlaunchError
+from sevlaunch.errors import GuestNotFound, GuestTimeout, SevlaunchError
 from sevlaunch.guest.console import connect
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.watch import FolderWatch
-from sevlaunch.plan.places import CONSOLE_LOG, CONSOLE_SOCKET
+from sevlaunch.plan.places import CONSOLE_LOG, QEMU_FOLDER
 
 EXPECT_LIMIT = 60.0
 # A console that floods: text is looked for in what came new, and in this much before it.
@@ -39,7 +40,7 @@ class Console:
     @property
     def log(self) -> Path:
         """The file with everything that the guest has printed."""
-        return self._folder.file(CONSOLE_LOG)
+        return self._folder.file(QEMU_FOLDER) / CONSOLE_LOG
 
     async def read(self) -> bytes:
         """What came since the last read or match; empty when nothing did."""
@@ -71,7 +72,7 @@ class Console:
         :raise SevlaunchError: when there is no console.
         """
         if self._connection is None:
-            self._connection = connect(self._folder.file(CONSOLE_SOCKET))
+            self._connection = connect(self._folder)
             self._connection.setblocking(False)
         loop = asyncio.get_running_loop()
         connection = self._connection
@@ -94,7 +95,7 @@ class Console:
 
     async def _find(self, wanted: re.Pattern[bytes]) -> re.Match[bytes]:
         window = b""
-        with FolderWatch(self._folder.path) as watch:
+        with self._folder.qemu_folder() as opened, FolderWatch(opened) as watch:
             while True:
                 ended = self._process.ended
                 while piece := self._new(WINDOW):
@@ -116,20 +117,20 @@ class Console:
 
     def _new(self, size: int) -> bytes:
         try:
-            with self.log.open("rb") as stream:
+            with os.fdopen(self._folder.open_log(CONSOLE_LOG), "rb") as stream:
                 stream.seek(self._position)
                 return stream.read(size)
-        except FileNotFoundError:
+        except (FileNotFoundError, GuestNotFound):
             # QEMU creates it with the console; after that, only somebody who removes the folder takes it away.
             return b""
 
     def end(self) -> str:
         """The end of what the guest has printed."""
         try:
-            content = self.log.read_bytes()[-SHOWN:]
-        except FileNotFoundError:
+            with self._folder.qemu_folder() as opened:
+                return opened.read_end(CONSOLE_LOG, SHOWN).decode("utf-8", "replace")
+        except (FileNotFoundError, GuestNotFound):
             return "(nothing)"
-        return content.decode("utf-8", "replace")
 
 
 def _drain(connection: socket.socket, at_end: Callable[[], object]) -> Callable[[], None]:

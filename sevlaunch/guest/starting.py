@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +14,17 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sevlaunch.atomic import write_whole
 from sevlaunch.doctor.preflight import check_files
-from sevlaunch.errors import HostError, QemuError
+from sevlaunch.errors import QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
-from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, taken
-from sevlaunch.guest.locks import lock_is_held
-from sevlaunch.guest.process import Process, find_program, spawn, tail
-from sevlaunch.host.accounts import PASS, READ, WRITE, Account, find_account, grant
+from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
+from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
+from sevlaunch.guest.process import Process, find_program, spawn
+from sevlaunch.guest.record import FileIdentity, Record
+from sevlaunch.guest.variables import prepare_variables
+from sevlaunch.host.accounts import READ, Account, find_account, grant
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
 from sevlaunch.plan.option import rule
 from sevlaunch.plan.plan import Plan
@@ -39,14 +40,14 @@ class Spawner(Protocol):
         self,
         argv: Sequence[str],
         *,
-        log: Path,
+        log: int,
         inherit: Sequence[int],
         lock_bytes: int,
         environment: Mapping[str, str] | None,
         cgroup: Path | None,
         account: Account | None,
     ) -> Process:
-        """Start ``argv`` with its output in ``log`` and the file descriptors of ``inherit``; see the default."""
+        """Start ``argv`` with its output in the file descriptor ``log``, and those of ``inherit``; see the default."""
 
 
 class Embedding(Struct, frozen=True):
@@ -66,7 +67,7 @@ class Start:
     Nothing here waits, or needs asyncio, which takes as long to import as QEMU to start.
 
     :param launcher: what is held until the launch is over.
-    :param lock: the guest's lock, for QEMU to inherit.
+    :param lock: the guest's lock, for QEMU to inherit; it is closed once QEMU has it.
     """
 
     def __init__(self, plan: Plan, folder: GuestFolder, launcher: ExitStack, lock: int, embedding: Embedding) -> None:
@@ -78,16 +79,21 @@ class Start:
         self._launcher = launcher
         self._lock = lock
         self._embedding = embedding
-        self._account = find_account(plan.run_as.value) if plan.run_as else None
-        self._argv = argv(plan)
         self.detached = False
         self._process: Process | None = None
-        self._open = ExitStack()
-        # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the other
-        # commands' monitor stays free.
-        self.monitor, self._qemus_end = socket.socketpair()
-        self._open.callback(self.monitor.close)
-        self._open.callback(self._qemus_end.close)
+        with ExitStack() as opened:
+            opened.callback(self._give_up_lock)
+            # The same file without a hand on its lock: by it the folder is known for as long as this start is there.
+            self._lock_file = os.open(f"/proc/self/fd/{lock}", os.O_PATH | os.O_CLOEXEC)
+            opened.callback(os.close, self._lock_file)
+            # A monitor of the launcher's own: connected before QEMU runs, so there is nothing to wait for, and the
+            # other commands' monitor stays free.
+            self.monitor, self._qemus_end = socket.socketpair()
+            opened.callback(self.monitor.close)
+            opened.callback(self._qemus_end.close)
+            self._account = find_account(plan.run_as.value) if plan.run_as else None
+            self._argv = argv(plan)
+            self._open = opened.pop_all()
 
     @property
     def process(self) -> Process:
@@ -101,8 +107,8 @@ class Start:
         self._prepare_files()
         for companion in self.plan.companions:
             program = find_program(companion.program, companion.fallbacks, companion.remedy)
-            log = self.folder.file(f"{companion.name}.log")
-            self.companions.append(spawn([program, *companion.argv[1:]], log=log, account=self._account))
+            with self._log(f"{companion.name}.log") as log:
+                self.companions.append(spawn([program, *companion.argv[1:]], log=log, account=self._account))
         if not self.plan.companions:
             self.start_qemu()
 
@@ -142,19 +148,37 @@ class Start:
     def keep(self, process: Process) -> None:
         """``process`` is QEMU: note it in the guest's folder."""
         self._process = process
+        # It lives exactly as long as QEMU does.
+        self._give_up_lock()
         self.folder.write_record(self.record())
+
+    def _give_up_lock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
         needs, limit = self.plan.needs, self.plan.memory.limit
-        return self._embedding.spawn(
-            [*(limit.scope if limit else ()), *command],
-            log=self.folder.file(folders.QEMU_LOG),
-            inherit=inherit,
-            lock_bytes=needs.locked_memory,
-            environment=dict(needs.environment),
-            cgroup=make_cgroup(self.folder, limit) if limit and limit.parent else None,
-            account=self._account,
-        )
+        with self._log(folders.QEMU_LOG) as log:
+            return self._embedding.spawn(
+                [*(limit.scope if limit else ()), *command],
+                log=log,
+                inherit=inherit,
+                lock_bytes=needs.locked_memory,
+                environment=dict(needs.environment),
+                cgroup=make_cgroup(self.folder, limit) if limit and limit.parent else None,
+                account=self._account,
+            )
+
+    @contextmanager
+    def _log(self, name: str) -> Iterator[int]:
+        """A log that a program gets as a descriptor: it has no way to another file of the folder."""
+        with self.folder.opened() as opened:
+            log = opened.make_log(name)
+        try:
+            yield log
+        finally:
+            os.close(log)
 
     def announce(self) -> None:
         """The launch is over: from here on, other commands may take the guest down."""
@@ -168,19 +192,22 @@ class Start:
 
     def end(self) -> None:
         """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
-        self._open.close()
         processes = [*([self._process] if self._process else []), *self.companions]
         for process in processes:
             if not self.detached:
                 process.end()
             process.close()
+        # Room for what is still to be opened.
+        self._give_up_lock()
+        self.monitor.close()
         # Another command may have removed the folder, and one more begun to use the name.
-        if not self.detached and self.folder.is_locked_by(self._lock):
+        if not self.detached and self.folder.is_locked_by(self._lock_file):
             self.folder.remove()
+        self._open.close()
 
     def log_tail(self) -> list[str]:
         """The last lines of QEMU's output."""
-        return tail(self.folder.file(folders.QEMU_LOG))
+        return self.folder.log_tail()
 
     def death(self) -> QemuError:
         """The error for a QEMU that ended while it was being started."""
@@ -204,11 +231,12 @@ class Start:
 
     def record(self) -> Record:
         """What other commands need to know about the guest."""
-        plan = self.plan
+        plan, lock = self.plan, os.fstat(self._lock_file)
         return Record(
             name=plan.name,
             pid=self.process.pid,
             start_time=self.process.start_time,
+            lock=FileIdentity(lock.st_dev, lock.st_ino),
             launched=False,
             profile=plan.profile_file,
             command=self._argv,
@@ -223,40 +251,25 @@ class Start:
         )
 
     def _prepare_files(self) -> None:
-        self.folder.share_with(self._account)
+        self.folder.make_qemu_folder(self._account)
         document = {"argv": self._argv, "choices": choices(self.plan), "helpers": helper_documents(self.plan)}
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
         self.folder.write(folders.PLAN, content)
         if self.plan.security:
             for file in self.plan.security.files:
-                write_whole(Path(file.path), file.text.encode())
-                if self._account:
-                    grant(Path(file.path), self._account, READ)
-        variables = self.plan.firmware.vars
-        if variables and self.plan.firmware.vars_template and not Path(variables.value).exists():
-            _copy_nvram(Path(self.plan.firmware.vars_template), Path(variables.value))
-        if variables and self._account and Path(variables.value).is_relative_to(self.plan.state_folder):
-            grant(Path(variables.value), self._account, READ | WRITE)
-            for folder in (self.plan.state_folder, self.plan.state_folder.parent):
-                grant(folder, self._account, PASS)
+                self._write_for_qemu(Path(file.path).name, file.text.encode())
+        prepare_variables(self.plan, self._account)
 
-
-def _copy_nvram(template: Path, target: Path) -> None:
-    """The guest's own copy of the variable store, there whole or not at all."""
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
-        try:
-            shutil.copyfile(template, temporary)
-            temporary.chmod(0o600)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise HostError(
-            f"can't copy the NVRAM {template} to {target}: {error.strerror}",
-            hint="name another place in firmware.nvram, or set XDG_STATE_HOME",
-        ) from error
+    def _write_for_qemu(self, name: str, content: bytes) -> None:
+        """Write a file of this user's that QEMU's account may read."""
+        self.folder.write(name, content)
+        if self._account:
+            with self.folder.opened() as opened:
+                fd = opened.open_file(name)
+            try:
+                grant(fd, self._account, READ)
+            finally:
+                os.close(fd)
 
 
 @contextmanager
@@ -273,11 +286,14 @@ def started(plan: Plan, embedding: Embedding = Embedding()) -> Iterator[Start]: 
         launcher.enter_context(hold_launcher(folder))
         _clear_abandoned(folder)
         lock = claim_lock(folder)
-        cleanup.callback(os.close, lock)
         # From here on the folder is ours, and goes unless the guest stays.
-        folder.clear()
-        start = Start(plan, folder, launcher, lock, embedding)
+        try:
+            start = Start(plan, folder, launcher, lock, embedding)
+        except BaseException:
+            folder.remove()
+            raise
         cleanup.callback(start.end)
+        folder.clear()
         start.begin()
         yield start
 
@@ -285,20 +301,13 @@ def started(plan: Plan, embedding: Embedding = Embedding()) -> Iterator[Start]: 
 def _clear_abandoned(folder: GuestFolder) -> None:
     """End what a launcher left behind that was killed in the middle of a start. Needs :func:`hold_launcher`.
 
-    :raise NameTaken: when a guest lives there that `render --format shell` started: it does not hold the lock.
+    :raise NameTaken: when a guest lives there that was launched, also one whose lock file somebody deleted, or that
+        `render --format shell` started: it does not hold the lock.
     """
-    record = folder.record()
-    if record is not None and record.launched:
-        return
-    pid = folder.pid()
-    if pid and not lock_is_held(folder.file(folders.LOCK)):
+    pid = qemu_pid(folder)
+    if pid and not (is_locked(folder) and launch_never_finished(folder)):
         raise taken(folder)
     process = Process.attach(pid) if pid else None
-    if process:
-        process.kill()
-        process.close()
-    for companion, start_time in record.companions if record else []:
-        beside = Process.attach(companion, start_time)
-        if beside:
-            beside.kill()
-            beside.close()
+    for left in (*([process] if process else []), *companions(folder)):
+        left.kill()
+        left.close()

@@ -6,12 +6,12 @@ import asyncio
 import ctypes
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sevlaunch.errors import HostError
 from sevlaunch.guest.process import Process
+from sevlaunch.guest.safe_files import OpenFolder
 
 # include/uapi/linux/inotify.h
 _IN_MODIFY = 0x00000002
@@ -23,13 +23,15 @@ _IN_DELETE_SELF = 0x00000400
 class FolderWatch:
     """Tells when something in a folder changes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: OpenFolder) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF
-        if self._fd < 0 or libc.inotify_add_watch(self._fd, os.fsencode(folder), mask) < 0:
+        if self._fd < 0 or libc.inotify_add_watch(self._fd, b"/proc/self/fd/%d" % folder.fd, mask) < 0:
             number = ctypes.get_errno()
-            raise HostError(f"can't watch {folder}: {os.strerror(number)}", hint="raise fs.inotify.max_user_instances")
+            raise HostError(
+                f"can't watch {folder.path}: {os.strerror(number)}", hint="raise fs.inotify.max_user_instances"
+            )
 
     def __enter__(self) -> FolderWatch:
         return self
@@ -60,9 +62,9 @@ class FolderWatch:
             return
 
 
-async def follow(file: Path, process: Process | None) -> AsyncIterator[bytes]:
-    """What is in ``file``, then what is added to it, until ``process`` ends."""
-    with FolderWatch(file.parent) as watch, file.open("rb") as stream:
+async def follow(folder: OpenFolder, name: str, process: Process | None) -> AsyncIterator[bytes]:
+    """What is in a file of ``folder``, then what is added to it, until ``process`` ends."""
+    with FolderWatch(folder) as watch, os.fdopen(folder.open_file(name), "rb") as stream:
         while True:
             ended = process is None or process.ended
             while piece := stream.read(65536):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
 from pathlib import Path
 
 from msgspec import Struct
@@ -21,6 +20,11 @@ _VERSION = 2
 ACL_USER, ACL_GROUP = 2, 8
 _USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 1, 4, 0x10, 0x20
 _NO_ID = 0xFFFFFFFF
+
+File = Path | int
+
+# Questions of test(1).
+_QUESTIONS = ((os.R_OK, "-r"), (os.W_OK, "-w"), (os.X_OK, "-x"))
 
 # Permissions: PASS lets through a folder to what is known to be in it.
 READ, WRITE, PASS = 4, 2, 1
@@ -55,59 +59,64 @@ def find_account(name: str) -> Account:
     return Account(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
 
 
-@contextmanager
-def acting_as(account: Account | None) -> Iterator[None]:
-    """Look at files with the account's eyes: effective user and groups are its own until the end of the block."""
+def may(path: str, mode: int, account: Account | None = None) -> bool:
+    """Whether this user or, in its place, an account has access to a file.
+
+    :param mode: as for :func:`os.access`.
+    """
     if account is None:
-        yield
-        return
-    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
-    try:
-        os.setgroups(account.groups)
-        os.setegid(account.gid)
-        os.seteuid(account.uid)
-        yield
-    finally:
-        os.seteuid(uid)
-        os.setegid(gid)
-        os.setgroups(groups)
+        return os.access(path, mode, effective_ids=True)
+    # A short-lived process asks: a change of this one's user would be one for all its threads.
+    asked = ["-e", *(question for bit, question in _QUESTIONS if mode & bit)]
+    script = " && ".join(f'[ {question} "$1" ]' for question in asked)
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, "sh", path],
+        stdin=subprocess.DEVNULL,
+        user=account.uid,
+        group=account.gid,
+        extra_groups=account.groups,
+        env={},
+        check=False,
+    )
+    return done.returncode == 0
 
 
-def grant(path: Path, account: Account, permissions: int) -> None:
+def grant(file: File, account: Account, permissions: int) -> None:
     """Give the account ``permissions`` on a file of ours, beside those that were given any before: acl(5).
 
+    :param file: its path, or a descriptor of it.
     :raise HostError: when the file system has no access control lists.
     """
-    users = {**_granted(path), account.uid: permissions}
+    users = {**_granted(file), account.uid: permissions}
     mask = 0
     for given in users.values():
         mask |= given
     entries = (
-        (_USER_OBJ, path.stat().st_mode >> 6 & 7, _NO_ID),
+        (_USER_OBJ, _mode(file) >> 6 & 7, _NO_ID),
         *((ACL_USER, given, uid) for uid, given in sorted(users.items())),
         (_GROUP_OBJ, 0, _NO_ID),
         (_MASK, mask, _NO_ID),
         (_OTHER, 0, _NO_ID),
     )
     try:
-        os.setxattr(path, _ACL, _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries))
+        os.setxattr(file, _ACL, _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries))
     except OSError as error:
         raise HostError(
-            f"can't give {account.name} access to {path}: {error.strerror}",
+            f"can't give {account.name} access to {_name(file)}: {error.strerror}",
             hint="run_as needs a file system with access control lists, such as tmpfs, ext4, xfs, btrfs",
         ) from error
 
 
-def has_grant(path: Path) -> bool:
+def has_grant(file: File) -> bool:
     """Whether somebody was given access to the file by :func:`grant`."""
-    return bool(_granted(path))
+    return bool(_granted(file))
 
 
-def withdraw_grants(path: Path) -> None:
+def withdraw_grants(file: File) -> None:
     """Take all access back but the owner's."""
-    if has_grant(path):
-        os.removexattr(path, _ACL)
-        path.chmod(path.stat().st_mode & 0o1700)
+    if has_grant(file):
+        os.removexattr(file, _ACL)
+        os.chmod(file, _mode(file) & 0o1700)  # noqa: PTH101 - a descriptor has no Path
 
 
 def acl_entries(content: bytes) -> list[tuple[int, int, int]]:
@@ -116,9 +125,17 @@ def acl_entries(content: bytes) -> list[tuple[int, int, int]]:
     return list(_ENTRY.iter_unpack(body[: len(body) // _ENTRY.size * _ENTRY.size]))
 
 
-def _granted(path: Path) -> dict[int, int]:
+def _name(file: File) -> str:
+    return str(Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file)
+
+
+def _mode(file: File) -> int:
+    return os.stat(file).st_mode  # noqa: PTH116 - a descriptor has no Path
+
+
+def _granted(file: File) -> dict[int, int]:
     try:
-        content = os.getxattr(path, _ACL)
+        content = os.getxattr(file, _ACL)
     except OSError:
         # There is none, or the file system has none at all.
         return {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sevlaunch.host.facts import FirmwareDescriptor
+from sevlaunch.host.folders import base_folder
 
 ARCHITECTURE = "x86_64"
 
@@ -21,7 +22,7 @@ def folders() -> list[Path]:
     """The folders of descriptors, lowest precedence first. libvirt leaves the last one out for root, and so do we."""
     found = [Path("/usr/share/qemu/firmware"), Path("/etc/qemu/firmware")]
     if os.geteuid() != 0:
-        found.append(Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "qemu/firmware")
+        found.append((base_folder("XDG_CONFIG_HOME") or Path.home() / ".config") / "qemu/firmware")
     return found
 
 

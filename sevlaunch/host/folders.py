@@ -6,17 +6,23 @@ import os
 from pathlib import Path
 
 
+def base_folder(variable: str) -> Path | None:
+    """The folder that a variable of the XDG Base Directory Specification names, which ignores relative ones, too."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else None
+
+
 def runtime_folder() -> Path:
     """The folder of this user's running guests: ``$XDG_RUNTIME_DIR/sevlaunch``, for root ``/run/sevlaunch``."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
+    base = base_folder("XDG_RUNTIME_DIR")
     if base:
-        return Path(base) / "sevlaunch"
+        return base / "sevlaunch"
     return Path("/run/sevlaunch") if os.geteuid() == 0 else Path(f"/tmp/sevlaunch-{os.geteuid()}")
 
 
 def state_folder() -> Path:
     """What outlives this user's guests: ``$XDG_STATE_HOME/sevlaunch``, for root ``/var/lib/sevlaunch``."""
-    base = os.environ.get("XDG_STATE_HOME")
+    base = base_folder("XDG_STATE_HOME")
     if base:
-        return Path(base) / "sevlaunch"
+        return base / "sevlaunch"
     return Path("/var/lib/sevlaunch") if os.geteuid() == 0 else Path.home() / ".local/state/sevlaunch"

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from sevlaunch.host.facts import CgroupFacts, MemoryFacts
+from sevlaunch.host.folders import base_folder
 from sevlaunch.host.system import System
 from sevlaunch.units import PAGE_SIZES, huge_pages_folder
 
@@ -149,7 +150,7 @@ def _systemd(system: System) -> Literal["", "system", "user"]:
         return ""
     if os.geteuid() == 0:
         return "system"
-    folder = os.environ.get("XDG_RUNTIME_DIR")
+    folder = base_folder("XDG_RUNTIME_DIR")
     return "user" if folder and system.path(f"{folder}/systemd/private").exists() else ""
 
 

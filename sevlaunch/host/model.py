@@ -115,7 +115,9 @@ class Host(Facts, frozen=True, kw_only=True):
             memory=memory.memory_facts(system),
             platform=platform_facts,
             images=images_at(images),
-            folders=Folders(runtime=str(runtime or runtime_folder()), state=str(state or state_folder())),
+            folders=Folders(
+                runtime=str((runtime or runtime_folder()).absolute()), state=str((state or state_folder()).absolute())
+            ),
         )
 
     @classmethod

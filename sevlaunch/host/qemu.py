@@ -23,6 +23,7 @@ import msgspec
 from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
 from sevlaunch.host.facts import QemuFacts
+from sevlaunch.host.folders import base_folder
 from sevlaunch.remedies import INSTALL_QEMU
 
 BINARY_NAMES = ("qemu-system-x86_64", "qemu-kvm", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
@@ -89,7 +90,7 @@ def qemu_facts(binary: str) -> QemuFacts:
 
 
 def _cache_file(binary: str) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = base_folder("XDG_CACHE_HOME") or Path.home() / ".cache"
     # The file behind a wrapper or an alternative is what changes when QEMU is updated.
     status = Path(binary).resolve().stat()
     modules = [Path(folder).stat().st_mtime_ns for folder in MODULE_FOLDERS if Path(folder).is_dir()]

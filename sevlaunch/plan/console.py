@@ -58,15 +58,15 @@ def resolve_console(context: Context) -> Iterator[ConsolePlan]:
     if kind != "none":
         yield ConsolePlan(
             kind=context.choice(kind, "console"),
-            socket=context.folder / CONSOLE_SOCKET,
-            log=context.folder / CONSOLE_LOG,
+            socket=context.qemu_folder / CONSOLE_SOCKET,
+            log=context.qemu_folder / CONSOLE_LOG,
         )
 
 
 def resolve_agent(context: Context) -> Iterator[AgentPlan]:
     """The agent's channel, where it is asked for."""
     if context.profile.guest_agent:
-        yield AgentPlan(wanted=context.why("guest_agent"), socket=context.folder / AGENT_SOCKET)
+        yield AgentPlan(wanted=context.why("guest_agent"), socket=context.qemu_folder / AGENT_SOCKET)
 
 
 def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Option:

@@ -10,6 +10,7 @@ from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.host.facts import QemuFacts
 from sevlaunch.host.model import Host
 from sevlaunch.plan.option import Choice, Reason, rule
+from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import Profile
 
@@ -43,6 +44,11 @@ class Context:
     def folder(self) -> Path:
         """The guest's runtime folder."""
         return Path(self.host.folders.runtime) / self.profile.name
+
+    @property
+    def qemu_folder(self) -> Path:
+        """The folder in it that belongs to the account that QEMU runs as."""
+        return self.folder / QEMU_FOLDER
 
     @property
     def state_folder(self) -> Path:

@@ -15,12 +15,12 @@ _INSTALL = "Debian, Ubuntu, Fedora, openSUSE: the package passt; or use type: us
 
 
 class PasstBackend(Backend, frozen=True, kw_only=True):
-    """passt listens on ``socket``. ``forwards`` are as in the profile; ``started_by_root``: so it stays root."""
+    """passt listens on ``socket``. ``forwards`` are as in the profile; ``as_root``: it is started so, and stays so."""
 
     name: str
     socket: str
     forwards: tuple[Choice[str], ...]
-    started_by_root: bool
+    as_root: bool
 
     @property
     def needs(self) -> Needs:
@@ -44,7 +44,7 @@ class PasstBackend(Backend, frozen=True, kw_only=True):
         yield flag("--one-off", rule("it ends with the guest"))
         yield flag("--quiet", rule("only what went wrong goes into its log"))
         yield verbatim("--socket", self.socket, rule("QEMU connects to it"))
-        if self.started_by_root:
+        if self.as_root:
             # Started by root, it becomes nobody, and in Debian 12 then loses its socket at once. It drops its
             # capabilities and confines itself by seccomp and namespaces all the same.
             yield verbatim("--runas", "0", rule("it keeps its user, and with it access to its socket"))
@@ -57,10 +57,10 @@ def passt_backend(context: Context, index: int, network: PasstNetwork) -> PasstB
     """The backend of the ``index``-th network."""
     return PasstBackend(
         name=f"passt{index}",
-        socket=str(context.folder / f"passt{index}.sock"),
+        socket=str(context.qemu_folder / f"passt{index}.sock"),
         forwards=tuple(
             context.choice(forward, "networks", index, "forward", position)
             for position, forward in enumerate(network.forward)
         ),
-        started_by_root=context.host.user == "root",
+        as_root=context.host.user == "root" and context.other_user is None,
     )

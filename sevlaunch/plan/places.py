@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# The folder of QEMU's account, in the guest's; all others are names in it.
+QEMU_FOLDER = "qemu"
 # The monitor of sevlaunch's commands, and the one of programs that attach. The launcher's own is no file.
 COMMANDS_SOCKET = "commands.sock"
 PROGRAMS_SOCKET = "qmp.sock"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Reboot = Literal["reset", "relaunch", "stop"]
 
-# What it takes to start QEMU as another user, and to reach what belongs to that user.
-_OTHER_USER = Needs(capabilities=("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_DAC_OVERRIDE"))
+# What it takes to start QEMU as another user, to give that user a folder, and to reach what is in it.
+_OTHER_USER = Needs(capabilities=("CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_KILL", "CAP_DAC_OVERRIDE"))
 
 
 class Plan(Struct, frozen=True):

@@ -161,7 +161,7 @@ def _check_extra_args(context: Context) -> None:
 
 
 def _check_socket_paths(context: Context) -> None:
-    longest = str(context.folder / LONGEST_SOCKET)
+    longest = str(context.qemu_folder / LONGEST_SOCKET)
     if len(longest.encode()) > MAX_SOCKET_PATH:
         context.refuse(
             f"the socket {longest} would have a path of {len(longest.encode())} bytes; a socket's path has at most "

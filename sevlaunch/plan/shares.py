@@ -92,6 +92,6 @@ def resolve_shares(context: Context) -> Iterator[SharePlan]:
             index=index,
             path=context.choice(share.path, "shares", index, "path"),
             tag=context.choice(share.tag, "shares", index, "tag"),
-            socket=str(context.folder / f"share{index}.sock"),
+            socket=str(context.qemu_folder / f"share{index}.sock"),
             remedy=f"mkdir {share.path}, or correct shares",
         )

@@ -57,14 +57,13 @@ def emulate(kind: str, *, init2: bool, state_folder: Path, folder: Path) -> Emul
 
     def attest(guest: SnpGuest) -> None:
         # X.509 takes longer to import than all the rest: only a launch that is finished needs it.
-        from sevlaunch.atomic import write_whole
-        from sevlaunch.guest.folder import ATTESTATION
+        from sevlaunch.guest.folder import ATTESTATION, GuestFolder
         from sevlaunch.sevapi.report import REPORT_DATA_BYTES
 
         report = guest.report(REPORT_DATA.ljust(REPORT_DATA_BYTES, b"\0"))
         documents = [base64.b64encode(one).decode() for one in (report, *platform.endorsement)]
         content = {"report": documents[0], "certificates": documents[1:]}
-        write_whole(folder / ATTESTATION, json.dumps(content).encode())
+        GuestFolder(folder.parent, folder.name).write(ATTESTATION, json.dumps(content).encode())
 
     return EmulatedSnp(processor, SnpGuest(platform), attest)
 

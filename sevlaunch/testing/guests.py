@@ -8,8 +8,8 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,10 +18,12 @@ import pytest
 from msgspec import Struct
 
 from sevlaunch import sync
-from sevlaunch.api import Host, Plan, Profile, SevlaunchError, plan, render
+from sevlaunch.api import GuestNotFound, Host, HostError, Plan, Profile, SevlaunchError, plan, render
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.flows.take_down import take_down
-from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, guests, prepare_root
+from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, GuestFolder, guests
+from sevlaunch.guest.runtime import open_root, prepare_root
+from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.folders import runtime_folder
 from sevlaunch.plan.places import CONSOLE_LOG
@@ -40,19 +42,19 @@ class Session:
     """A test session: a folder for its guests, and the end of those that dead sessions left."""
 
     def __init__(self) -> None:
-        all_sessions = runtime_folder().with_name("sevlaunch-tests")
+        of_commands = runtime_folder()
+        all_sessions = of_commands.with_name(f"{of_commands.name}-tests")
         prepare_root(all_sessions)
         self.root = all_sessions / str(os.getpid())
         self.numbers = itertools.count(1)
         # The workers of one run begin at the same time.
-        with (all_sessions / ".lock").open("w") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            for folder in all_sessions.iterdir():
-                if folder.is_dir():
-                    _clear_if_dead(folder)
+        with open_root(all_sessions) as opened, _flocked(opened, ".lock"):
+            for name in opened.names():
+                _clear_if_dead(all_sessions / name)
             prepare_root(self.root)
-            self._lock = (self.root / _LOCK).open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open_root(self.root) as own:
+                self._lock = ExitStack()
+                self._lock.enter_context(_flocked(own, _LOCK))
 
     def __enter__(self) -> Session:
         return self
@@ -61,23 +63,44 @@ class Session:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.close()
-        (self.root / _LOCK).unlink(missing_ok=True)
-        # What could not be removed is for the next session to find.
-        if not any(self.root.iterdir()):
-            self.root.rmdir()
+        _remove_session(self.root)
 
 
-def _clear_if_dead(folder: Path) -> None:
+def _clear_if_dead(root: Path) -> None:
     """Take down the guests of a session that is no more."""
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    try:
+        session = open_root(root)
+    except HostError:
+        # No session's folder.
+        return
+    try:
+        with session, _flocked(session, _LOCK, fcntl.LOCK_NB):
+            for guest in guests(root):
+                asyncio.run(take_down(guest.name, root=root, now=True))
+    except BlockingIOError:
+        return
+    _remove_session(root)
+
+
+def _remove_session(root: Path) -> None:
+    """Remove a session's folder; what could not be removed from it is for the next session to find."""
+    with open_root(root) as session:
+        with suppress(FileNotFoundError):
+            os.unlink(_LOCK, dir_fd=session.fd)
+        if session.names():
             return
-        for guest in guests(folder):
-            asyncio.run(take_down(guest.name, root=folder, now=True))
-        (folder / _LOCK).unlink()
-        folder.rmdir()
+    root.rmdir()
+
+
+@contextmanager
+def _flocked(folder: OpenFolder, name: str, flags: int = 0) -> Iterator[None]:
+    """Hold a lock file in a folder; with ``fcntl.LOCK_NB``, BlockingIOError where another process does."""
+    fd = folder.open_file(name, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(fd)
 
 
 class _Started(Struct, frozen=True):
@@ -129,13 +152,12 @@ class GuestFactory:
         """What the guests said, for the report of a failed test."""
         found = []
         for one in self._started:
-            folder = one.plan.folder
-            evidence = folder / EVIDENCE
+            folder = GuestFolder(one.plan.folder.parent, one.plan.name)
             texts = {
-                "console": _end_of(folder / CONSOLE_LOG),
-                "QEMU's output": _end_of(folder / QEMU_LOG),
+                "console": _end_of(folder.qemu_folder, CONSOLE_LOG),
+                "QEMU's output": _end_of(folder.opened, QEMU_LOG),
                 "command line": shlex.join(render(one.plan)),
-                "evidence": _end_of(evidence) if evidence.exists() else "",
+                "evidence": _end_of(folder.opened, EVIDENCE),
             }
             found += [(f"{what} of guest {one.plan.name}", text) for what, text in texts.items() if text]
         return found
@@ -169,8 +191,10 @@ def _check_rehearsal(host: Host) -> None:
         pytest.skip(f"neither SEV nor a rehearsal: {'; '.join(reasons)}")
 
 
-def _end_of(file: Path) -> str:
+def _end_of(place: Callable[[], AbstractContextManager[OpenFolder]], name: str) -> str:
     try:
-        return file.read_bytes()[-_SHOWN:].decode("utf-8", "replace")
-    except OSError as error:
-        return f"({file}: {error.strerror})"
+        with place() as folder:
+            return folder.read_end(name, _SHOWN).decode("utf-8", "replace")
+    except (FileNotFoundError, GuestNotFound):
+        # It has not come that far.
+        return ""

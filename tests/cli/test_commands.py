@@ -147,7 +147,7 @@ def test_the_pasted_shell_format_starts_a_guest_that_the_commands_see(sevlaunch:
     script = sevlaunch("render", PROFILES / "plain.yaml").stdout
     pasted = subprocess.Popen(["bash", "-c", script], env=sevlaunch.environment, stdin=subprocess.DEVNULL, cwd="/")
     try:
-        socket = sevlaunch.runtime / "plain/qmp.sock"
+        socket = sevlaunch.runtime / "plain/qemu/qmp.sock"
         wait_until(socket.exists, 30, "the monitor's socket")
         assert sevlaunch("qmp", "plain", "query-status").json["status"] == "prelaunch"
         # It is not taken for the leftover of a killed launcher.

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sevlaunch.guest.locks import lock_is_held
+from sevlaunch.guest.locks import WHOLE, Range, held_by_another
 from sevlaunch.host.model import Host
 from tests import needs
 from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait_until
@@ -26,6 +26,18 @@ PLAIN = PROFILES / "plain.yaml"
 FAKE_QEMU = Path(__file__).parent / "fake_qemu.py"
 JSON = ("--format", "json")
 HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+
+
+def lock_of(file: Path, wanted: Range = WHOLE) -> Range | None:
+    """The lock that some process holds on a file, or None, also where there is no file."""
+    try:
+        fd = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        return held_by_another(fd, wanted)
+    finally:
+        os.close(fd)
 
 
 def tries(usual: int, soak: int) -> pytest.MarkDecorator:
@@ -154,7 +166,7 @@ def pause_until(process: subprocess.Popen[str], seconds: float) -> None:
 
 def is_free(command: Command, name: str) -> bool:
     """Whether nobody holds a lock of the guest's folder."""
-    return not any(lock_is_held(command.runtime / name / lock) for lock in ("lock", "launcher"))
+    return not any(lock_of(command.runtime / name / lock) for lock in ("lock", "launcher"))
 
 
 @contextmanager

@@ -139,7 +139,7 @@ async def test_an_embedder_brings_its_own_folder_spawner_arguments_and_files(hos
     own = base / "own"
     started: list[list[str]] = []
 
-    def spawner(argv: Sequence[str], *, log: Path, **options: Any) -> Process:
+    def spawner(argv: Sequence[str], *, log: int, **options: Any) -> Process:
         started.append(list(argv))
         return spawn(argv, log=log, **options)
 

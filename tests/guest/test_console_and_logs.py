@@ -123,7 +123,7 @@ def test_the_escape_key_leaves_and_the_terminal_is_as_before(booted: Command) ->
         assert terminal.process.wait(60) == 0
         terminal.shows(b"left by the escape key")
         assert terminal.settings() == terminal.before
-    log = booted.runtime / "demo/console.log"
+    log = booted.runtime / "demo/qemu/console.log"
     wait_until(lambda: b"last=2" in log.read_bytes(), 60, "the guest's answer")
     # The guest does not mind, and the console is free for the next.
     with closing(Terminal(booted, "demo")) as terminal:
@@ -143,7 +143,7 @@ def test_logs_of_a_guest_with_and_without_a_console(sevlaunch: Command) -> None:
 
 def test_logs_that_follow_end_with_the_guest(sevlaunch: Command) -> None:
     sevlaunch("up", PLAIN, "--paused", *some_qemu())
-    log = sevlaunch.runtime / "plain/console.log"
+    log = sevlaunch.runtime / "plain/qemu/console.log"
     followed = sevlaunch.start("logs", "-f", "plain")
     # What is added while it follows counts, too.
     with log.open("ab", buffering=0) as stream:

@@ -106,7 +106,7 @@ def test_a_shared_folder_is_read_by_the_guest(virtiofsd: None, demo: Path, sevla
     (folder / "file").write_text("from the host\n")
     sevlaunch("up", demo, "--set", f"shares=[{{path: {folder}, tag: data}}]")
     wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
-    log = sevlaunch.runtime / "demo/console.log"
+    log = sevlaunch.runtime / "demo/qemu/console.log"
     typed = subprocess.Popen(
         sevlaunch.argv("console", "demo"), env=sevlaunch.environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

@@ -17,17 +17,21 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import GuestNotFound, HostError, NameTaken
-from sevlaunch.guest import folder as folders
-from sevlaunch.guest.folder import GuestFolder, Record, claim_lock, hold_launcher, process_start_time
-from sevlaunch.guest.locks import lock_is_held
-from sevlaunch.guest.process import Process
+from sevlaunch.guest.claims import claim_lock, hold_launcher
+from sevlaunch.guest.folder import GuestFolder, find, guests
+from sevlaunch.guest.life import is_alive, is_starting, qemu_pid
+from sevlaunch.guest.process import Process, process_start_time
+from sevlaunch.guest.record import FileIdentity, Record
+from sevlaunch.guest.runtime import prepare_root
 from sevlaunch.guest_type import GuestType
 from tests import needs
+from tests.guest.support import lock_of
 
 RECORD = Record(
     name="g",
     pid=1,
     start_time=0,
+    lock=FileIdentity(1, 2),
     launched=True,
     profile="g.yaml",
     command=["qemu"],
@@ -53,59 +57,62 @@ def held_by_a_process(folder: GuestFolder, *arguments: str) -> Iterator[subproce
     with hold_launcher(folder):
         fd = claim_lock(folder)
         holder = subprocess.Popen(
-            [sys.executable, "-c", "import signal; signal.pause()", *arguments],
+            [sys.executable, "-c", "import signal; print(flush=True); signal.pause()", *arguments],
             pass_fds=[fd],
+            stdout=subprocess.PIPE,
         )
         os.close(fd)
+        # Its command line is there once it runs.
+        assert holder.stdout and holder.stdout.readline()
     try:
         yield holder
     finally:
         holder.kill()
-        holder.wait()
+        holder.communicate()
 
 
 def test_a_lock_that_nobody_holds_is_free(folder: GuestFolder) -> None:
-    assert not lock_is_held(folder.file("lock"))
+    assert not lock_of(folder.file("lock"))
     with hold_launcher(folder):
         os.close(claim_lock(folder))
     assert folder.file("lock").exists()
-    assert not folder.alive()
-    assert not folder.launching()
+    assert not is_alive(folder)
+    assert not is_starting(folder)
 
 
 def test_a_held_lock_is_seen_and_looking_does_not_take_it(folder: GuestFolder) -> None:
     with hold_launcher(folder):
         fd = claim_lock(folder)
-        assert folder.launching()
-        assert all(lock_is_held(folder.file("lock")) for _ in range(3))
+        assert is_starting(folder)
+        assert all(lock_of(folder.file("lock")) for _ in range(3))
         with pytest.raises(NameTaken, match="'g' runs already"):
             claim_lock(folder)
         with pytest.raises(NameTaken, match="'g' is being started or taken down"), hold_launcher(folder):
             pass
         os.close(fd)
-        assert not lock_is_held(folder.file("lock"))
-    assert not folder.launching()
+        assert not lock_of(folder.file("lock"))
+    assert not is_starting(folder)
 
 
 def test_a_lock_dies_with_the_last_process_that_has_it(folder: GuestFolder) -> None:
     with held_by_a_process(folder) as holder:
-        assert folder.alive()
-        assert not folder.launching()
+        assert is_alive(folder)
+        assert not is_starting(folder)
         with hold_launcher(folder), pytest.raises(NameTaken):
             claim_lock(folder)
         holder.kill()
         holder.wait()
-        assert not folder.alive()
+        assert not is_alive(folder)
         with hold_launcher(folder):
             os.close(claim_lock(folder))
 
 
 def test_the_holder_is_found_without_a_record_if_it_is_a_qemu(folder: GuestFolder) -> None:
     with held_by_a_process(folder):
-        assert folder.pid() is None
+        assert qemu_pid(folder) is None
     folder.remove()
     with held_by_a_process(folder, "-machine", "q35", "-chardev", "null") as holder:
-        assert folder.pid() == holder.pid
+        assert qemu_pid(folder) == holder.pid
 
 
 def test_a_lock_whose_folder_was_removed_before_it_was_locked_is_no_lock(
@@ -121,12 +128,12 @@ def test_a_lock_whose_folder_was_removed_before_it_was_locked_is_no_lock(
             folder.remove()
         return bytes(really_lock(fd, command, argument))
 
-    folders.prepare_root(folder.root)
+    prepare_root(folder.root)
     monkeypatch.setattr(fcntl, "fcntl", remove_first)
     fd = claim_lock(folder)
     assert removals == 0
     assert folder.is_locked_by(fd)
-    assert lock_is_held(folder.file("lock"))
+    assert lock_of(folder.file("lock"))
     os.close(fd)
 
 
@@ -143,7 +150,7 @@ def test_a_lock_whose_file_was_replaced_before_it_was_locked_is_no_lock(
             others.append(claim_lock(folder))
         return bytes(really_lock(fd, command, argument))
 
-    folders.prepare_root(folder.root)
+    prepare_root(folder.root)
     monkeypatch.setattr(fcntl, "fcntl", replace_first)
     with pytest.raises(NameTaken):
         claim_lock(folder)
@@ -154,21 +161,21 @@ def test_a_lock_whose_file_was_replaced_before_it_was_locked_is_no_lock(
 def test_a_folder_that_goes_away_while_it_is_claimed_is_made_again(
     folder: GuestFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_make = Path.mkdir
+    really_make = os.mkdir
     removals = 3
 
-    def remove_after(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+    def remove_after(name: str, mode: int, *, dir_fd: int) -> None:
         nonlocal removals
         try:
-            really_make(self, mode)
+            really_make(name, mode, dir_fd=dir_fd)
         finally:
             if removals:
                 removals -= 1
-                self.rmdir()
+                os.rmdir(name, dir_fd=dir_fd)
 
-    folders.prepare_root(folder.root)
+    prepare_root(folder.root)
     folder.path.mkdir()
-    monkeypatch.setattr(Path, "mkdir", remove_after)
+    monkeypatch.setattr(os, "mkdir", remove_after)
     fd = claim_lock(folder)
     assert removals == 0
     assert folder.is_locked_by(fd)
@@ -177,7 +184,7 @@ def test_a_folder_that_goes_away_while_it_is_claimed_is_made_again(
 
 @pytest.mark.parametrize("link", [True, False])
 def test_something_else_in_the_place_of_the_folder_is_refused(link: bool, folder: GuestFolder) -> None:
-    folders.prepare_root(folder.root)
+    prepare_root(folder.root)
     if link:
         folder.path.symlink_to("nowhere")
     else:
@@ -187,7 +194,7 @@ def test_something_else_in_the_place_of_the_folder_is_refused(link: bool, folder
 
 
 def test_the_lock_of_a_folder_that_was_there_before_is_told_apart(folder: GuestFolder) -> None:
-    folders.prepare_root(folder.root)
+    prepare_root(folder.root)
     old = claim_lock(folder)
     assert folder.is_locked_by(old)
     folder.remove()
@@ -201,17 +208,17 @@ def test_the_lock_of_a_folder_that_was_there_before_is_told_apart(folder: GuestF
 def test_a_pid_that_was_reused_is_not_the_guest(folder: GuestFolder) -> None:
     with hold_launcher(folder):
         pass
-    own = os.getpid()
-    start = process_start_time(own)
-    assert start
-    folder.write_record(replace(RECORD, pid=own, start_time=start))
-    assert folder.pid() == own
-    folder.write_record(replace(RECORD, pid=own, start_time=start - 1))
-    assert folder.pid() is None
-    assert Process.attach(own, start - 1) is None
-    attached = Process.attach(own, start)
-    assert attached
-    attached.close()
+    with held_by_a_process(folder) as holder:
+        start = process_start_time(holder.pid)
+        assert start
+        folder.write_record(replace(RECORD, pid=holder.pid, start_time=start))
+        assert qemu_pid(folder) == holder.pid
+        folder.write_record(replace(RECORD, pid=holder.pid, start_time=start - 1))
+        assert qemu_pid(folder) is None
+        assert Process.attach(holder.pid, start - 1) is None
+        attached = Process.attach(holder.pid, start)
+        assert attached
+        attached.close()
 
 
 def test_a_process_that_has_ended_has_no_start_time() -> None:
@@ -246,10 +253,10 @@ def test_a_process_with_an_odd_name_has_its_start_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lock", ["lock", "launcher"])
 def test_a_symlink_in_the_place_of_a_lock_is_refused(lock: str, folder: GuestFolder, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
-    folders.prepare_root(folder.root)
+    prepare_root(folder.root)
     folder.path.mkdir(mode=0o700)
     folder.file(lock).symlink_to(victim)
-    with pytest.raises(HostError, match=f"can't create .*/{lock}"), hold_launcher(folder):
+    with pytest.raises(HostError, match=f"/{lock} is a link, and no regular file"), hold_launcher(folder):
         claim_lock(folder)
     assert not victim.exists()
 
@@ -258,7 +265,7 @@ def test_a_root_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "root").symlink_to(tmp_path / "real")
     with pytest.raises(HostError, match="is no folder of this user"):
-        folders.prepare_root(tmp_path / "root")
+        prepare_root(tmp_path / "root")
 
 
 def test_a_root_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -267,20 +274,20 @@ def test_a_root_of_somebody_else_is_refused(tmp_path: Path) -> None:
     root.mkdir(mode=0o700)
     os.chown(root, 12345, 12345)
     with pytest.raises(HostError, match="is no folder of this user"):
-        folders.prepare_root(root)
+        prepare_root(root)
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.write_text("")
     with pytest.raises(HostError, match="can't create"):
-        folders.prepare_root(root)
+        prepare_root(root)
 
 
 def test_a_root_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     root = tmp_path / "a/b/root"
     root.mkdir(mode=0o755, parents=True)
-    folders.prepare_root(root)
+    prepare_root(root)
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
 
 
@@ -294,8 +301,20 @@ def test_a_record_comes_back_as_it_was_written(folder: GuestFolder) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"companions": 1}', b'{"companions": []}', b"1" * 5000],
-    ids=repr,
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b'{"companions": 1}',
+        b'{"companions": []}',
+        b"1" * 5000,
+        b"[" * 100_000,
+        b" " * (5 << 20),
+    ],
+    ids=lambda content: repr(content[:20]),
 )
 def test_a_record_that_is_no_record_is_none(content: bytes, folder: GuestFolder) -> None:
     with hold_launcher(folder):
@@ -311,10 +330,10 @@ def test_a_file_is_written_whole_or_not_at_all(folder: GuestFolder, monkeypatch:
         pass
     folder.write("file", b"old")
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(HostError, match=r"can't write .*/file: No space left on device"):
         folder.write("file", b"new")
     assert folder.file("file").read_bytes() == b"old"
@@ -333,15 +352,15 @@ def test_removing_takes_everything_and_twice_is_no_error(folder: GuestFolder) ->
 
 
 def test_only_the_folders_below_the_root_are_guests(folder: GuestFolder) -> None:
-    assert folders.guests(folder.root) == []
+    assert guests(folder.root) == []
     with hold_launcher(folder):
         pass
     (folder.root / "file").write_text("")
-    assert [found.name for found in folders.guests(folder.root)] == ["g"]
-    assert folders.find(folder.root, "g").path == folder.path
+    assert [found.name for found in guests(folder.root)] == ["g"]
+    assert find(folder.root, "g").path == folder.path
     for name in ("", ".", "..", "g/", "../root/g", str(folder.path), "file", "G"):
         with pytest.raises(GuestNotFound, match="no guest"):
-            folders.find(folder.root, name)
+            find(folder.root, name)
 
 
 def test_a_process_that_is_signalled_after_its_end_is_no_error() -> None:

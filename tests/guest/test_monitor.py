@@ -20,7 +20,8 @@ from sevlaunch.api import Guest
 from sevlaunch.errors import GuestBusy, GuestNotFound, GuestTimeout
 from sevlaunch.guest.commands import status
 from sevlaunch.guest.folder import find
-from sevlaunch.guest.locks import COMMANDS_MONITOR, PROGRAMS_MONITOR, REMOVING, STARTING, WHOLE, Range, lock_of, take
+from sevlaunch.guest.life import qemu_pid
+from sevlaunch.guest.locks import COMMANDS_MONITOR, PROGRAMS_MONITOR, REMOVING, STARTING, Range, held_by_another, take
 from sevlaunch.guest.monitor import commands_monitor, programs_monitor
 from tests.conftest import Command, Result, wait_for_console, wait_until
 from tests.guest.support import (
@@ -31,6 +32,7 @@ from tests.guest.support import (
     fake_qemu,
     finish,
     listed,
+    lock_of,
     no_traceback,
     nothing_left,
     some_qemu,
@@ -138,7 +140,7 @@ async def test_a_guest_whose_monitor_is_taken_is_busy_and_not_stuck(sevlaunch: C
     folder = find(sevlaunch.runtime, "plain")
     with turn_taken(sevlaunch, COMMANDS_MONITOR):
         shown = await status(folder, turn_limit=0.2)
-        assert (shown.state, shown.pid) == ("busy", folder.pid())
+        assert (shown.state, shown.pid) == ("busy", qemu_pid(folder))
         with pytest.raises(GuestBusy, match="other commands of sevlaunch use its monitor"):
             async with commands_monitor(folder, turn_limit=0.2):
                 pass
@@ -191,13 +193,22 @@ async def test_a_guest_that_has_gone_has_no_monitor(sevlaunch: Command) -> None:
     assert (await status(folder)).state == "exited"
 
 
-def test_the_ranges_of_the_launcher_file_are_apart() -> None:
-    monitors = (COMMANDS_MONITOR, PROGRAMS_MONITOR)
-    assert STARTING.overlaps(REMOVING)
-    assert not COMMANDS_MONITOR.overlaps(PROGRAMS_MONITOR)
-    for monitor in monitors:
-        assert not monitor.overlaps(REMOVING)
-        assert monitor.overlaps(WHOLE) and WHOLE.overlaps(monitor)
+def test_a_start_and_both_monitors_do_not_stand_in_each_others_way(tmp_path: Path) -> None:
+    file = tmp_path / "launcher"
+    file.touch()
+    fds = [os.open(file, os.O_RDWR) for _ in range(4)]
+    try:
+        wanted = (STARTING, COMMANDS_MONITOR, PROGRAMS_MONITOR)
+        assert all(take(fd, monitor) for fd, monitor in zip(fds, wanted, strict=False))
+        for monitor in wanted:
+            assert not take(fds[-1], monitor)
+            assert held_by_another(fds[-1], monitor) == monitor
+        # A removal waits for a start, and can be told from one.
+        assert not take(fds[-1], REMOVING)
+        assert held_by_another(fds[-1], REMOVING) == STARTING
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def asked(command: Command) -> list[str]:
@@ -296,7 +307,7 @@ def test_status_says_what_a_pasted_guest_does(sevlaunch: Command, system_qemu: s
     script = sevlaunch("render", PLAIN).stdout
     pasted = subprocess.Popen(["bash", "-c", script], env=sevlaunch.environment, stdin=subprocess.DEVNULL, cwd="/")
     try:
-        wait_until((sevlaunch.runtime / "plain/commands.sock").exists, 30, "the monitor's socket")
+        wait_until((sevlaunch.runtime / "plain/qemu/commands.sock").exists, 30, "the monitor's socket")
         assert status_of(sevlaunch, "plain")["state"] == "paused"
         assert re.search(r"plain +paused", sevlaunch("ps").stdout)
         sevlaunch("down", "plain", "--now")

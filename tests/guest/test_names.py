@@ -112,7 +112,7 @@ def test_a_name_that_is_hard_to_quote_works_everywhere(name: str, sevlaunch: Com
     up = sevlaunch("up", PLAIN, "--paused", "--name", name, *JSON, *some_qemu()).json
     assert up["name"] == name
     assert sevlaunch("qmp", name, "query-name").json == {"name": name}
-    assert (sevlaunch.runtime / name / "qmp.sock").is_socket()
+    assert (sevlaunch.runtime / name / "qemu/qmp.sock").is_socket()
     assert (sevlaunch.state / name / "VARS.fd").exists()
     assert status_of(sevlaunch, name)["state"] == "paused"
     assert listed(sevlaunch) == {name: "paused"}

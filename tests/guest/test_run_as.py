@@ -12,8 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import HostError, ProfileError
-from sevlaunch.guest.folder import GuestFolder, prepare_root
-from sevlaunch.host.accounts import PASS, READ, WRITE, acting_as, find_account, grant, has_grant, withdraw_grants
+from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.runtime import prepare_root
+from sevlaunch.host.accounts import PASS, READ, WRITE, find_account, grant, has_grant, may, withdraw_grants
 from sevlaunch.host.model import Host
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, systemd_unit
@@ -63,14 +64,16 @@ def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable
     assert f"Gid:\t{account.gid}\t{account.gid}" in status
     assert "CapEff:\t0000000000000000" in status
     folder = reachable.runtime / "plain"
-    assert {path.name for path in folder.iterdir()} >= {"qmp.sock", "console.sock", "guest.json", "lock"}
+    assert {path.name for path in folder.iterdir()} >= {"qemu", "guest.json", "lock"}
+    assert {path.name for path in (folder / "qemu").iterdir()} >= {"qmp.sock", "console.sock", "console.log"}
+    assert (folder / "qemu").stat().st_uid == account.uid
     # Another one than the user itself; root's files are not readable by the user either.
     other = 12345
     assert account.uid != other
     assert readable_by(other, reachable.runtime) == []
     assert str(folder / "guest.json") not in readable_by(account.uid, folder)
-    for path in folder.iterdir():
-        assert not stat.S_IMODE(path.lstat().st_mode) & 0o077 or path.is_symlink(), path
+    for path in folder.rglob("*"):
+        assert not stat.S_IMODE(path.lstat().st_mode) & 0o077, path
     # It is commanded as any other guest.
     assert reachable("status", "plain", *JSON).json["state"] == "running"
     reachable("down", "plain", "--now")
@@ -78,7 +81,7 @@ def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable
 
 
 @pytest.mark.usefixtures("as_root")
-def test_the_user_can_not_change_what_root_reads_again(user: str, base: Path) -> None:
+def test_the_user_has_one_folder_and_no_hand_in_the_other(user: str, base: Path) -> None:
     base.chmod(0o755)
     root = base / "run"
     prepare_root(root)
@@ -86,19 +89,21 @@ def test_the_user_can_not_change_what_root_reads_again(user: str, base: Path) ->
     folder.path.mkdir(mode=0o700)
     folder.write("guest.json", b"{}")
     account = find_account(user)
-    folder.share_with(account)
-    script = f"touch {folder.path}/own && rm {folder.path}/own; rm -f {folder.path}/guest.json; ls {root}"
-    done = subprocess.run(
-        ["sh", "-c", script], user=account.uid, group=account.gid, extra_groups=[], capture_output=True, text=True
-    )
-    assert "guest.json" in done.stderr
-    assert done.stdout == ""
-    assert done.returncode != 0
-    assert [path.name for path in folder.path.iterdir()] == ["guest.json"]
+    folder.make_qemu_folder(account)
+    forbidden = [f"touch {folder.path}/own", f"rm -f {folder.path}/guest.json", f"cat {folder.path}/guest.json"]
+    forbidden += [f"ls {folder.path}", f"ls {root}", f"mv {folder.path}/qemu {folder.path}/other"]
+    for script in (*forbidden, f"touch {folder.path}/qemu/own"):
+        done = subprocess.run(
+            ["sh", "-c", script], user=account.uid, group=account.gid, extra_groups=[], capture_output=True, text=True
+        )
+        assert (done.returncode == 0) == (script not in forbidden), (script, done)
+    assert {str(path.relative_to(folder.path)) for path in folder.path.rglob("*")} == {"guest.json", "qemu", "qemu/own"}
     # The next guest of the name does not inherit the access.
-    folder.share_with(None)
+    folder.clear()
+    folder.make_qemu_folder(None)
     assert not has_grant(folder.path)
-    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    for path in (folder.path, folder.path / "qemu"):
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_uid) == (0o700, 0)
 
 
 @pytest.mark.usefixtures("as_root")
@@ -110,15 +115,15 @@ def test_grants_add_up_and_are_withdrawn(base: Path) -> None:
     first, second = find_account("daemon"), find_account("nobody")
     grant(file, first, READ)
     grant(file, second, READ | WRITE)
-    for account, mode in ((first, os.R_OK), (second, os.R_OK | os.W_OK)):
-        with acting_as(account):
-            assert os.access(file, mode, effective_ids=True)
-    with acting_as(first):
-        assert not os.access(file, os.W_OK, effective_ids=True)
-    assert os.geteuid() == 0
+    path = str(file)
+    for account, mode in ((first, os.F_OK), (first, os.R_OK), (second, os.R_OK | os.W_OK)):
+        assert may(path, mode, account)
+    for mode in (os.W_OK, os.X_OK, os.R_OK | os.W_OK):
+        assert not may(path, mode, first)
+    assert not may(f"{path}/no such file", os.F_OK, first)
     withdraw_grants(file)
-    with acting_as(first):
-        assert not os.access(file, os.R_OK, effective_ids=True)
+    assert not may(path, os.R_OK, first)
+    assert may(path, os.R_OK | os.W_OK)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert PASS == 1
 
@@ -176,7 +181,7 @@ def test_the_capability_to_lock_memory_does_not_outlast_the_change_of_user() -> 
 def test_the_unit_keeps_the_capabilities_for_the_change_of_user() -> None:
     service = Service(("sevlaunch",), ("/p.yaml",), False)
     other = systemd_unit(resolve(loads("name: g\nrun_as: qemu\n"), recorded()), service)
-    assert "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_DAC_OVERRIDE\n" in other
+    assert "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_CHOWN CAP_KILL CAP_DAC_OVERRIDE\n" in other
     assert "CapabilityBoundingSet=\n" in systemd_unit(resolve(loads("name: g\n"), recorded()), service)
 
 

@@ -25,7 +25,7 @@ __all__ = ["host"]
 def console(tmp_path: Path) -> Console:
     """The console of a guest that is this very process: it lives on."""
     folder = GuestFolder(tmp_path, "flood")
-    folder.path.mkdir()
+    (folder.path / "qemu").mkdir(parents=True)
     process = Process.attach(os.getpid())
     assert process is not None
     return Console(folder, process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.guest.folder import guests
+from sevlaunch.guest.life import qemu_pid
 from tests import needs
 from tests.conftest import PROFILES, Command, qemu_binary_of, wait_until
 from tests.guest.support import ended
@@ -87,7 +89,7 @@ def test_it(sev_guest):
         f"""
 def test_it(sev_guest):
     guest = sev_guest({SMALL}, paused=True)
-    (guest.folder / "console.log").write_text("the guest said this")
+    (guest.folder / "qemu/console.log").write_text("the guest said this")
     (guest.folder / "qemu.log").write_text("QEMU said that")
     assert False, "broken on purpose"
 """,
@@ -157,12 +159,21 @@ def test_it(sev_guest):
     process.communicate()
     (session,) = suite.left()
     (orphan,) = guests(suite.guests / session)
-    pid = orphan.pid()
+    pid = qemu_pid(orphan)
     assert pid is not None
     output = suite.run("def test_it(sev_guest): pass")
     assert "1 passed" in output
     assert suite.left() == []
     assert ended(pid)
+
+
+def test_sessions_in_a_folder_of_somebody_elses_are_none(suite: Suite) -> None:
+    needs.root("giving a folder away")
+    suite.guests.mkdir(mode=0o777)
+    os.chown(suite.guests, 12345, 12345)
+    output = suite.run("def test_it(sev_guest): pass", code=1)
+    assert f"{suite.guests} is no folder of this user" in output
+    assert list(suite.guests.iterdir()) == []
 
 
 def test_a_suite_without_guests_imports_next_to_nothing(suite: Suite) -> None:

@@ -14,7 +14,7 @@ from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.profiles import SetOption
-from sevlaunch.errors import InsecureUse, UsageError
+from sevlaunch.errors import HostError, InsecureUse, UsageError
 
 if TYPE_CHECKING:
     from sevlaunch.owner.claims import HostClaims
@@ -150,7 +150,12 @@ def _check_place(claims: HostClaims, *, insecure: bool, rehearsal: bool) -> None
 
     if insecure or rehearsal or not claims.measurement:
         return
-    for folder in guests(runtime_folder()):
+    try:
+        running = guests(runtime_folder())
+    except HostError:
+        # Somebody else's folder: no guests of this user's.
+        return
+    for folder in running:
         written = read_evidence(folder)
         if written and written.measurement == claims.measurement:
             raise InsecureUse(

@@ -1,0 +1,63 @@
+"""What a launcher writes down about its guest, for the commands that come later."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from sevlaunch.guest_type import GuestType
+
+# Linux' PID_MAX_LIMIT on 64 bits.
+_Pid = Annotated[int, Meta(ge=1, le=1 << 22)]
+_Number = Annotated[int, Meta(ge=0)]
+
+
+class FileIdentity(NamedTuple):
+    """Which file it is, whatever its name is by now."""
+
+    device: _Number
+    inode: _Number
+
+
+class Record(Struct, frozen=True):
+    """What a command needs to know about a guest that another command started.
+
+    ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart. ``lock``
+    is the file that QEMU holds for as long as it lives. ``companions`` are (pid, start time) of the processes beside
+    QEMU.
+    """
+
+    name: str
+    pid: _Pid
+    start_time: _Number
+    lock: FileIdentity
+    launched: bool
+    profile: str
+    command: list[str]
+    guest_type: GuestType
+    vcpus: int
+    binary: str
+    qemu_version: str
+    firmware: str
+    reboot: str
+    rehearsal: bool = False
+    companions: list[tuple[_Pid, _Number]] = field(default_factory=list)
+
+    def to_json(self) -> bytes:
+        """The record as a document."""
+        return json.dumps(msgspec.to_builtins(self), indent=1).encode()
+
+
+def parse_record(content: bytes) -> Record:
+    """The record in a document.
+
+    :raise ValueError: when it is damaged.
+    """
+    try:
+        # Not msgspec's own reader of JSON: names of files need not be UTF-8, and Python passes them on as surrogates.
+        return msgspec.convert(json.loads(content), Record)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
