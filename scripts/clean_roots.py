@@ -29,7 +29,8 @@ VARIABLE = re.compile(
 APT_SETTING = re.compile(r"Acquire::(?:https?|socks|Check-|Retries|ForceIPv)")
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 # $1 is the root folder, the command follows. The first process of a process namespace has to wait for orphans, so that
-# it is a shell; pivot_root, because the kernel gives nobody in a chroot a user namespace.
+# it is a shell; pivot_root, because the kernel gives nobody in a chroot a user namespace. systemd-analyze would
+# make its folder in /run, which every machine with systemd has, and an ordinary user can't.
 ENTER = """\
 set -e
 root=$1
@@ -40,6 +41,7 @@ mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
 mount -t tmpfs -o mode=0755 run "$root/run"
+mkdir "$root/run/systemd"
 cd "$root"
 pivot_root . .
 umount -l .
