@@ -133,7 +133,7 @@ def test_a_launcher_that_is_killed_when_qemu_runs_leaves_it_abandoned(take_down:
     process.kill()
     process.wait(30)
     os.kill(pid, signal.SIGCONT)
-    wait_until((sevlaunch.runtime / "plain/qmp.sock").exists, 30, "the monitor of QEMU")
+    wait_until((sevlaunch.runtime / "plain/qemu/commands.sock").exists, 30, "the monitor of QEMU")
     assert check_after_kill(sevlaunch, process, "killed before QEMU", take_down=take_down) == "abandoned"
 
 

@@ -103,6 +103,7 @@ def test_an_ordinary_user_with_the_counted_limit_and_no_more_locks_the_guest(
 
 @pytest.mark.soak
 def test_of_8_gib_as_much_is_locked_as_was_counted(sevlaunch: Command) -> None:
+    needs.locked_memory(needs.REHEARSED_BYTES)
     needs_free_memory(11 << 30)
     options = (*LOCKED, "--set", "memory.size=8G")
     counted = plan_of(*options[1::2]).memory.lock_bytes
@@ -114,6 +115,7 @@ def test_of_8_gib_as_much_is_locked_as_was_counted(sevlaunch: Command) -> None:
 @pytest.mark.parametrize("vcpus", [1, 8])
 @pytest.mark.parametrize("video", ["none", "std", "qxl"])
 def test_what_is_locked_is_what_was_counted(video: str, vcpus: int, qemu_binary: str, sevlaunch: Command) -> None:
+    needs.locked_memory(needs.REHEARSED_BYTES)
     host = Host.probe(qemu_binary)
     assert host.qemu
     overrides = ("memory.lock=true", "accel=tcg", "memory.size=256M", f"video={video}", f"cpus={vcpus}")
