@@ -88,13 +88,17 @@ def listed(command: Command) -> dict[str, str]:
 
 
 def qemu_processes(command: Command) -> list[int]:
-    """The QEMUs (real or fake) of a command's folders."""
-    found = []
+    """The QEMUs (real or fake) of a command's folders.
+
+    A shell that is about to become one, as pyenv's python3 is for the fake, may have forked: its children are none.
+    """
+    parents = {}
     for pid in command.processes():
         with suppress(OSError):
             if b"-chardev" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                found.append(pid)
-    return found
+                # The name in field 2 may hold spaces and parentheses; field 4 is the parent.
+                parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 def nothing_left(command: Command, told: object = "") -> None:

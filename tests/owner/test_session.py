@@ -96,7 +96,7 @@ def test_the_naples_chain_is_shown_up_to_amds_root(tmp_path: Path, sevlaunch: Co
         "--chain",
         tmp_path / "chain",
         "--policy",
-        "0x1",
+        "0x2f",
     ]
     authorities: list[str | Path] = ["--ca", tmp_path / "ask", "--ca", tmp_path / "ark"]
     result = sevlaunch(*given, *authorities, "--out", tmp_path / "vm", "--format", "json")
