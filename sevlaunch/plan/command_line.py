@@ -7,7 +7,7 @@ from typing import Any
 
 from sevlaunch.plan.console import listening
 from sevlaunch.plan.option import Option, Parameter, Reason, flag, rule, verbatim
-from sevlaunch.plan.places import COMMANDS_SOCKET, PROGRAMS_SOCKET, QEMU_FOLDER
+from sevlaunch.plan.places import COMMANDS_SOCKET, PROGRAMS_SOCKET
 from sevlaunch.plan.plan import Plan
 
 
@@ -102,5 +102,5 @@ def _monitors(plan: Plan) -> Iterator[Option]:
         ("commands", COMMANDS_SOCKET, rule("sevlaunch's commands talk to QEMU through it")),
         ("qmp", PROGRAMS_SOCKET, rule("for programs that attach to the guest")),
     ):
-        yield listening(chardev, plan.folder / QEMU_FOLDER / name, why)
+        yield listening(chardev, plan.qemu_folder / name, why)
         yield monitor_on(chardev, plan.monitor_object, why)

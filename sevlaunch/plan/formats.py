@@ -10,7 +10,6 @@ from sevlaunch.plan.command_line import argv, helper_documents, render
 from sevlaunch.plan.memory import explain_memory
 from sevlaunch.plan.needs import Companion
 from sevlaunch.plan.option import Option
-from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.plan.plan import Plan
 
 FORMATS = ("shell", "json", "lines", "explain")
@@ -44,7 +43,7 @@ def shell(plan: Plan) -> str:
         steps.append(
             f"# as root: run_as ({plan.run_as.value}), and access to the folder for it, are for `sevlaunch up`"
         )
-    steps.append(f"install -d -m 0700 {folder} {shlex.quote(str(plan.folder / QEMU_FOLDER))}")
+    steps.append(f"install -d -m 0700 {folder} {shlex.quote(str(plan.qemu_folder))}")
     if plan.security:
         for file in plan.security.files:
             steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {shlex.quote(file.path)})")

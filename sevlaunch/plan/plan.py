@@ -16,6 +16,7 @@ from sevlaunch.plan.needs import Companion, Needs, merged
 from sevlaunch.plan.network import NetworkPlan
 from sevlaunch.plan.option import Choice
 from sevlaunch.plan.part import Part
+from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.plan.storage import StoragePlan
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Plan(Struct, frozen=True):
     rehearsal: bool
     extra_args: tuple[Choice[str], ...]
     warnings: tuple[str, ...]
+
+    @property
+    def qemu_folder(self) -> Path:
+        """The folder of QEMU's account, in the guest's runtime folder: sockets, and the console's log."""
+        return self.folder / QEMU_FOLDER
 
     @property
     def guest_type(self) -> GuestType:

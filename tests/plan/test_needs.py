@@ -207,8 +207,8 @@ def test_helper_programs_are_shown_with_the_reason_for_each_argument(host: Host,
     assert document == {
         "argv": argv(plan),
         "helpers": [
-            {"name": "passt0", "argv": list(passt.argv), "socket": f"{tmp_path}/r/g/passt0.sock"},
-            {"name": "share0", "argv": list(virtiofsd.argv), "socket": f"{tmp_path}/r/g/share0.sock"},
+            {"name": "passt0", "argv": list(passt.argv), "socket": f"{tmp_path}/r/g/qemu/passt0.sock"},
+            {"name": "share0", "argv": list(virtiofsd.argv), "socket": f"{tmp_path}/r/g/qemu/share0.sock"},
         ],
     }
     words = [word for line in lines(plan).splitlines() for word in shlex.split(line, comments=True)]

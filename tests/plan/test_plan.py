@@ -86,18 +86,18 @@ def test_json_is_the_argument_list_and_lines_hold_the_same(host: Host) -> None:
     assert [word for line in lines(plan).splitlines() for word in shlex.split(line)] == argv(plan)
 
 
-def test_the_shell_format_gives_a_shell_the_same_arguments(host: Host, tmp_path: Path) -> None:
-    recorder = tmp_path / "qemu"
+def test_the_shell_format_gives_a_shell_the_same_arguments(host: Host, base: Path) -> None:
+    recorder = base / "qemu"
     recorder.write_text('#!/bin/sh\nprintf "%s\\0" "$0" "$@" > "$(dirname "$0")/seen"\n')
     recorder.chmod(0o755)
-    folders = replace(host.folders, runtime=str(tmp_path / "r u n"), state=str(tmp_path / "state"))
+    folders = replace(host.folders, runtime=str(base / "r u n"), state=str(base / "state"))
     assert host.qemu
     here = replace(host, folders=folders, qemu=replace(host.qemu, binary=str(recorder)))
     plan = plan_of("name: it's a, test\nsecurity: none\nboot: {kernel: '/a b', cmdline: \"x='$HOME' `y`\"}\n", here)
     # The NVRAM's template is a file of the recorded host.
     script = shell(plan).replace("/usr/share/OVMF/OVMF_VARS_4M.fd", "/dev/null")
     subprocess.run(["bash", "-eu", "-c", script], check=True)
-    assert (tmp_path / "seen").read_bytes().decode().split("\0")[:-1] == argv(plan)
+    assert (base / "seen").read_bytes().decode().split("\0")[:-1] == argv(plan)
 
 
 def test_every_virtio_device_is_modern_and_behind_the_dma_api(host: Host) -> None:

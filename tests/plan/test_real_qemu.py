@@ -62,7 +62,7 @@ def command_line(profile: str, host: Host, base: Path) -> list[str]:
     ):
         text = text.replace(there, str(here))
     plan = resolve(loads(text, file=f"{profile}.yaml", base=PROFILES), host)
-    plan.folder.mkdir(parents=True)
+    plan.qemu_folder.mkdir(parents=True)
     plan.state_folder.mkdir(parents=True)
     return [
         argument.replace("/usr/share/OVMF/OVMF_CODE_4M.fd", str(code))
