@@ -1,0 +1,40 @@
+"""The profile as plain data: one module for each part of it."""
+
+from sevlaunch.profile.model.base import Auto, Model
+from sevlaunch.profile.model.boot import Boot
+from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
+from sevlaunch.profile.model.disks import Bus, Cache, Disk, ImageFormat
+from sevlaunch.profile.model.machine import Cpu, Firmware, Memory
+from sevlaunch.profile.model.networks import BridgeNetwork, Network, PasstNetwork, TapNetwork, UserNetwork
+from sevlaunch.profile.model.profile import Profile, Qemu
+from sevlaunch.profile.model.security import Cbitpos, NoSecurity, ReducedPhysBits, Security, SevSecurity, SnpSecurity
+
+__all__ = [
+    "Auto",
+    "Balloon",
+    "Boot",
+    "BridgeNetwork",
+    "Bus",
+    "Cache",
+    "Cbitpos",
+    "Cpu",
+    "Disk",
+    "Firmware",
+    "ImageFormat",
+    "Memory",
+    "Model",
+    "Network",
+    "NoSecurity",
+    "PasstNetwork",
+    "Profile",
+    "Qemu",
+    "ReducedPhysBits",
+    "Rng",
+    "Security",
+    "SevSecurity",
+    "Share",
+    "SnpSecurity",
+    "TapNetwork",
+    "UserNetwork",
+    "Video",
+]

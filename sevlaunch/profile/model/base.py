@@ -1,0 +1,12 @@
+"""What the mappings of a profile have in common."""
+
+# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from typing import Literal
+
+from msgspec import Struct
+
+Auto = Literal["auto"]
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A mapping of a profile."""

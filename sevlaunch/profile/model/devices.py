@@ -1,0 +1,42 @@
+"""The small devices, and shared folders."""
+
+# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from sevlaunch.documents import matching
+from sevlaunch.profile.fields import AbsolutePath, Size
+from sevlaunch.profile.model.base import Model
+
+_TAG_NAME = "1 to 36 letters, digits, dots, dashes and underscores"
+
+
+class Rng(Model, frozen=True, kw_only=True):
+    """virtio-rng."""
+
+    source: Annotated[AbsolutePath, Meta(description="host device that the random numbers come from")] = "/dev/urandom"
+    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
+
+
+class Balloon(Model, frozen=True, kw_only=True):
+    """virtio-balloon."""
+
+    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
+
+
+class Video(Model, frozen=True, kw_only=True):
+    """A graphics card."""
+
+    type: Literal["none", "std", "qxl", "virtio"] = "none"
+    ram: Annotated[Size | None, Meta(description="qxl: size of the primary bar")] = None
+    vram: Annotated[Size | None, Meta(description="qxl: size of the secondary bar; std: video memory")] = None
+    vgamem: Annotated[Size | None, Meta(description="qxl: size of the framebuffer")] = None
+    heads: Annotated[int, Meta(ge=1, le=16, description="qxl and virtio: number of outputs")] = 1
+
+
+class Share(Model, frozen=True, kw_only=True):
+    """A folder of the host, shared through virtiofs."""
+
+    path: AbsolutePath
+    tag: Annotated[str, matching(r"[A-Za-z0-9._-]{1,36}", "name to mount it by in the guest", wanted=_TAG_NAME)]

@@ -1,0 +1,74 @@
+"""The machine: virtual CPUs, memory, firmware."""
+
+# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from sevlaunch.documents import matching
+from sevlaunch.profile.fields import AbsolutePath, CpuFeature, Size
+from sevlaunch.profile.model.base import Auto, Model
+
+
+class Cpu(Model, frozen=True, kw_only=True):
+    """Virtual CPUs."""
+
+    model: Annotated[
+        str,
+        matching(
+            r"[A-Za-z0-9][A-Za-z0-9._-]*",
+            "QEMU CPU model; auto: EPYC for encrypted guests, the host's CPU with KVM, max with TCG",
+            wanted="the name of a CPU model such as EPYC-v4, with its flags in cpu.features",
+        ),
+    ] = "auto"
+    count: Annotated[int, Meta(ge=1, le=4096, description="number of vCPUs")] = 1
+    sockets: Annotated[int, Meta(ge=1)] | None = None
+    cores: Annotated[int, Meta(ge=1)] | None = None
+    threads: Annotated[int, Meta(ge=1)] | None = None
+    features: Annotated[
+        list[CpuFeature],
+        Meta(description="CPU properties such as host-phys-bits=on"),
+    ] = []
+
+
+class Memory(Model, frozen=True, kw_only=True):
+    """Guest memory."""
+
+    size: Annotated[Size, Meta(description="size of guest memory")] = 1 << 30
+    lock: Annotated[bool | Auto, Meta(description="keep memory from being swapped; auto: on for SEV and SEV-ES")] = (
+        "auto"
+    )
+    hugepages: Annotated[Literal["2M", "1G"] | None, Meta(description="back memory with huge pages of this size")] = (
+        None
+    )
+    prealloc: Annotated[
+        bool | Auto, Meta(description="fill memory at the start; auto: when locked or on huge pages")
+    ] = "auto"
+    hard_limit: Annotated[
+        Size | Auto | None,
+        Meta(
+            description="memory limit of the QEMU process (memory.max of its cgroup); auto: what it can take, counted"
+        ),
+    ] = None
+    nodes: Annotated[
+        list[Annotated[int, Meta(ge=0, lt=1024)]], Meta(description="NUMA nodes of the host that the memory comes from")
+    ] = []
+
+
+class Firmware(Model, frozen=True, kw_only=True):
+    """UEFI firmware: a pflash pair (code, vars) or one stateless image; neither: chosen from firmware descriptors."""
+
+    code: Annotated[AbsolutePath | None, Meta(description="read-only firmware code for pflash unit 0")] = None
+    vars: Annotated[AbsolutePath | None, Meta(description="variable store that each guest's own copy starts from")] = (
+        None
+    )
+    nvram: Annotated[
+        AbsolutePath | None,
+        Meta(description="the guest's own variable store; default: a file in sevlaunch's state folder"),
+    ] = None
+    image: Annotated[
+        AbsolutePath | None, Meta(description="stateless firmware image with code and variables in one")
+    ] = None
+    secure_boot: Annotated[
+        bool | None, Meta(description="choose a described firmware that boots signed systems alone")
+    ] = None

@@ -1,0 +1,69 @@
+"""The profile: what the user wants, as plain data. No look at the host or at files (but see fields.read_blob)."""
+
+# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from sevlaunch.documents import matching
+from sevlaunch.profile.fields import AbsolutePath, Name, auto_or_number
+from sevlaunch.profile.model.base import Auto, Model
+from sevlaunch.profile.model.boot import Boot
+from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
+from sevlaunch.profile.model.disks import Disk
+from sevlaunch.profile.model.machine import Cpu, Firmware, Memory
+from sevlaunch.profile.model.networks import Network
+from sevlaunch.profile.model.security import NoSecurity, Security
+
+_UUID, _A_UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID such as those of uuidgen"
+_MACHINES = "q35, or a versioned name such as pc-q35-7.2"
+_USER = r"[A-Za-z_][A-Za-z0-9_.-]*[$]?"
+
+
+class Qemu(Model, frozen=True, kw_only=True):
+    """The QEMU that runs the guest."""
+
+    binary: Auto | AbsolutePath = "auto"
+    extra_args: Annotated[list[str], Meta(description="further arguments, each as one")] = []
+
+
+class Profile(Model, frozen=True, kw_only=True):
+    """A guest, as its user wants it."""
+
+    name: Annotated[Name, Meta(description="name of the guest; default: the file's stem")]
+    uuid: Annotated[str, matching(_UUID, "SMBIOS UUID", wanted=_A_UUID)] | None = None
+    machine: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.-]*", _MACHINES, wanted=_MACHINES)] = "q35"
+    accel: Literal["auto", "kvm", "tcg"] = "auto"
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    firmware: Firmware = Firmware()
+    security: Security = NoSecurity()
+    boot: Boot = Boot()
+    disks: list[Disk] = []
+    networks: list[Network] = []
+    rng: Annotated[Rng | None, Meta(description="a random number generator; false: none")] = Rng()
+    balloon: Annotated[Balloon | None, Meta(description="a memory balloon; true: with defaults")] = None
+    video: Video = Video()
+    console: Annotated[Literal["serial", "virtio", "none"], Meta(description="where the guest's console is")] = "serial"
+    vsock: Annotated[
+        Annotated[int | Auto, *auto_or_number(3, (1 << 32) - 2)] | None,
+        Meta(description="context ID of a vsock device; auto: derived from the guest's name"),
+    ] = None
+    guest_agent: Annotated[bool, Meta(description="a channel for the QEMU guest agent")] = False
+    shares: list[Share] = []
+    on_reboot: Annotated[
+        Literal["relaunch", "stop"],
+        Meta(description="what a reboot of the guest does; relaunch: the guest comes up again"),
+    ] = "relaunch"
+    run_as: (
+        Annotated[
+            str, matching(_USER, "user that QEMU runs as when root starts the guest", wanted="the name of a user")
+        ]
+        | None
+    ) = None
+    qemu: Qemu = Qemu()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of all disks' images."""
+        return tuple(disk.path for disk in self.disks)
