@@ -9,36 +9,16 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from sevlaunch.errors import Problem
 from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
-from sevlaunch.profile.positions import KeyPath, Positions
+from sevlaunch.profile.violation import Violation
 from sevlaunch.units import PAGE_SIZES
 
 if TYPE_CHECKING:
     from sevlaunch.profile.extra_args import Finding
 
 Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
-
-
-class Violation(Struct, frozen=True):
-    """A broken rule, or a caution: the path of the value that is to blame, the reason, and what to do instead.
-
-    ``others`` are the paths of the values that decide along with it: where one of those is wrong itself, the rule
-    says nothing.
-    """
-
-    path: KeyPath
-    message: str
-    others: tuple[KeyPath, ...] = ()
-
-    def located(self, positions: Positions) -> Problem:
-        """The problem for the user, with file, line and column."""
-        dotted = ".".join(str(part) for part in self.path)
-        return Problem(self.message, location=str(positions.nearest(self.path)), path=dotted)
 
 
 def check_rules(profile: Profile) -> Iterator[Violation]:
