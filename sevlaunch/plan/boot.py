@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededFile, Needs
-from sevlaunch.plan.option import Choice, Option, verbatim
+from sevlaunch.plan.option import Choice, Option, rule, verbatim
 from sevlaunch.plan.part import Part
+from sevlaunch.profile.model import Profile
 
 
 class BootPlan(Part, frozen=True, kw_only=True):
-    """``order``: devices by their names in the profile, such as disk0; empty: as the firmware likes."""
+    """``order``: devices by their names in the profile, such as disk0; empty: all, see :func:`boot_index`."""
 
     kernel: Choice[str] | None
     initrd: Choice[str] | None
@@ -47,9 +48,21 @@ def resolve_boot(context: Context) -> BootPlan:
 
 
 def boot_index(context: Context, device: str) -> Choice[int] | None:
-    """The place of a device in boot.order, from 1; None where it does not stand there."""
+    """The place of a device in the order of booting, from 1; None where it does not stand in boot.order.
+
+    Without boot.order the firmware tries disks, then CD-ROMs, then networks, each in the profile's order. It passes
+    over a disk on which nothing can be booted: a CD-ROM is booted as long as nothing is installed, and then no more.
+    """
     order = context.profile.boot.order
+    if not order:
+        return Choice(_usual_order(context.profile).index(device) + 1, rule("disks, then CD-ROMs, then networks"))
     if device not in order:
         return None
     position = order.index(device)
     return context.choice(position + 1, "boot", "order", position)
+
+
+def _usual_order(profile: Profile) -> list[str]:
+    disks = [index for index, disk in enumerate(profile.disks) if not disk.cdrom]
+    cdroms = [index for index, disk in enumerate(profile.disks) if disk.cdrom]
+    return [f"disk{index}" for index in disks + cdroms] + [f"net{index}" for index in range(len(profile.networks))]

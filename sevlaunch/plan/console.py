@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
@@ -12,20 +13,24 @@ from sevlaunch.plan.places import AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET
 
 
 class ConsolePlan(Part, frozen=True, kw_only=True):
-    """``kind``: serial or virtio. QEMU listens on ``socket`` and writes all that comes into ``log``."""
+    """``kind``: serial or virtio. QEMU listens on ``socket`` and writes all that comes into ``log``.
+
+    ``address``: of the virtio console's bus.
+    """
 
     kind: Choice[str]
     socket: Path
     log: Path
+    address: Address | None
 
     def options(self) -> Iterator[Option]:
         """The socket, and the port or device."""
         why = rule("`sevlaunch console` and `logs`")
         yield listening("console", self.socket, why, Parameter("logfile", str(self.log), why))
-        if self.kind.value == "serial":
+        if self.address is None:
             yield Option("-serial", (Parameter("", "chardev:console", self.kind.reason),), verbatim=True)
             return
-        yield _serial_bus("console-bus", self.kind.reason, why)
+        yield _serial_bus("console-bus", self.address, self.kind.reason, why)
         port = (Parameter("", "virtconsole", self.kind.reason), Parameter("chardev", "console", why))
         yield Option("-device", port)
 
@@ -35,12 +40,13 @@ class AgentPlan(Part, frozen=True, kw_only=True):
 
     wanted: Reason
     socket: Path
+    address: Address
 
     def options(self) -> Iterator[Option]:
         """The socket, and the port that the agent opens."""
         why = self.wanted
         yield listening("agent", self.socket, why)
-        yield _serial_bus("agent-bus", why, why)
+        yield _serial_bus("agent-bus", self.address, why, why)
         yield Option(
             "-device",
             (
@@ -60,13 +66,18 @@ def resolve_console(context: Context) -> Iterator[ConsolePlan]:
             kind=context.choice(kind, "console"),
             socket=context.qemu_folder / CONSOLE_SOCKET,
             log=context.qemu_folder / CONSOLE_LOG,
+            address=context.address("console") if kind == "virtio" else None,
         )
 
 
 def resolve_agent(context: Context) -> Iterator[AgentPlan]:
     """The agent's channel, where it is asked for."""
     if context.profile.guest_agent:
-        yield AgentPlan(wanted=context.why("guest_agent"), socket=context.qemu_folder / AGENT_SOCKET)
+        yield AgentPlan(
+            wanted=context.why("guest_agent"),
+            socket=context.qemu_folder / AGENT_SOCKET,
+            address=context.address("agent"),
+        )
 
 
 def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Option:
@@ -84,6 +95,6 @@ def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Opti
     )
 
 
-def _serial_bus(name: str, wanted: Reason, why: Reason) -> Option:
-    driver = Choice("virtio-serial-pci", wanted)
-    return Option("-device", (driver.parameter(""), Parameter("id", name, why), *virtio_parameters()))
+def _serial_bus(name: str, address: Address, wanted: Reason, why: Reason) -> Option:
+    identity = (Parameter("", "virtio-serial-pci", wanted), Parameter("id", name, why))
+    return Option("-device", (*identity, *address.parameters(), *virtio_parameters()))

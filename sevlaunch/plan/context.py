@@ -9,6 +9,7 @@ from typing import TypeVar
 from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.host.facts import QemuFacts
 from sevlaunch.host.model import Host
+from sevlaunch.plan.addresses import Address, address_of, capacity, root_bus
 from sevlaunch.plan.option import Choice, Reason, rule
 from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.profile.loader import LoadedProfile
@@ -28,6 +29,7 @@ class Context:
     refusals: list[Problem] = field(default_factory=list)
     lacks: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    addresses: list[Address] = field(default_factory=list)
 
     @property
     def profile(self) -> Profile:
@@ -71,6 +73,24 @@ class Context:
     def correct(self, key: str) -> str:
         """What to do about a file that the profile names under ``key``, and that is not there."""
         return f"make it, or correct {key} in {self.loaded.file}, which may say where it comes from"
+
+    @property
+    def root_bus(self) -> str:
+        """The name of the machine's PCI bus."""
+        return root_bus(self.qemu.machines.get(self.profile.machine, self.profile.machine))
+
+    def address(self, kind: str, position: int = 0, *path: str | int, instead: str = "") -> Address:
+        """The place of a device, the ``position``-th of its kind, which the profile asks for at ``path``.
+
+        Where there is none for so many, that is noted, with what to do ``instead``.
+        """
+        most = capacity(self.root_bus, kind)
+        if position >= most:
+            message = f"there are places for {most} such devices on this machine's PCI bus, and this is one more"
+            self.refuse(message, *path, hint=instead)
+        address = address_of(self.root_bus, kind, min(position, most - 1))
+        self.addresses.append(address)
+        return address
 
     def need_device(self, driver: str, needed_by: str) -> None:
         """Note a problem where QEMU has no device ``driver``, which ``needed_by``, a part of the profile, needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededDevice, Needs, device_or_file
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
@@ -19,6 +20,7 @@ class RngPlan(Part, frozen=True, kw_only=True):
 
     wanted: Reason
     source: Choice[str]
+    address: Address
     dma_api: Choice[bool]
 
     @property
@@ -37,6 +39,7 @@ class RngPlan(Part, frozen=True, kw_only=True):
             (
                 Parameter("", "virtio-rng-pci", self.wanted),
                 Parameter("rng", "rng0", rule("its source")),
+                *self.address.parameters(),
                 *virtio_parameters(self.dma_api),
             ),
         )
@@ -46,12 +49,13 @@ class BalloonPlan(Part, frozen=True, kw_only=True):
     """A memory balloon."""
 
     wanted: Reason
+    address: Address
     dma_api: Choice[bool]
 
     def options(self) -> Iterator[Option]:
         """The device."""
         driver = Parameter("", "virtio-balloon-pci", self.wanted)
-        yield Option("-device", (driver, *virtio_parameters(self.dma_api)))
+        yield Option("-device", (driver, *self.address.parameters(), *virtio_parameters(self.dma_api)))
 
 
 class VsockPlan(Part, frozen=True, kw_only=True):
@@ -59,6 +63,7 @@ class VsockPlan(Part, frozen=True, kw_only=True):
 
     wanted: Reason
     cid: Choice[int]
+    address: Address
 
     @property
     def needs(self) -> Needs:
@@ -71,7 +76,8 @@ class VsockPlan(Part, frozen=True, kw_only=True):
     def options(self) -> Iterator[Option]:
         """The device."""
         driver = Parameter("", "vhost-vsock-pci", self.wanted)
-        yield Option("-device", (driver, self.cid.parameter("guest-cid"), *virtio_parameters()))
+        cid = self.cid.parameter("guest-cid")
+        yield Option("-device", (driver, cid, *self.address.parameters(), *virtio_parameters()))
 
 
 def resolve_rng(context: Context) -> Iterator[RngPlan]:
@@ -81,6 +87,7 @@ def resolve_rng(context: Context) -> Iterator[RngPlan]:
         yield RngPlan(
             wanted=context.why("rng"),
             source=context.choice(rng.source, "rng", "source"),
+            address=context.address("rng"),
             dma_api=context.choice(rng.iommu_platform, "rng", "iommu_platform", default="every virtio device"),
         )
 
@@ -95,6 +102,7 @@ def resolve_balloon(context: Context) -> Iterator[BalloonPlan]:
         context.warn("Linux guests don't use a balloon behind the DMA API: it is there, and does nothing")
     yield BalloonPlan(
         wanted=context.why("balloon"),
+        address=context.address("balloon"),
         dma_api=context.choice(balloon.iommu_platform, "balloon", "iommu_platform", default="every virtio device"),
     )
 
@@ -107,7 +115,9 @@ def resolve_vsock(context: Context) -> Iterator[VsockPlan]:
     context.need_device("vhost-vsock-pci", "vsock")
     derived = Choice(derived_cid(context.profile.name), rule("derived from the guest's name"))
     yield VsockPlan(
-        wanted=context.why("vsock"), cid=derived if wanted == "auto" else context.choice(int(wanted), "vsock")
+        wanted=context.why("vsock"),
+        cid=derived if wanted == "auto" else context.choice(int(wanted), "vsock"),
+        address=context.address("vsock"),
     )
 
 

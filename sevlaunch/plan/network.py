@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Needs
@@ -25,6 +26,7 @@ class NetworkPlan(Part, frozen=True, kw_only=True):
     backend: Backend
     mac: Choice[str]
     boot_index: Choice[int] | None
+    address: Address
     dma_api: Choice[bool]
 
     @property
@@ -51,6 +53,7 @@ class NetworkPlan(Part, frozen=True, kw_only=True):
                 self.mac.parameter("mac"),
                 Parameter("romfile", "", rule("an option ROM is code outside the measurement, and breaks under SEV")),
                 *boot,
+                *self.address.parameters(),
                 *virtio_parameters(self.dma_api),
             ),
         )
@@ -82,6 +85,7 @@ def _network(context: Context, index: int, network: Network) -> NetworkPlan:
         backend=_backend(context, index, network),
         mac=context.choice(mac, *path, "mac", default="derived from the guest's name"),
         boot_index=boot_index(context, f"net{index}"),
+        address=context.address("network", index, *path, instead="leave some networks out"),
         dma_api=context.choice(network.iommu_platform, *path, "iommu_platform", default="every virtio device"),
     )
 

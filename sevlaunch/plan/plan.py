@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from sevlaunch.guest_type import GuestType
+from sevlaunch.plan.addresses import BusesPlan
 from sevlaunch.plan.boot import BootPlan
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
@@ -46,6 +47,7 @@ class Plan(Struct, frozen=True):
     firmware: FirmwarePlan
     security: SecurityPlan | None
     boot: BootPlan
+    buses: BusesPlan
     storage: StoragePlan
     networks: tuple[NetworkPlan, ...]
     devices: tuple[Part, ...]
@@ -76,7 +78,7 @@ class Plan(Struct, frozen=True):
     @property
     def attached(self) -> tuple[Part, ...]:
         """The parts that hang on it."""
-        return (self.storage, *self.networks, *self.devices)
+        return (self.buses, self.storage, *self.networks, *self.devices)
 
     @property
     def needs(self) -> Needs:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host.model import Host
+from sevlaunch.plan.addresses import buses_behind
 from sevlaunch.plan.boot import resolve_boot
 from sevlaunch.plan.console import resolve_agent, resolve_console
 from sevlaunch.plan.context import Context
@@ -98,6 +99,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         firmware=firmware,
         security=security,
         boot=resolve_boot(context),
+        buses=buses_behind(context.root_bus, context.addresses),
         storage=storage,
         networks=networks,
         devices=devices,

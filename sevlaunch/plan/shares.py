@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Companion, NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, flag, rule, verbatim
@@ -37,6 +38,7 @@ class SharePlan(Part, frozen=True, kw_only=True):
     path: Choice[str]
     tag: Choice[str]
     socket: str
+    address: Address
     remedy: str
 
     @property
@@ -72,6 +74,7 @@ class SharePlan(Part, frozen=True, kw_only=True):
                 Parameter("", "vhost-user-fs-pci", self.path.reason),
                 Parameter("chardev", self.name, self.path.reason),
                 self.tag.parameter("tag"),
+                *self.address.parameters(),
             ),
         )
 
@@ -93,5 +96,6 @@ def resolve_shares(context: Context) -> Iterator[SharePlan]:
             path=context.choice(share.path, "shares", index, "path"),
             tag=context.choice(share.tag, "shares", index, "tag"),
             socket=str(context.qemu_folder / f"share{index}.sock"),
+            address=context.address("share", index, "shares", index, instead="share one folder that has others in it"),
             remedy=f"mkdir {share.path}, or correct shares",
         )

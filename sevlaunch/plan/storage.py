@@ -1,4 +1,4 @@
-"""Disks: block devices and the controllers they hang on."""
+"""Disks: block devices, and where they are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededDevice, NeededFile, Needs, is_device, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
+from sevlaunch.plan.seats import IDE_UNITS, SATA_PORTS, SCSI_TARGETS, seats
 from sevlaunch.profile.model import Bus, Cache, Disk
 
 
@@ -33,7 +35,8 @@ _CACHE: dict[Cache, _CacheMode] = {
 class DiskPlan(Struct, frozen=True, kw_only=True):
     """A disk or CD-ROM, the ``index``-th of the guest.
 
-    ``dma_api``: for a disk that is a virtio device itself. ``remedy``: what to do where its image is missing.
+    ``place``: where it is on its bus. ``dma_api``: for a disk that is a virtio device itself. ``remedy``: what to do
+    where its image is missing.
     """
 
     index: int
@@ -47,6 +50,7 @@ class DiskPlan(Struct, frozen=True, kw_only=True):
     cache: Choice[Cache]
     serial: Choice[str] | None
     boot_index: Choice[int] | None
+    place: tuple[Parameter, ...]
     dma_api: Choice[bool]
     remedy: str
 
@@ -90,29 +94,29 @@ class DiskPlan(Struct, frozen=True, kw_only=True):
         """The disk that the guest sees."""
         kind = "cd" if self.cdrom else "hd"
         driver = {"virtio-blk": "virtio-blk-pci", "virtio-scsi": f"scsi-{kind}"}.get(self.bus.value, f"ide-{kind}")
-        bus = {"virtio-scsi": "scsi0.0", "sata": f"ide.{self.index}"}.get(self.bus.value)
         parameters = [
             Parameter("", driver, self.bus.reason),
             Parameter("id", f"{self.name}-device", rule("position in disks")),
             Parameter("drive", self.name, rule("its block device")),
         ]
-        if bus:
-            parameters.append(Parameter("bus", bus, rule("its controller")))
         if self.serial:
             parameters.append(self.serial.parameter("serial"))
         if not self.cdrom:
             parameters.append(Parameter("write-cache", _CACHE[self.cache.value].write_cache, self.cache.reason))
         if self.boot_index:
             parameters.append(self.boot_index.parameter("bootindex"))
+        parameters += self.place
         if self.bus.value == "virtio-blk":
             parameters += virtio_parameters(self.dma_api)
         return Option("-device", tuple(parameters))
 
 
 class StoragePlan(Part, frozen=True, kw_only=True):
-    """All disks, and with them their controllers."""
+    """All disks, and the controllers that the machine does not have by itself."""
 
     disks: tuple[DiskPlan, ...]
+    scsi: Address | None
+    sata: tuple[Address, ...]
 
     @property
     def needs(self) -> Needs:
@@ -121,12 +125,17 @@ class StoragePlan(Part, frozen=True, kw_only=True):
 
     def options(self) -> Iterator[Option]:
         """The controllers, then each disk with what is behind it."""
-        if any(disk.bus.value == "virtio-scsi" for disk in self.disks):
+        for number, address in enumerate(self.sata):
+            why = rule("controller of the SATA disks")
+            identity = (Parameter("", "ich9-ahci", why), Parameter("id", f"sata{number}", why))
+            yield Option("-device", (*identity, *address.parameters()))
+        if self.scsi:
             yield Option(
                 "-device",
                 (
                     Parameter("", "virtio-scsi-pci", rule("controller of the virtio-scsi disks")),
                     Parameter("id", "scsi0", rule("name of the controller")),
+                    *self.scsi.parameters(),
                     *virtio_parameters(),
                 ),
             )
@@ -137,10 +146,46 @@ class StoragePlan(Part, frozen=True, kw_only=True):
 
 def resolve_storage(context: Context) -> StoragePlan:
     """Disks for the profile."""
-    return StoragePlan(disks=tuple(_disk(context, index, disk) for index, disk in enumerate(context.profile.disks)))
+    disks = context.profile.disks
+    places = seats(disks)
+    last_sata = max((place for disk, place in zip(disks, places, strict=True) if disk.bus == "sata"), default=-1)
+    added = range(last_sata // SATA_PORTS + 1 - _own_sata(context))
+    return StoragePlan(
+        scsi=context.address("scsi") if any(disk.bus == "virtio-scsi" for disk in disks) else None,
+        sata=tuple(context.address("sata", number, "disks", instead="use bus: virtio-scsi") for number in added),
+        disks=tuple(_disk(context, index, disk, places[index]) for index, disk in enumerate(disks)),
+    )
 
 
-def _disk(context: Context, index: int, disk: Disk) -> DiskPlan:
+def _own_sata(context: Context) -> int:
+    """How many SATA controllers the machine has by itself: ICH9 has one, PIIX3 none."""
+    return 1 if context.root_bus == "pcie.0" else 0
+
+
+def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Parameter]:
+    """The place of a disk, the ``seat``-th on its bus."""
+    why = rule("each disk has its place on the bus, and CD-ROMs the last ones")
+    if disk.bus == "virtio-blk":
+        yield from context.address("disk", seat, "disks", index, instead="use bus: virtio-scsi").parameters()
+    elif disk.bus == "virtio-scsi":
+        if seat >= SCSI_TARGETS:
+            context.refuse(f"a controller has {SCSI_TARGETS} virtio-scsi disks at most", "disks", index)
+        yield Parameter("bus", "scsi0.0", why)
+        yield Parameter("scsi-id", str(seat), why)
+    elif disk.bus == "sata":
+        controller, port = divmod(seat, SATA_PORTS)
+        added = controller - _own_sata(context)
+        yield Parameter("bus", f"ide.{port}" if added < 0 else f"sata{added}.{port}", why)
+    else:
+        if seat >= IDE_UNITS:
+            message = f"the machine's IDE controller takes {IDE_UNITS} disks, and this is one more"
+            context.refuse(message, "disks", index, "bus", hint="use bus: sata, virtio-scsi or virtio-blk")
+        channel, unit = divmod(seat, 2)
+        yield Parameter("bus", f"ide.{channel}", why)
+        yield Parameter("unit", str(unit), why)
+
+
+def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
     path = ("disks", index)
     read_only = disk.read_only or disk.cdrom
     return DiskPlan(
@@ -155,6 +200,7 @@ def _disk(context: Context, index: int, disk: Disk) -> DiskPlan:
         cache=context.choice(disk.cache, *path, "cache"),
         serial=context.choice_or_none(disk.serial, *path, "serial"),
         boot_index=boot_index(context, f"disk{index}"),
+        place=tuple(_place(context, index, disk, seat)),
         dma_api=context.choice(disk.iommu_platform, *path, "iommu_platform", default="every virtio device"),
         remedy=context.correct("disks"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
@@ -20,11 +21,13 @@ class VideoPlan(Part, frozen=True, kw_only=True):
     vram: Choice[int] | None
     vgamem: Choice[int] | None
     heads: Choice[int]
+    address: Address
 
     def options(self) -> Iterator[Option]:
         """The device."""
         driver = Parameter("", VIDEO_DEVICES[self.type.value], self.type.reason)
-        yield Option("-device", (driver, Parameter("id", "video0", rule("name of the device")), *self._sizes()))
+        identity = Parameter("id", "video0", rule("name of the device"))
+        yield Option("-device", (driver, identity, *self.address.parameters(), *self._sizes()))
 
     def _sizes(self) -> Iterator[Parameter]:
         kind = self.type.value
@@ -53,6 +56,7 @@ def resolve_video(context: Context) -> VideoPlan:
         vram=context.choice_or_none(video.vram, "video", "vram"),
         vgamem=context.choice_or_none(video.vgamem, "video", "vgamem"),
         heads=context.choice(video.heads, "video", "heads"),
+        address=context.address("video"),
     )
 
 

@@ -22,5 +22,5 @@ class Boot(Model, frozen=True, kw_only=True):
                 str, matching(r"(disk|net)[0-9]+", wanted="a device such as disk0 or net0"), Placeholder("disk999")
             ]
         ],
-        Meta(description="devices in the order of booting, such as disk0, net0"),
+        Meta(description="devices to boot from, such as disk0, net0; default: disks, then CD-ROMs, then networks"),
     ] = []

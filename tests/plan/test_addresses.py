@@ -1,0 +1,216 @@
+"""Every device has its place on the PCI bus, which no other device takes, gives or moves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from sevlaunch.errors import ProfileError
+from sevlaunch.host.facts import Folders
+from sevlaunch.host.model import Host
+from sevlaunch.host.qemu import qemu_facts
+from sevlaunch.plan.addresses import PLACES, capacity, root_bus
+from sevlaunch.plan.command_line import argv, render
+from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.resolve import resolve
+from sevlaunch.profile.loader import loads
+from tests.conftest import HOSTS, VERSIONS, qemu_binary_of
+
+# Devices that are on no PCI bus.
+ELSEWHERE = ("scsi-hd", "scsi-cd", "ide-hd", "ide-cd", "virtconsole", "virtserialport")
+DISKS = ("{path: a.raw}", "{path: b.raw}", "{path: c.raw, bus: virtio-scsi}", "{path: d.raw, bus: sata}")
+CDROM = "{path: e.raw, cdrom: true, bus: %s}"
+NETWORKS = ("{type: user, mac: '52:54:00:00:00:01'}", "{type: user, mac: '52:54:00:00:00:02'}")
+REST = "balloon: true\nvideo: virtio\nconsole: virtio\nguest_agent: true\n"
+
+
+@pytest.fixture
+def host() -> Host:
+    """The recorded Milan with QEMU 10.0."""
+    return Host.load(HOSTS / "milan-qemu-10.0.json")
+
+
+def profile(
+    *, machine: str = "q35", disks: tuple[str, ...] = DISKS, networks: tuple[str, ...] = NETWORKS, rest: str = REST
+) -> str:
+    """A plain guest under TCG, whose firmware is an image of zeros."""
+    lists = f"disks: [{', '.join(disks)}]\nnetworks: [{', '.join(networks)}]\n"
+    return f"name: g\nmachine: {machine}\naccel: tcg\nfirmware: {{image: fw.fd}}\n{lists}{rest}"
+
+
+def devices(plan: Plan) -> list[dict[str, str]]:
+    """The parameters of each -device, the driver under ''."""
+    return [
+        {parameter.key: parameter.value for parameter in option.parameters}
+        for option in render(plan)
+        if option.name == "-device"
+    ]
+
+
+def places(host: Host, text: str) -> dict[str, tuple[str, ...]]:
+    """Where each device is: of disks by their image, of networks by their address, of all others by their driver."""
+    plan = resolve(loads(text, file="p.yaml", base=Path("/")), host)
+    image = {disk.name: Path(disk.path.value).name for disk in plan.storage.disks}
+    found = {}
+    for device in devices(plan):
+        name = image.get(device.get("drive", "")) or device.get("mac") or device.get("id") or device[""]
+        found[name] = tuple(device.get(key, "") for key in ("bus", "addr", "scsi-id", "unit"))
+    return found
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+@pytest.mark.parametrize("count", [1, 40])
+def test_every_pci_device_says_where_it_is_and_no_two_are_at_one_place(host: Host, machine: str, count: int) -> None:
+    more = tuple(f"{{path: more{number}.raw}}" for number in range(count))
+    text = profile(machine=machine, disks=(*DISKS, *more), rest=REST + "vsock: auto\nshares: [{path: /srv, tag: s}]\n")
+    found = devices(resolve(loads(text, base=Path("/")), host))
+    on_pci = [device for device in found if device[""] not in ELSEWHERE]
+    assert len(on_pci) >= 9 + count
+    taken = [(device["bus"], device["addr"]) for device in on_pci]
+    assert len(set(taken)) == len(taken)
+    buses = {device["id"] for device in on_pci if device[""] in ("pcie-root-port", "pci-bridge")}
+    assert {device["bus"] for device in on_pci} - buses == {"pcie.0" if machine == "q35" else "pci.0"}
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+@pytest.mark.parametrize("bus", ["sata", "virtio-scsi"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"disks": (CDROM, *DISKS)},
+        {"disks": (*DISKS, "{path: more.raw}")},
+        {"disks": (*DISKS, "{path: more.raw, bus: sata}")},
+        {"disks": DISKS[:-2]},
+        {"networks": NETWORKS[:1]},
+        {"networks": ()},
+        {"rest": ""},
+        {"rest": f"{REST}vsock: auto\nshares: [{{path: /srv, tag: s}}]\n"},
+    ],
+)
+def test_a_device_that_comes_or_goes_moves_no_other(host: Host, machine: str, bus: str, change: dict[str, Any]) -> None:
+    if "disks" in change:
+        change = {"disks": tuple(disk.replace("%s", bus) for disk in change["disks"])}
+    before = places(host, profile(machine=machine))
+    after = places(host, profile(machine=machine, **change))
+    assert before.keys() != after.keys()
+    assert {name: before[name] for name in before.keys() & after.keys()} == {
+        name: after[name] for name in before.keys() & after.keys()
+    }
+
+
+def test_the_kinds_share_no_slot_with_each_other_or_with_the_chipset() -> None:
+    slots = [slot for kind in PLACES.values() for slot in (*kind.slots, *kind.further)]
+    assert len(set(slots)) == len(slots)
+    # Host bridge and PIIX3; what -nic and -vga take before; ICH9 and its USB controllers.
+    assert not set(slots) & {0, 1, 2, 3, 0x1D, 0x1F}
+
+
+@pytest.mark.parametrize(("machine", "most"), [("q35", 44), ("pc", 159)])
+def test_one_disk_more_than_there_are_places_is_refused_by_name(host: Host, machine: str, most: int) -> None:
+    assert host.qemu
+    assert capacity(root_bus(host.qemu.machines[machine]), "disk") == most
+    full = tuple(f"{{path: d{number}.raw}}" for number in range(most))
+    places(host, profile(machine=machine, disks=full))
+    with pytest.raises(ProfileError) as caught:
+        places(host, profile(machine=machine, disks=(*full, "{path: more.raw}")))
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.hint) == (f"disks.{most}", "use bus: virtio-scsi")
+    assert f"places for {most} such devices" in problem.message
+
+
+def test_distributions_machine_types_of_q35_are_pcie() -> None:
+    assert root_bus("pc-q35-rhel9.4.0") == "pcie.0"
+    assert root_bus("pc-i440fx-jammy") == "pci.0"
+
+
+def test_the_seventh_sata_disk_is_on_another_controller_and_a_cdrom_counts_from_the_end(host: Host) -> None:
+    disks = (CDROM % "sata", *(f"{{path: d{number}.raw, bus: sata}}" for number in range(7)))
+    found = places(host, profile(disks=disks))
+    assert [found[f"d{number}.raw"][0] for number in range(7)] == [
+        *(f"ide.{port}" for port in range(5)),
+        "sata0.0",
+        "sata0.1",
+    ]
+    assert found["e.raw"][0] == "ide.5"
+    # i440fx has no SATA of its own.
+    assert places(host, profile(machine="pc"))["d.raw"][0] == "sata0.0"
+
+
+def test_pc_takes_four_ide_disks_each_on_a_unit_of_its_own(host: Host) -> None:
+    disks = tuple(f"{{path: d{number}.raw, bus: ide}}" for number in range(5))
+    found = places(host, profile(machine="pc", disks=disks[:4]))
+    assert [found[f"d{number}.raw"][::3] for number in range(4)] == [
+        ("ide.0", "0"),
+        ("ide.0", "1"),
+        ("ide.1", "0"),
+        ("ide.1", "1"),
+    ]
+    with pytest.raises(ProfileError, match="takes 4 disks, and this is one more"):
+        places(host, profile(machine="pc", disks=disks))
+
+
+def ask(version: str, base: Path, text: str, *commands: tuple[str, dict[str, Any]]) -> list[Any]:
+    """What a real QEMU with the plan of a profile answers, paused; it may not complain of anything."""
+    recorded = Host.load(HOSTS / f"milan-qemu-{version}.json")
+    facts = qemu_facts(qemu_binary_of(version))
+    host = replace(recorded, qemu=facts, folders=Folders(runtime=str(base / "run"), state=str(base / "state")))
+    plan = resolve(loads(text, base=base), host)
+    plan.qemu_folder.mkdir(parents=True)
+    (base / "fw.fd").write_bytes(bytes(4 << 20))
+    for disk in plan.storage.disks:
+        Path(disk.path.value).write_bytes(bytes(1 << 20))
+    questions = [("qmp_capabilities", {}), *commands, ("quit", {})]
+    script = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in questions)
+    done = subprocess.run(
+        [*argv(plan), "-qmp", "stdio"], input=script, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stderr == ""
+    replies = [reply for reply in map(json.loads, done.stdout.splitlines()) if "return" in reply or "error" in reply]
+    return [reply.get("return", reply.get("error")) for reply in replies[1 : len(commands) + 1]]
+
+
+def of_root_bus(answer: Any) -> dict[str, int]:
+    """The slots of the devices that have a name, by query-pci."""
+    return {device["qdev_id"]: device["slot"] for device in answer[0]["devices"] if device["qdev_id"]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+def test_qemu_has_each_device_where_the_plan_says_and_room_for_those_of_extra_args(
+    version: str, machine: str, base: Path
+) -> None:
+    extra = '["-device", "virtio-rng-pci,id=mine", "-nic", "user,model=e1000", "-vga", "std", "-usb"]'
+    text = profile(machine=machine, rest=f"{REST}qemu: {{extra_args: {extra}}}\n")
+    (answer,) = ask(version, base, text.replace("video: virtio\n", ""), ("query-pci", {}))
+    found = of_root_bus(answer)
+    assert found.pop("mine") in (1, 2, 3, 4, 5)
+    assert found == {
+        "disk0-device": 0x15,
+        "disk1-device": 0x16,
+        "scsi0": 0x0A,
+        "net0-device": 0x10,
+        "net1-device": 0x11,
+        "console-bus": 0x08,
+        "agent-bus": 0x09,
+        **({"sata0": 0x0B} if machine == "pc" else {}),
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+def test_qemu_takes_more_disks_than_its_root_bus_has_slots(version: str, machine: str, base: Path) -> None:
+    disks = tuple(f"{{path: d{number}.raw}}" for number in range(44))
+    names = [f"/machine/peripheral/disk{number}-device" for number in (0, 3, 4, 11, 43)]
+    asked = [("qom-get", {"path": name, "property": key}) for name in names for key in ("parent_bus", "addr")]
+    answers = ask(version, base, profile(machine=machine, disks=disks), *asked)
+    # The bus's path ends in the name of the device that makes it, and in the bus's own.
+    buses = ["pci-19.0", "pci-19.7", "pci-1e.7"] if machine == "q35" else ["pci-19.0", "pci-19.0", "pci-1a.0"]
+    root = "pcie.0" if machine == "q35" else "pci.0"
+    assert [answer.split("/")[-1] for answer in answers[::2]] == [root, root, *buses]
+    inner = [0, 0, 0] if machine == "q35" else [1, 8, 9]
+    assert [devfn >> 3 for devfn in answers[1::2]] == [0x15, 0x18, *inner]
