@@ -39,8 +39,8 @@ def _firmware(guest_type: GuestType) -> Callable[[Host], Judgement]:
         wanted = Wanted(
             guest_type=guest_type,
             machine=host.qemu.machines.get("q35", "q35"),
-            read_only_memory=True,
-            stateless=guest_type.encrypts_registers,
+            pflash=guest_type.has_pflash,
+            stateless=False,
         )
         choice = choose(host.firmware, wanted)
         over = "; ".join(f"{file.rpartition('/')[2]}: {reason}" for file, reason in choice.passed_over.items())

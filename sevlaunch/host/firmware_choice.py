@@ -21,13 +21,12 @@ FEATURES = {
 class Wanted(Struct, frozen=True):
     """What a firmware is for.
 
-    ``machine`` is the full name of the machine type. ``read_only_memory``: whether KVM can give the guest some, which
-    pflash needs.
+    ``machine`` is the full name of the machine type. ``pflash``: whether the guest can have it.
     """
 
     guest_type: GuestType
     machine: str
-    read_only_memory: bool
+    pflash: bool
     stateless: bool
     secure_boot: bool = False
 
@@ -82,8 +81,7 @@ def _unfit(descriptor: FirmwareDescriptor, wanted: Wanted) -> str:
         return f"flash mode {descriptor.mode} without an NVRAM template"
     if stateless and not wanted.guest_type.encrypted:
         return "stateless: an ordinary guest keeps its boot entries"
-    if not stateless and not wanted.guest_type.has_pflash:
-        return "on pflash, which SNP can't use"
-    if not stateless and wanted.guest_type.encrypts_registers and not wanted.read_only_memory:
-        return "on pflash, which SEV-ES with KVM_SEV_INIT2 can't use"
+    if not stateless and not wanted.pflash:
+        why = "" if wanted.guest_type is GuestType.SEV_SNP else " of KVM_SEV_INIT2"
+        return f"on pflash, which a {wanted.guest_type} guest{why} can't have"
     return ""

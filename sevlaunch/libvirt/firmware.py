@@ -73,7 +73,7 @@ def _chosen(conversion: Conversion, loader: Element, nvram: Element, stateless: 
 def _image(conversion: Conversion, loader: Element, nvram: Element) -> None:
     outcomes = conversion.outcomes
     if loader.get("type") == "pflash":
-        reason = "a stateless image goes through -bios, which SEV-ES and SNP need, rather than on pflash"
+        reason = "a stateless image goes through -bios, which an SNP guest needs, rather than on pflash"
         outcomes.correct(("firmware", "image"), loader.text, loader, reason)
     else:
         outcomes.carry(("firmware", "image"), loader.text, loader)

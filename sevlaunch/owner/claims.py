@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from pathlib import Path
 
 from sevlaunch.documents import decode
@@ -15,10 +14,8 @@ from sevlaunch.remedies import QEMU_SINCE
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, MNONCE_BYTES
 from sevlaunch.text import check_guest_name
 
-# The property came with KVM_SEV_INIT2; machine types before it keep to the older way (hw/i386/pc.c, pc_compat_9_0).
+# The property came with KVM_SEV_INIT2.
 _SINCE_INIT2 = QEMU_SINCE["legacy-vm-type"]
-# A machine type with its version. What stands there is the host's: `str.isdigit` knows digits that are no numbers.
-_MACHINE = re.compile(r"pc-q35-([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})*")
 
 
 class HostClaims(Evidence, frozen=True, kw_only=True):
@@ -61,11 +58,15 @@ class HostClaims(Evidence, frozen=True, kw_only=True):
 
     @property
     def init2(self) -> bool | None:
-        """Whether KVM_SEV_INIT2 started the guest; None where the evidence does not decide it."""
+        """Whether KVM_SEV_INIT2 started the guest; None where the evidence does not decide it.
+
+        That is where legacy-vm-type is not said, or ``auto``: it is for QEMU to tell whether another property needs
+        KVM_SEV_INIT2, and for 11.1 none does (target/i386/sev.c, sev_init2_required).
+        """
         if self.qemu and _release(self.qemu.version) < _SINCE_INIT2:
             return False
         parameters = {parameter for argument in self.command for parameter in argument.split(",")}
-        if "legacy-vm-type=on" in parameters or any(_is_older_machine(parameter) for parameter in parameters):
+        if "legacy-vm-type=on" in parameters:
             return False
         return True if "legacy-vm-type=off" in parameters else None
 
@@ -73,11 +74,6 @@ class HostClaims(Evidence, frozen=True, kw_only=True):
 def _release(version: str) -> tuple[int, int]:
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
-
-
-def _is_older_machine(parameter: str) -> bool:
-    version = _MACHINE.fullmatch(parameter)
-    return version is not None and (int(version[1]), int(version[2])) < _SINCE_INIT2
 
 
 def read_claims(file: Path) -> HostClaims:

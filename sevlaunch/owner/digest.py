@@ -35,7 +35,7 @@ class Launch(Struct, frozen=True):
     kernel: KernelHashes | None = None
     vcpus: int = 1
     cpu_signature: int = 0
-    init2: bool = True
+    init2: bool = False
     guest_features: int = 0
     vmm: Vmm = "QEMU"
 

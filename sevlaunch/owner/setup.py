@@ -277,8 +277,8 @@ class _Resolver:
             # KVM_SEV_INIT2 has no read-only memory, which pflash needs.
             generations, source = (False,), HOST if self._plan else DEFAULT
         else:
-            # The host's kernel decides.
-            return (True, False)
+            # Whoever launches it decides; QEMU by itself takes the older one.
+            return (False, True)
         self._note("vmsa", VMSA_NAMES[generations[0]], None, source)
         return generations
 

@@ -127,16 +127,8 @@ def _pflash(
     template_reason: Reason,
     descriptor: FirmwareDescriptor | None,
     passed_over: tuple[str, ...],
-) -> FirmwarePlan | None:
+) -> FirmwarePlan:
     security = context.profile.security
-    if security.encrypts_registers and not _legacy_vm_type_possible(context):
-        context.refuse(
-            "SEV-ES with KVM_SEV_INIT2 has no read-only memory, which pflash needs",
-            "security",
-            "legacy_vm_type",
-            hint="use firmware.image with a stateless image (OVMF.amdsev.fd), or legacy_vm_type: true",
-        )
-        return None
     secure = bool(descriptor and "requires-smm" in descriptor.features)
     if secure and not security.has_smm:
         context.refuse(
@@ -168,12 +160,6 @@ def _pflash(
     )
 
 
-def _legacy_vm_type_possible(context: Context) -> bool:
-    """Whether this SEV-ES guest is started with KVM_SEV_ES_INIT: always before QEMU 9.1, since then on request."""
-    has_property = "legacy-vm-type" in context.qemu.objects.get("sev-guest", [])
-    return not has_property or context.profile.security.init2 is not True
-
-
 def _described(context: Context, path: str) -> FirmwareDescriptor | None:
     return next((descriptor for descriptor in context.host.firmware if descriptor.executable == path), None)
 
@@ -198,7 +184,7 @@ def _check_features(context: Context, descriptor: FirmwareDescriptor | None, key
 def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...]]:
     """The first descriptor that fits, and why the others were passed over.
 
-    A stateless image goes first where attestation counts (kernel hashes) or pflash is in doubt (SEV-ES).
+    A stateless image goes first where attestation counts (kernel hashes).
     """
     security = context.profile.security
     choice = choose(
@@ -206,8 +192,8 @@ def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...
         Wanted(
             guest_type=security.guest_type,
             machine=context.qemu.machines.get(context.profile.machine, context.profile.machine),
-            read_only_memory=_legacy_vm_type_possible(context),
-            stateless=security.encrypts_registers or security.measures_boot,
+            pflash=security.has_pflash,
+            stateless=security.measures_boot,
             secure_boot=bool(context.profile.firmware.secure_boot),
         ),
     )

@@ -12,7 +12,7 @@ from sevlaunch.plan.boot import resolve_boot
 from sevlaunch.plan.console import resolve_agent, resolve_console
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.devices import resolve_balloon, resolve_rng, resolve_vsock
-from sevlaunch.plan.firmware import FirmwarePlan, resolve_firmware
+from sevlaunch.plan.firmware import resolve_firmware
 from sevlaunch.plan.machine import resolve_machine
 from sevlaunch.plan.memory import resolve_memory
 from sevlaunch.plan.network import resolve_networks
@@ -76,7 +76,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     machine = resolve_machine(context)
     memory = resolve_memory(context, machine.accel.value)
     firmware = resolve_firmware(context)
-    security = _security(context, firmware)
+    security = _security(context)
     storage = resolve_storage(context)
     networks = resolve_networks(context)
     devices = tuple(device for resolve_device in _DEVICES for device in resolve_device(context))
@@ -116,13 +116,13 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     )
 
 
-def _security(context: Context, firmware: FirmwarePlan | None) -> SecurityPlan | None:
+def _security(context: Context) -> SecurityPlan | None:
     security = context.profile.security
     if not isinstance(security, (SevSecurity, SnpSecurity)):
         return None
     from sevlaunch.plan.security import resolve_security
 
-    return resolve_security(context, security, firmware)
+    return resolve_security(context, security)
 
 
 def _reboot(context: Context) -> Choice[Reboot]:

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.needs import NeededDevice, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 from sevlaunch.plan.part import Part
@@ -143,9 +142,7 @@ class SecurityPlan(Part, frozen=True, kw_only=True):
         yield Option("-object", (*common, *self.own.parameters(), *hashes, *device))
 
 
-def resolve_security(
-    context: Context, security: SevSecurity | SnpSecurity, firmware: FirmwarePlan | None
-) -> SecurityPlan:
+def resolve_security(context: Context, security: SevSecurity | SnpSecurity) -> SecurityPlan:
     """The SEV object for the profile's ``security``."""
     object_type = "sev-snp-guest" if isinstance(security, SnpSecurity) else "sev-guest"
     if object_type not in context.qemu.objects:
@@ -159,10 +156,8 @@ def resolve_security(
         own: SevProperties | SnpProperties = _snp_properties(context, security)
         init2 = True
     else:
-        own = _sev_properties(context, security, firmware)
-        # An emulated kernel has KVM_SEV_INIT2 only where the profile insists on it.
-        offered = bool(security.init2) if context.rehearse else _has(context, "legacy-vm-type")
-        init2 = offered and (own.legacy_vm_type is None or own.legacy_vm_type.value != "on")
+        own = _sev_properties(context, security)
+        init2 = own.legacy_vm_type is not None and own.legacy_vm_type.value == "off"
     if security.kernel_hashes:
         _need(context, object_type, "kernel-hashes", "kernel_hashes")
     # An empty file, so that QEMU has something to open: the ioctls on it are answered by the emulated processor.
@@ -221,12 +216,12 @@ def _machine_property(context: Context) -> Choice[str]:
     return Choice("memory-encryption", rule("turns memory encryption on with the object sev0"))
 
 
-def _sev_properties(context: Context, security: SevSecurity, firmware: FirmwarePlan | None) -> SevProperties:
+def _sev_properties(context: Context, security: SevSecurity) -> SevProperties:
     return SevProperties(
         dh_cert=_owner_file(context, "dh_cert", security.dh_cert),
         session=_owner_file(context, "session", security.session),
         handle=context.choice_or_none(security.handle, "security", "handle"),
-        legacy_vm_type=_legacy_vm_type(context, security, firmware),
+        legacy_vm_type=_legacy_vm_type(context, security),
     )
 
 
@@ -236,7 +231,12 @@ def _owner_file(context: Context, key: str, content: bytes | None) -> Choice[Own
     return context.choice(OwnerFile(str(context.folder / f"{key}.b64"), content), "security", key)
 
 
-def _legacy_vm_type(context: Context, security: SevSecurity, firmware: FirmwarePlan | None) -> Choice[str] | None:
+def _legacy_vm_type(context: Context, security: SevSecurity) -> Choice[str] | None:
+    """What legacy-vm-type gets.
+
+    QEMU's own ``auto`` is ``on`` until a property of sev-guest needs KVM_SEV_INIT2, and up to QEMU 11.1 none does:
+    sev_init2_required() in target/i386/sev.c.
+    """
     wanted, known = security.legacy_vm_type, _has(context, "legacy-vm-type")
     if wanted is False and not known:
         context.lack(
@@ -249,8 +249,8 @@ def _legacy_vm_type(context: Context, security: SevSecurity, firmware: FirmwareP
         _need(context, "sev-guest", "legacy-vm-type", "legacy_vm_type")
         text = wanted if wanted == "auto" else "on" if wanted else "off"
         return context.choice(text, "security", "legacy_vm_type")
-    if security.encrypts_registers and firmware and firmware.kind == "pflash" and known:
-        return Choice("on", rule("SEV-ES on pflash needs read-only memory, which KVM_SEV_INIT2 does not have"))
+    if security.encrypts_registers and known:
+        return Choice("on", rule("what QEMU does by itself, said so that the evidence tells which VMSA was measured"))
     return None
 
 

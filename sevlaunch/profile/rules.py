@@ -31,6 +31,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
         yield from _locked_memory(profile)
     if isinstance(profile.security, SnpSecurity):
         yield from _snp(profile)
+    yield from _flash(profile)
     yield from _consistency(profile)
     yield from _boot_order(profile)
     yield from _topology(profile.cpu)
@@ -132,12 +133,6 @@ def _locked_memory(profile: Profile) -> Iterator[Violation]:
 def _snp(profile: Profile) -> Iterator[Violation]:
     security = profile.security
     assert isinstance(security, SnpSecurity)
-    if profile.firmware.code or profile.firmware.vars or profile.firmware.nvram:
-        key = next(key for key in ("code", "vars", "nvram") if getattr(profile.firmware, key))
-        yield Violation(
-            ("firmware", key),
-            "a sev-snp guest can't have pflash: use firmware.image with a stateless image (OVMF.amdsev.fd)",
-        )
     if profile.cpu.model in COMPLEX_INDEXING and HOST_CACHE not in profile.cpu.features:
         yield Violation(
             ("cpu", "model"),
@@ -156,6 +151,18 @@ def _snp(profile: Profile) -> Iterator[Violation]:
             ("security", "author_key_enabled"),
             "the author key stands in id_auth, and there is none",
             (("security", "id_auth"),),
+        )
+
+
+def _flash(profile: Profile) -> Iterator[Violation]:
+    key = next((key for key in ("code", "vars", "nvram") if getattr(profile.firmware, key)), None)
+    if key and not profile.security.has_pflash:
+        snp = isinstance(profile.security, SnpSecurity)
+        yield Violation(
+            ("firmware", key),
+            f"a {profile.security.type} guest {'' if snp else 'with legacy_vm_type: false '}can't have pflash: use "
+            "firmware.image with a stateless image (OVMF.amdsev.fd)",
+            () if snp else (("security", "legacy_vm_type"),),
         )
 
 

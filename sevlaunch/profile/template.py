@@ -72,7 +72,7 @@ console: serial                # sevlaunch console NAME
 _FIRMWARE = {
     GuestType.NONE: "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
     GuestType.SEV: "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
-    GuestType.SEV_ES: "image: /usr/share/ovmf/OVMF.amdsev.fd",
+    GuestType.SEV_ES: "code: /usr/share/OVMF/OVMF_CODE_4M.fd, vars: /usr/share/OVMF/OVMF_VARS_4M.fd",
     GuestType.SEV_SNP: "image: /usr/share/ovmf/OVMF.amdsev.fd",
 }
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sevlaunch.guest_type import GuestType
-from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevInit2
+from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevEsInit2, EmulatedSevInit2
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.rehearsal.processor import SecureProcessor
 from sevlaunch.rehearsal.seccomp import Listener, Notification
@@ -51,7 +51,9 @@ def emulate(kind: str, *, init2: bool, state_folder: Path, folder: Path) -> Emul
     platform = user_platform(state_folder)
     processor = SecureProcessor(platform)
     if kind != GuestType.SEV_SNP:
-        return EmulatedSevInit2(processor) if init2 else EmulatedSev(processor)
+        if not init2:
+            return EmulatedSev(processor)
+        return EmulatedSevEsInit2(processor) if kind == GuestType.SEV_ES else EmulatedSevInit2(processor)
     from sevlaunch.rehearsal.snp_kvm import EmulatedSnp
     from sevlaunch.rehearsal.snp_processor import SnpGuest
 

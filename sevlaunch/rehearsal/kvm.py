@@ -61,8 +61,10 @@ _CPUID_ENTRY = struct.Struct("<7I12x")
 _MAX_CPUID_ENTRIES = 256
 _ENCRYPTION_LEAF = 0x8000001F
 
-# KVM_CAP_VM_TYPES.
+# KVM_CAP_VM_TYPES and KVM_CAP_READONLY_MEM, which Linux denies a VM whose registers are encrypted from the start:
+# kvm_arch_has_readonly_mem() in its arch/x86/include/asm/kvm_host.h.
 _VM_TYPES = 235
+READONLY_MEM = 81
 
 # struct kvm_device_attr: flags, group, attr, addr; the group KVM_X86_GRP_SEV has KVM_X86_SEV_VMSA_FEATURES.
 _DEVICE_ATTRIBUTE = struct.Struct("<IIQQ")
@@ -308,7 +310,13 @@ class EmulatedSevInit2(EmulatedSev):
     """The same on a kernel that has KVM_SEV_INIT2 (Linux 6.10) and the VM types that go with it."""
 
     # The default one, KVM_X86_SEV_VM and KVM_X86_SEV_ES_VM.
-    extensions = MappingProxyType({_VM_TYPES: 1 << 0 | 1 << 2 | 1 << 3})
+    extensions: Mapping[int, int] = MappingProxyType({_VM_TYPES: 1 << 0 | 1 << 2 | 1 << 3})
+
+
+class EmulatedSevEsInit2(EmulatedSevInit2):
+    """The same for a guest of KVM_X86_SEV_ES_VM."""
+
+    extensions = MappingProxyType({**EmulatedSevInit2.extensions, READONLY_MEM: 0})
 
 
 def _device_attribute(memory: Memory, request: int, argument: int) -> Answer:

@@ -18,6 +18,7 @@ from sevlaunch.rehearsal.kvm import (
     OK,
     PASS,
     PIECE,
+    READONLY_MEM,
     Answer,
     EmulatedSev,
     Memory,
@@ -36,7 +37,7 @@ from sevlaunch.sevapi.status import FirmwareError, Status
 # KVM_CAP_EXIT_HYPERCALL with KVM_HC_MAP_GPA_RANGE, USER_MEMORY2, MEMORY_ATTRIBUTES with PRIVATE, GUEST_MEMFD, VM_TYPES
 # with all of SEV's.
 _EXIT_HYPERCALL = 201
-_EXTENSIONS = MappingProxyType({_EXIT_HYPERCALL: 1 << 12, 231: 1, 233: 1 << 3, 234: 1, 235: 0x1F})
+_EXTENSIONS = MappingProxyType({_EXIT_HYPERCALL: 1 << 12, 231: 1, 233: 1 << 3, 234: 1, 235: 0x1F, READONLY_MEM: 0})
 
 # struct kvm_enable_cap begins with cap.
 _CAP = struct.Struct("<I")

@@ -141,12 +141,25 @@ def test_es_and_snp_get_no_smm_no_reset_and_the_stateless_image(host: Host) -> N
     assert "kernel-irqchip=split" in value_of(plan, "-machine")
 
 
-def test_es_on_pflash_asks_for_the_legacy_vm_type_where_there_are_two(milan: Host) -> None:
-    plan = plan_of("name: g\nsecurity: {type: sev-es}\nfirmware: {code: /c.fd, vars: /v.fd}\n", milan)
+def test_es_says_how_it_is_started_where_there_are_two_ways(milan: Host) -> None:
+    plan = plan_of("name: g\nsecurity: sev-es\n", milan)
     assert plan.security
     assert milan.qemu
     assert plan.security.init2 is False
     assert ("legacy-vm-type=on" in value_of(plan, "-object", "sev-guest")) == (milan.qemu.release >= (9, 1))
+    # Nothing of a plain SEV guest's measurement depends on it.
+    assert "legacy-vm-type" not in value_of(plan_of("name: g\nsecurity: sev\n", milan), "-object", "sev-guest")
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "init2"), [("true", "on", False), ("auto", "auto", False), ("false", "off", True)]
+)
+def test_how_a_guest_is_started_is_what_the_profile_says(said: str, text: str, init2: bool) -> None:
+    milan = Host.load(HOSTS / "milan-qemu-10.0.json")
+    plan = plan_of(f"name: g\nsecurity: {{type: sev-es, legacy_vm_type: {said}}}\n", milan)
+    assert f"legacy-vm-type={text}" in value_of(plan, "-object", "sev-guest")
+    assert plan.security
+    assert plan.security.init2 is init2
 
 
 def test_every_property_of_the_sev_objects_can_be_set(host: Host) -> None:

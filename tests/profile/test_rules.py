@@ -137,6 +137,12 @@ SECURITY = [
     ([SNP, "firmware: {code: /c, vars: /v}"], "firmware.code", "can't have pflash", [SNP, "firmware: {image: /i}"]),
     ([SNP, "firmware: {code: /c}"], "firmware.code", "can't have pflash", [SEV, "firmware: {code: /c, vars: /v}"]),
     (
+        ["security: {type: sev-es, legacy_vm_type: false}", "firmware: {code: /c}"],
+        "firmware.code",
+        "a sev-es guest with legacy_vm_type: false can't have pflash",
+        ["security: {type: sev, legacy_vm_type: false}", "firmware: {code: /c}"],
+    ),
+    (
         [f"security: {{type: sev-snp, id_auth: {zeros(4096)}}}"],
         "security.id_auth",
         "there is none",

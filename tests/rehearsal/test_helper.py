@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from sevlaunch.errors import HostError
+from sevlaunch.host.processor import cpu_facts
+from sevlaunch.host.system import System
 from sevlaunch.rehearsal import seccomp
 from sevlaunch.rehearsal.platform import Platform, user_platform
 from tests import needs
@@ -22,10 +24,10 @@ from tests.rehearsal.owner import make_session
 from tests.rehearsal.test_processor import PLATFORM
 
 
-def helped(folder: Path, argv: list[str], *, init2: bool) -> tuple[int, str, int]:
+def helped(folder: Path, argv: list[str], *, init2: bool, kind: str = "sev") -> tuple[int, str, int]:
     """Let a helper run ``argv``: its exit code, what it said on standard error, and the PID that it told."""
     reader, writer = os.pipe()
-    request = {"argv": argv, "inherit": [], "report": writer, "state_folder": str(folder), "kind": "sev"}
+    request = {"argv": argv, "inherit": [], "report": writer, "state_folder": str(folder), "kind": kind}
     file = folder / "rehearsal.json"
     file.write_text(json.dumps({**request, "init2": init2}))
     done = subprocess.run(
@@ -61,6 +63,24 @@ def test_the_helper_ends_as_what_it_started(argv: list[str], code: int, said: st
 def test_a_signal_that_does_not_end_a_traced_program_reaches_it(tmp_path: Path) -> None:
     argv = ["/bin/sh", "-c", "trap 'exit 9' USR1; kill -USR1 $$; exit 0"]
     assert helped(tmp_path, argv, init2=True)[0] == 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "rest"),
+    [("sev-es", "sev-guest,policy=7,legacy-vm-type=off"), ("sev-snp", "sev-snp-guest")],
+)
+def test_without_read_only_memory_qemu_refuses_pflash(kind: str, rest: str, tmp_path: Path) -> None:
+    needs.rehearsal()
+    code, _ = needs.ovmf()
+    device = tmp_path / "sev-device"
+    device.touch()
+    cbitpos = cpu_facts(System()).instruction_cbitpos
+    security = f"{rest},id=sev0,cbitpos={cbitpos},reduced-phys-bits=1,sev-device={device}"
+    machine = "q35,accel=kvm,smm=off,kernel-irqchip=split,confidential-guest-support=sev0,pflash0=code"
+    flash = f"driver=raw,node-name=code,read-only=on,file.driver=file,file.filename={code}"
+    options = ("-machine", machine, "-object", security, "-blockdev", flash, "-nodefaults", "-display", "none", "-S")
+    exit_code, said, _ = helped(tmp_path, [qemu_binary_of("10.0"), *options], init2=True, kind=kind)
+    assert (exit_code, "pflash with kvm requires KVM readonly memory support" in said) == (1, True), said
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no JSON"])

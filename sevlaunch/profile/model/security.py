@@ -84,7 +84,10 @@ class SevSecurity(_SevCommon, frozen=True, kw_only=True):
     ) = None
     legacy_vm_type: Annotated[
         bool | Auto | None,
-        Meta(description="use KVM_SEV_INIT or KVM_SEV_ES_INIT instead of KVM_SEV_INIT2 (QEMU 9.1 and newer)"),
+        Meta(
+            description="false: start it with KVM_SEV_INIT2 (QEMU 9.1, Linux 6.10); else with KVM_SEV_INIT or "
+            "KVM_SEV_ES_INIT, as QEMU does by itself"
+        ),
     ] = None
 
     @property
@@ -106,6 +109,11 @@ class SevSecurity(_SevCommon, frozen=True, kw_only=True):
     def init2(self) -> bool | None:
         """As asked for."""
         return not self.legacy_vm_type if isinstance(self.legacy_vm_type, bool) else None
+
+    @property
+    def has_pflash(self) -> bool:
+        """A SEV-ES guest of KVM_SEV_INIT2 has no read-only memory: Linux's kvm_arch_has_readonly_mem()."""
+        return not (self.encrypts_registers and self.init2)
 
 
 class SnpSecurity(_SevCommon, frozen=True, kw_only=True):
