@@ -82,6 +82,12 @@ def _systemd_before_250() -> bool:
     return found is not None and int(found[1]) < 250
 
 
+def _without_macvtap() -> bool:
+    """A network namespace of its own shows it, and takes away what was made."""
+    script = "ip link add a type veth peer name b && ip link add link a name m type macvtap"
+    return _fails("unshare", "--net", "sh", "-c", script)
+
+
 def _memory_below(size: int) -> bool:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < size
 
@@ -103,6 +109,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "no-libvirt": lambda: not any(Path("/usr/lib").glob("*/libvirt/connection-driver/*_qemu.so")),
     "no-virtiofsd": _not_here("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"),
     "no-tun": _not_here("/dev/net/tun"),
+    "no-macvtap": _without_macvtap,
     "with-bridge-configuration": _here("/etc/qemu/bridge.conf"),
     "with-vhost-vsock": _here("/dev/vhost-vsock"),
     "little-memory": lambda: _memory_below(16 * GIBIBYTE),

@@ -10,11 +10,19 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from sevlaunch.doctor.network import descriptor_problem, interface_problem, program_problem
 from sevlaunch.errors import HostError, Problem
-from sevlaunch.host.accounts import find_account, may
+from sevlaunch.host import accounts
 from sevlaunch.host.images import image_facts
 from sevlaunch.opening import other_kind
-from sevlaunch.plan.needs import Companion, NeededDevice, NeededFile
+from sevlaunch.plan.needs import (
+    Companion,
+    Descriptor,
+    NeededDevice,
+    NeededFile,
+    NeededInterface,
+    NeededProgram,
+)
 from sevlaunch.plan.plan import Plan
 from sevlaunch.remedies import SEV_OVMF
 
@@ -25,7 +33,7 @@ May = Callable[[str, int], bool]
 class Look(Struct, frozen=True):
     """A need, and what was wrong with it on this machine; nothing: it is met."""
 
-    need: NeededDevice | NeededFile | Companion
+    need: NeededDevice | NeededFile | NeededInterface | NeededProgram | Descriptor | Companion
     problem: Problem | None
 
 
@@ -45,7 +53,7 @@ def look_at(plan: Plan) -> list[Look]:
     :raise HostError: when there is no such user.
     """
     user = plan.run_as.value if plan.run_as else ""
-    return list(_looks(plan, user, partial(may, account=find_account(user) if user else None)))
+    return list(_looks(plan, user, partial(accounts.may, account=accounts.find_account(user) if user else None)))
 
 
 def _looks(plan: Plan, user: str, may: May) -> Iterator[Look]:
@@ -60,11 +68,18 @@ def _looks(plan: Plan, user: str, may: May) -> Iterator[Look]:
     for device in needs.devices:
         # Whether the user who starts the guest can open these is known before a plan is made.
         if user or not device.probed:
-            yield Look(device, _device(device, user, may))
+            look = _device(device, "", accounts.may) if device.by_launcher else _device(device, user, may)
+            yield Look(device, look)
     for companion in needs.companions:
         there = any(shutil.which(program) for program in (companion.program, *companion.fallbacks))
         missing = Problem(f"program {companion.program}: missing", hint=companion.remedy)
         yield Look(companion, None if there else missing)
+    for program in needs.programs:
+        yield Look(program, program_problem(program))
+    for interface in needs.interfaces:
+        yield Look(interface, interface_problem(interface))
+    for descriptor in needs.descriptors:
+        yield Look(descriptor, descriptor_problem(descriptor))
 
 
 def _device(device: NeededDevice, user: str, may: May) -> Problem | None:

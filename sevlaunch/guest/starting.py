@@ -23,9 +23,11 @@ from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import Process, find_program, spawn
 from sevlaunch.guest.record import FileIdentity, Record
+from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, Account, find_account, grant
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
+from sevlaunch.plan.network import with_descriptors
 from sevlaunch.plan.option import rule
 from sevlaunch.plan.plan import Plan
 
@@ -117,9 +119,10 @@ class Start:
         fd = self._qemus_end.fileno()
         monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
         channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
-        command = [*self._argv, *channel, *self._embedding.extra_args]
-        inherit = [self._lock, fd, *self._embedding.inherit]
-        with self._qemus_end:
+        with self._qemus_end, opened(self.plan.needs.descriptors) as taps:
+            planned = replace(self.plan, networks=with_descriptors(self.plan.networks, taps)) if taps else self.plan
+            command = [*argv(planned), *channel, *self._embedding.extra_args]
+            inherit = [self._lock, fd, *taps.values(), *self._embedding.inherit]
             if self.plan.rehearsal:
                 self._start_helper(command, inherit)
             else:

@@ -39,12 +39,16 @@ DEVICE_PREFIXES = (
     "scsi-cd",
     "virtconsole",
     "ich9-ahci",
+    "e1000e",
+    "qemu-xhci",
+    "usb-tablet",
+    "tpm-",
 )
 # Devices can live in modules, which are installed apart from the binary.
 MODULE_FOLDERS = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
 LIMIT = 20.0
 MAX_ANSWERS = 16 << 20
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 # A QMP command and its arguments.
 Command = tuple[str, dict[str, Any]]

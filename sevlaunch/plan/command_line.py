@@ -81,16 +81,14 @@ def _defaults(plan: Plan) -> Iterator[Option]:
     yield flag("-nodefaults", rule("no device that the profile does not name"))
     yield flag("-no-user-config", rule("nothing from /etc/qemu"))
     yield Option("-display", (Parameter("", "none", rule("no window")),))
-    helpers = plan.needs.set_uid_programs
     reason = rule("QEMU gives up what it does not need")
-    starts = rule(f"QEMU has to start a set-uid program: {', '.join(helpers)}") if helpers else reason
     yield Option(
         "-sandbox",
         (
             Parameter("", "on", reason),
             Parameter("obsolete", "deny", reason),
-            Parameter("elevateprivileges", "children" if helpers else "deny", starts),
-            Parameter("spawn", "allow" if helpers else "deny", starts),
+            Parameter("elevateprivileges", "deny", reason),
+            Parameter("spawn", "deny", reason),
             Parameter("resourcecontrol", "deny", reason),
         ),
     )

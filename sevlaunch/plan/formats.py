@@ -13,6 +13,11 @@ from sevlaunch.plan.option import Option
 from sevlaunch.plan.plan import Plan
 
 FORMATS = ("shell", "json", "lines", "explain")
+# The tap interfaces that no shell can open.
+_TAPS = {
+    "bridge": "qemu-bridge-helper sends one on {} over a socket",
+    "given": "the program that starts the guest has it",
+}
 
 
 def format_plan(plan: Plan, style: str) -> str:
@@ -58,9 +63,19 @@ def shell(plan: Plan) -> str:
         path = f'PATH="$PATH":{shlex.quote(":".join(folders))} ' if folders else ""
         steps.append(f"{path}{shlex.join(companion.argv)} &")
         steps.append(f"until test -S {shlex.quote(companion.socket)}; do sleep 0.1; done")
+    steps += [
+        f"# descriptor {one.number} is for `sevlaunch up` to open: {_TAPS[one.kind].format(one.name)}"
+        for one in needs.descriptors
+        if one.kind != "macvtap"
+    ]
+    opened = "".join(
+        f'{one.number}<>"/dev/tap$(cat {shlex.quote(f"/sys/class/net/{one.name}/ifindex")})" \\\n  '
+        for one in needs.descriptors
+        if one.kind == "macvtap"
+    )
     command = " \\\n  ".join(_lines(plan.binary.value, render(plan)))
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in needs.environment)
-    steps.append(f"{variables}{command} \\\n  9>>{shlex.quote(str(plan.folder / 'lock'))}")
+    steps.append(f"{variables}{command} \\\n  {opened}9>>{shlex.quote(str(plan.folder / 'lock'))}")
     return "\n".join(steps)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ class NeededDevice(Struct, frozen=True):
 
     ``what`` it is for people; ``why`` it is needed, as a sentence; ``remedy``: how to get it where it is missing.
     ``probed``: the host's facts tell of it, so that it was judged for this user before there was a plan.
+    ``by_launcher``: not QEMU opens it, but the user who starts the guest, or a helper program of that user's.
     """
 
     path: str
@@ -25,6 +26,7 @@ class NeededDevice(Struct, frozen=True):
     write: bool = True
     what: str = "device"
     probed: bool = False
+    by_launcher: bool = False
 
 
 class NeededFile(Struct, frozen=True):
@@ -66,24 +68,70 @@ class Companion(Struct, frozen=True):
         return (self.program, *(argument for option in self.options for argument in option.argv))
 
 
+class NeededProgram(Struct, frozen=True):
+    """A program that the launcher runs, and waits for, before QEMU starts; else as :class:`Companion`.
+
+    ``gains_rights``: it is set-uid, or has file capabilities, because an ordinary user lacks what it does.
+    """
+
+    program: str
+    remedy: str
+    fallbacks: tuple[str, ...] = ()
+    gains_rights: bool = False
+
+
+class NeededInterface(Struct, frozen=True):
+    """A network interface of the host that is there already. ``remedy``: how to make it.
+
+    ``queues``: how many of its queues are opened; ``mac``: the only address that it lets through to the guest; ``mtu``:
+    what it has to carry, in bytes.
+    """
+
+    name: str
+    kind: Literal["bridge", "tap", "macvtap"]
+    remedy: str
+    queues: int = 1
+    mac: str | None = None
+    mtu: int | None = None
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has a device file of its own, which the launcher opens; others are behind /dev/net/tun."""
+        return self.kind == "macvtap"
+
+
+class Descriptor(Struct, frozen=True):
+    """An open tap interface that QEMU is handed as the file descriptor ``number`` of its command line.
+
+    The launcher gets it from qemu-bridge-helper (``bridge``: its bridge), opens it (``macvtap``: the interface), or has
+    it already, under that number (``given``).
+    """
+
+    number: int
+    kind: Literal["bridge", "macvtap", "given"]
+    name: str = ""
+
+
 class Needs(Struct, frozen=True):
     """All that is asked of the host.
 
     ``capabilities`` as in capabilities(7); ``namespaces`` that are made, as in systemd's RestrictNamespaces=;
     ``address_families`` and ``system_calls`` beside those of every guest, as systemd names them; ``runtime_folders``:
-    folders of helper programs below /run. ``set_uid_programs``: what QEMU starts to get privileges that it has not.
+    folders of helper programs below /run. ``descriptors``: what is open already when QEMU starts.
     ``locked_memory`` and ``memory_limit`` in bytes; a limit of None: none. ``environment``: variables of QEMU.
     """
 
     devices: tuple[NeededDevice, ...] = ()
     files: tuple[NeededFile, ...] = ()
     companions: tuple[Companion, ...] = ()
+    programs: tuple[NeededProgram, ...] = ()
+    interfaces: tuple[NeededInterface, ...] = ()
+    descriptors: tuple[Descriptor, ...] = ()
     capabilities: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     address_families: tuple[str, ...] = ()
     system_calls: tuple[str, ...] = ()
     runtime_folders: tuple[str, ...] = ()
-    set_uid_programs: tuple[str, ...] = ()
     locked_memory: int = 0
     memory_limit: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
@@ -97,12 +145,14 @@ def merged(parts: Iterable[Needs]) -> Needs:
         devices=_devices(device for needs in all_needs for device in needs.devices),
         files=_once(file for needs in all_needs for file in needs.files),
         companions=_once(companion for needs in all_needs for companion in needs.companions),
+        programs=_once(program for needs in all_needs for program in needs.programs),
+        interfaces=_once(interface for needs in all_needs for interface in needs.interfaces),
+        descriptors=_once(descriptor for needs in all_needs for descriptor in needs.descriptors),
         capabilities=_once(name for needs in all_needs for name in needs.capabilities),
         namespaces=_once(name for needs in all_needs for name in needs.namespaces),
         address_families=_once(name for needs in all_needs for name in needs.address_families),
         system_calls=_once(name for needs in all_needs for name in needs.system_calls),
         runtime_folders=_once(name for needs in all_needs for name in needs.runtime_folders),
-        set_uid_programs=_once(program for needs in all_needs for program in needs.set_uid_programs),
         locked_memory=sum(needs.locked_memory for needs in all_needs),
         memory_limit=sum(limits) if limits else None,
         environment=_once(variable for needs in all_needs for variable in needs.environment),

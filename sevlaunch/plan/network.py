@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+
+from msgspec.structs import replace
 
 from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.needs import Needs
-from sevlaunch.plan.network_backends import Backend, BridgeBackend, TapBackend, UserBackend
+from sevlaunch.plan.needs import Descriptor, Needs
+from sevlaunch.plan.network_backends import (
+    Backend,
+    BridgeBackend,
+    HandedBackend,
+    MacvtapBackend,
+    TapBackend,
+    UserBackend,
+)
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
-from sevlaunch.profile.model import BridgeNetwork, Network, TapNetwork, UserNetwork
+from sevlaunch.profile.model import BridgeNetwork, MacvtapNetwork, Network, TapNetwork, UserNetwork
+from sevlaunch.profile.network_rules import derived_mac, queues_of
 
 # QEMU's names of the backends.
-_BACKENDS = {"user": "user", "tap": "tap", "bridge": "bridge", "passt": "stream"}
+_BACKENDS = {"user": "user", "tap": "tap", "bridge": "tap", "macvtap": "tap", "passt": "stream"}
+_DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
+# The first number for a descriptor on a command line that is printed; a start has its own numbers. A shell's own are
+# below it.
+_FIRST_DESCRIPTOR = 10
 
 
 class NetworkPlan(Part, frozen=True, kw_only=True):
-    """A network, the ``index``-th of the guest. ``kind``: QEMU's name of the backend."""
+    """A network, the ``index``-th of the guest. ``kind``: QEMU's name of the backend; ``queues``: pairs of them."""
 
     index: int
     kind: Choice[str]
     backend: Backend
+    model: Choice[str]
     mac: Choice[str]
+    mtu: Choice[int] | None
+    queues: Choice[int]
     boot_index: Choice[int] | None
     address: Address
     dma_api: Choice[bool]
@@ -47,30 +64,49 @@ class NetworkPlan(Part, frozen=True, kw_only=True):
         yield Option(
             "-device",
             (
-                Parameter("", "virtio-net-pci", rule("network devices are virtio")),
+                Parameter("", _DEVICES[self.model.value], self.model.reason),
                 Parameter("id", f"{self.name}-device", rule("position in networks")),
                 Parameter("netdev", self.name, rule("its backend")),
                 self.mac.parameter("mac"),
                 Parameter("romfile", "", rule("an option ROM is code outside the measurement, and breaks under SEV")),
                 *boot,
                 *self.address.parameters(),
-                *virtio_parameters(self.dma_api),
+                *(self._virtio() if self.model.value == "virtio" else ()),
             ),
         )
+
+    def _virtio(self) -> Iterator[Parameter]:
+        if self.mtu:
+            yield self.mtu.parameter("host_mtu")
+        if self.queues.value > 1:
+            yield Parameter("mq", "on", self.queues.reason)
+            # hw/virtio/virtio-pci.c: one for each queue, one for the control queue, one for changes of configuration.
+            yield Parameter("vectors", str(2 * self.queues.value + 2), rule("an interrupt for each queue"))
+        yield from virtio_parameters(self.dma_api)
 
 
 def resolve_networks(context: Context) -> tuple[NetworkPlan, ...]:
     """Networks for the profile."""
-    return tuple(_network(context, index, network) for index, network in enumerate(context.profile.networks))
+    networks = context.profile.networks
+    given = {number for network in networks if isinstance(network, TapNetwork) for number in network.descriptors}
+    numbers = (number for number in count(_FIRST_DESCRIPTOR) if number not in given)
+    return tuple(_network(context, index, network, numbers) for index, network in enumerate(networks))
 
 
-def derived_mac(name: str, index: int) -> str:
-    """A MAC address in QEMU's range that is always the same for a guest's name and the network's position."""
-    digest = hashlib.sha256(f"{name}\0{index}".encode()).digest()
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+def with_descriptors(networks: Sequence[NetworkPlan], numbers: Mapping[int, int]) -> tuple[NetworkPlan, ...]:
+    """The networks with other numbers for the descriptors that QEMU is handed: those that they really have."""
+    return tuple(_renumbered(network, numbers) for network in networks)
 
 
-def _network(context: Context, index: int, network: Network) -> NetworkPlan:
+def _renumbered(network: NetworkPlan, numbers: Mapping[int, int]) -> NetworkPlan:
+    backend = network.backend
+    if not isinstance(backend, HandedBackend):
+        return network
+    handed = tuple(replace(descriptor, number=numbers[descriptor.number]) for descriptor in backend.handed)
+    return replace(network, backend=replace(backend, handed=handed))
+
+
+def _network(context: Context, index: int, network: Network, numbers: Iterator[int]) -> NetworkPlan:
     path = ("networks", index)
     kind = _BACKENDS[network.type]
     if kind not in context.qemu.netdevs and context.qemu.netdevs:
@@ -78,19 +114,28 @@ def _network(context: Context, index: int, network: Network) -> NetworkPlan:
             f"QEMU {context.qemu.version} has no network backend {kind!r}, which networks.{index} needs",
             hint="install a QEMU that has it, or use another type of network",
         )
+    context.need_device(_DEVICES[network.model], f"networks.{index}")
     mac = network.mac or derived_mac(context.profile.name, index)
     return NetworkPlan(
         index=index,
         kind=context.choice(kind, *path, "type"),
-        backend=_backend(context, index, network),
+        backend=_backend(context, index, network, numbers),
+        model=context.choice(network.model, *path, "model", default="network devices are virtio"),
         mac=context.choice(mac, *path, "mac", default="derived from the guest's name"),
+        mtu=context.choice_or_none(network.mtu, *path, "mtu"),
+        queues=_queues(context, index, network),
         boot_index=boot_index(context, f"net{index}"),
         address=context.address("network", index, *path, instead="leave some networks out"),
         dma_api=context.choice(network.iommu_platform, *path, "iommu_platform", default="every virtio device"),
     )
 
 
-def _backend(context: Context, index: int, network: Network) -> Backend:
+def _queues(context: Context, index: int, network: Network) -> Choice[int]:
+    key = "descriptors" if isinstance(network, TapNetwork) and network.descriptors else "queues"
+    return context.choice(queues_of(network), "networks", index, key)
+
+
+def _backend(context: Context, index: int, network: Network, numbers: Iterator[int]) -> Backend:
     path = ("networks", index)
     if isinstance(network, UserNetwork):
         return UserBackend(
@@ -99,14 +144,43 @@ def _backend(context: Context, index: int, network: Network) -> Backend:
                 context.choice(forward, *path, "forward", position) for position, forward in enumerate(network.forward)
             ),
         )
-    if isinstance(network, TapNetwork):
-        return TapBackend(
-            interface=context.choice(network.interface, *path, "interface"),
-            vhost=context.choice(network.vhost, *path, "vhost"),
-        )
-    if isinstance(network, BridgeNetwork):
-        return BridgeBackend(bridge=context.choice(network.bridge, *path, "bridge"))
+    if isinstance(network, (TapNetwork, BridgeNetwork, MacvtapNetwork)):
+        return _tap(context, index, network, numbers)
     # Few guests have it.
     from sevlaunch.plan.passt import passt_backend
 
     return passt_backend(context, index, network)
+
+
+def _tap(
+    context: Context, index: int, network: TapNetwork | BridgeNetwork | MacvtapNetwork, numbers: Iterator[int]
+) -> Backend:
+    path = ("networks", index)
+    vhost = context.choice(network.vhost, *path, "vhost")
+    if isinstance(network, BridgeNetwork):
+        return BridgeBackend(
+            wanted=context.choice(network.bridge, *path, "bridge"),
+            handed=(Descriptor(next(numbers), "bridge", network.bridge),),
+            vhost=vhost,
+            mtu=network.mtu,
+        )
+    if isinstance(network, MacvtapNetwork):
+        return MacvtapBackend(
+            wanted=context.choice(network.interface, *path, "interface"),
+            handed=tuple(Descriptor(next(numbers), "macvtap", network.interface) for _ in range(network.queues)),
+            vhost=vhost,
+            mac=network.mac or derived_mac(context.profile.name, index),
+            mtu=network.mtu,
+        )
+    if network.interface is None:
+        return HandedBackend(
+            wanted=context.choice("given", *path, "descriptors"),
+            handed=tuple(Descriptor(number, "given") for number in network.descriptors),
+            vhost=vhost,
+        )
+    return TapBackend(
+        interface=context.choice(network.interface, *path, "interface"),
+        queues=context.choice(network.queues, *path, "queues"),
+        vhost=vhost,
+        mtu=network.mtu,
+    )

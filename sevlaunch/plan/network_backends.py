@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from sevlaunch.plan.needs import NeededDevice, Needs
+from sevlaunch.plan.needs import Descriptor, NeededDevice, NeededInterface, NeededProgram, Needs, merged
 from sevlaunch.plan.option import Choice, Parameter, rule
 from sevlaunch.profile.fields import split_forward
 from sevlaunch.remedies import MODULES
@@ -16,8 +16,22 @@ TUN = "/dev/net/tun"
 VHOST_NET = "/dev/vhost-net"
 
 
+# Where Debian and Ubuntu, Fedora and openSUSE have it: outside PATH.
+BRIDGE_HELPER = NeededProgram(
+    "qemu-bridge-helper",
+    "Debian, Ubuntu: qemu-system-common; Fedora: qemu-common; openSUSE: qemu-tools",
+    ("/usr/lib/qemu/qemu-bridge-helper", "/usr/libexec/qemu-bridge-helper"),
+    gains_rights=True,
+)
+
+
 class Backend(Struct, frozen=True, kw_only=True):
     """What is behind a network device."""
+
+    @property
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """What the launcher hands QEMU open."""
+        return ()
 
     @property
     def needs(self) -> Needs:
@@ -46,42 +60,104 @@ class UserBackend(Backend, frozen=True, kw_only=True):
 
 
 class TapBackend(Backend, frozen=True, kw_only=True):
-    """A tap interface that is there."""
+    """A tap interface that is there, which QEMU opens by its name."""
 
     interface: Choice[str]
+    queues: Choice[int]
     vhost: Choice[bool]
+    mtu: int | None
 
     @property
     def needs(self) -> Needs:
-        """The device behind all tap interfaces, and with vhost the kernel's."""
-        devices = [NeededDevice(TUN, "Tap interfaces are opened through it.", MODULES[TUN])]
-        if self.vhost.value:
-            devices.append(NeededDevice(VHOST_NET, "The kernel moves the packets (vhost).", MODULES[VHOST_NET]))
-        return Needs(devices=tuple(devices))
+        """The interface, the device behind all tap interfaces, and with vhost the kernel's."""
+        name, queues = self.interface.value, self.queues.value
+        several = " multi_queue" if queues > 1 else ""
+        make = f"ip tuntap add dev {name} mode tap user $USER{several} && ip link set {name} up"
+        return Needs(
+            devices=(NeededDevice(TUN, "Tap interfaces are opened through it.", MODULES[TUN]), *_vhost(self.vhost)),
+            interfaces=(NeededInterface(name, "tap", make, queues, mtu=self.mtu),),
+        )
 
     def parameters(self) -> Iterator[Parameter]:
         """The interface as it is."""
         yield self.interface.parameter("ifname")
         for key in ("script", "downscript"):
             yield Parameter(key, "no", rule("the interface is set up already"))
-        if self.vhost.value:
-            yield self.vhost.parameter("vhost")
+        if self.queues.value > 1:
+            yield self.queues.parameter("queues")
+        yield from _vhost_parameter(self.vhost)
 
 
-class BridgeBackend(Backend, frozen=True, kw_only=True):
-    """A tap interface that qemu-bridge-helper makes on a bridge."""
+class HandedBackend(Backend, frozen=True, kw_only=True):
+    """A tap interface that QEMU is handed open, a descriptor for each queue; ``wanted`` says which."""
 
-    bridge: Choice[str]
+    wanted: Choice[str]
+    handed: tuple[Descriptor, ...]
+    vhost: Choice[bool]
+
+    @property
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """One for each queue."""
+        return self.handed
 
     @property
     def needs(self) -> Needs:
-        """The helper, its device and its capabilities."""
-        return Needs(
-            devices=(NeededDevice(TUN, "qemu-bridge-helper makes a tap interface through it.", MODULES[TUN]),),
-            capabilities=("CAP_NET_ADMIN",),
-            set_uid_programs=("qemu-bridge-helper",),
-        )
+        """The descriptors, and with vhost the kernel's device."""
+        return Needs(devices=tuple(_vhost(self.vhost)), descriptors=self.handed)
 
     def parameters(self) -> Iterator[Parameter]:
-        """The bridge."""
-        yield self.bridge.parameter("br")
+        """The numbers of the descriptors."""
+        numbers = ":".join(str(descriptor.number) for descriptor in self.handed)
+        yield Parameter("fd" if len(self.handed) == 1 else "fds", numbers, self.wanted.reason)
+        yield from _vhost_parameter(self.vhost)
+
+
+class BridgeBackend(HandedBackend, frozen=True, kw_only=True):
+    """A tap interface that qemu-bridge-helper makes on a bridge.
+
+    The launcher runs the helper: QEMU's sandbox would take the helper's rights away from an ordinary user's.
+    """
+
+    mtu: int | None
+
+    @property
+    def needs(self) -> Needs:
+        """The helper, its device and its capability, beside what is handed over."""
+        bridge = self.wanted.value
+        why = "qemu-bridge-helper makes a tap interface through it."
+        return merged(
+            (
+                super().needs,
+                Needs(
+                    devices=(NeededDevice(TUN, why, MODULES[TUN], by_launcher=True),),
+                    programs=(BRIDGE_HELPER,),
+                    interfaces=(NeededInterface(bridge, "bridge", f"ip link add {bridge} type bridge", mtu=self.mtu),),
+                    capabilities=("CAP_NET_ADMIN",),
+                ),
+            )
+        )
+
+
+class MacvtapBackend(HandedBackend, frozen=True, kw_only=True):
+    """A macvtap interface that is there. ``mac``: the guest's address, which has to be the interface's."""
+
+    mac: str
+    mtu: int | None
+
+    @property
+    def needs(self) -> Needs:
+        """The interface, beside what is handed over."""
+        name = self.wanted.value
+        make = f"ip link add link INTERFACE name {name} address {self.mac} type macvtap mode bridge"
+        interface = NeededInterface(name, "macvtap", make, len(self.handed), self.mac, self.mtu)
+        return merged((super().needs, Needs(interfaces=(interface,))))
+
+
+def _vhost(wanted: Choice[bool]) -> Iterator[NeededDevice]:
+    if wanted.value:
+        yield NeededDevice(VHOST_NET, "The kernel moves the packets (vhost).", MODULES[VHOST_NET])
+
+
+def _vhost_parameter(wanted: Choice[bool]) -> Iterator[Parameter]:
+    if wanted.value:
+        yield wanted.parameter("vhost")

@@ -15,11 +15,15 @@ _INSTALL = "Debian, Ubuntu, Fedora, openSUSE: the package passt; or use type: us
 
 
 class PasstBackend(Backend, frozen=True, kw_only=True):
-    """passt listens on ``socket``. ``forwards`` are as in the profile; ``as_root``: it is started so, and stays so."""
+    """passt listens on ``socket``. ``forwards`` are as in the profile; ``as_root``: it is started so, and stays so.
+
+    ``mtu``: what it tells the guest by DHCP, as the device does.
+    """
 
     name: str
     socket: str
     forwards: tuple[Choice[str], ...]
+    mtu: Choice[int] | None
     as_root: bool
 
     @property
@@ -48,6 +52,8 @@ class PasstBackend(Backend, frozen=True, kw_only=True):
             # Started by root, it becomes nobody, and in Debian 12 then loses its socket at once. It drops its
             # capabilities and confines itself by seccomp and namespaces all the same.
             yield verbatim("--runas", "0", rule("it keeps its user, and with it access to its socket"))
+        if self.mtu:
+            yield verbatim("--mtu", str(self.mtu.value), self.mtu.reason)
         for forward in self.forwards:
             protocol, address, host_port, guest_port = split_forward(forward.value)
             yield verbatim(f"--{protocol}-ports", f"{address or LOOPBACK}/{host_port}:{guest_port}", forward.reason)
@@ -62,5 +68,6 @@ def passt_backend(context: Context, index: int, network: PasstNetwork) -> PasstB
             context.choice(forward, "networks", index, "forward", position)
             for position, forward in enumerate(network.forward)
         ),
+        mtu=context.choice_or_none(network.mtu, "networks", index, "mtu"),
         as_root=context.host.user == "root" and context.other_user is None,
     )

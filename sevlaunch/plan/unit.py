@@ -111,8 +111,9 @@ def _service(plan: Plan, service: Service) -> Iterator[tuple[str, str]]:
     for name, value in needs.environment:
         yield "Environment", quote(f"{name}={value}")
     yield "UMask", "0077"
-    # In a user's systemd, what follows takes the right to start set-uid programs away: systemd.exec(5).
-    if not (needs.set_uid_programs and service.user_manager):
+    # In a user's systemd, what follows takes the rights of set-uid programs away: systemd.exec(5). Root has them.
+    gains_rights = any(program.gains_rights for program in needs.programs)
+    if not (gains_rights and service.user_manager):
         yield from _hardening(needs)
     if not service.user_manager:
         yield from _system(plan, needs)
@@ -136,6 +137,9 @@ def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
     for device in needs.devices:
         if device.path not in _PSEUDO_DEVICES:
             yield "DeviceAllow", f"{quote(device.path)} {'rw' if device.write else 'r'}"
+    if any(interface.opened for interface in needs.interfaces):
+        # Its minor number is that of the interface, which is another one after each start of the host.
+        yield "DeviceAllow", "char-macvtap rw"
     yield from _SYSTEM_HARDENING
     yield "PrivateTmp", "no" if any(file.path.startswith(_TEMPORARY) for file in needs.files) else "yes"
     for file in needs.files:
@@ -146,8 +150,7 @@ def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
 
 
 def _hardening(needs: Needs) -> Iterator[tuple[str, str]]:
-    if not needs.set_uid_programs:
-        yield "NoNewPrivileges", "yes"
+    yield "NoNewPrivileges", "yes"
     yield "RestrictAddressFamilies", " ".join((*_ADDRESS_FAMILIES, *needs.address_families))
     yield "RestrictNamespaces", " ".join(needs.namespaces) or "yes"
     yield "SystemCallFilter", " ".join((*_SYSTEM_CALLS, *needs.system_calls))

@@ -13,6 +13,7 @@ from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import (
     BridgeNetwork,
     Disk,
+    MacvtapNetwork,
     Model,
     Network,
     PasstNetwork,
@@ -122,7 +123,9 @@ def _network(network: Network) -> Iterator[tuple[str, str]]:
     elif isinstance(network, PasstNetwork):
         yield RUNS, "passt"
         yield CONNECTS, "wherever the guest wants to, as this user"
-    elif isinstance(network, TapNetwork):
+    elif isinstance(network, TapNetwork) and network.descriptors:
+        yield OPENS, f"the network behind the descriptors {', '.join(map(str, network.descriptors))}"
+    elif isinstance(network, (TapNetwork, MacvtapNetwork)):
         yield OPENS, f"the network interface {network.interface}"
     elif isinstance(network, BridgeNetwork):
         yield RUNS, "qemu-bridge-helper"

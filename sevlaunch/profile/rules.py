@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE
 from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
+from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
 from sevlaunch.profile.violation import Violation
 from sevlaunch.units import PAGE_SIZES
@@ -35,6 +36,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _consistency(profile)
     yield from _boot_order(profile)
     yield from _topology(profile.cpu)
+    yield from check_networks(profile)
     for finding in extra_args_findings(profile):
         if finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)
@@ -46,6 +48,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     if isinstance(security, (SevSecurity, SnpSecurity)) and security.policy is not None:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
+    yield from network_cautions(profile)
     for finding in extra_args_findings(profile):
         if not finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)
@@ -249,16 +252,6 @@ def _disks(profile: Profile) -> Iterator[Violation]:
                 "the same image stands in the list twice, and is writable",
                 (("disks", index, "read_only"), ("disks", index, "cdrom")),
             )
-    forwards = [
-        (network_index, index, forward.rsplit(":", 1)[0])
-        for network_index, network in enumerate(profile.networks)
-        for index, forward in enumerate(getattr(network, "forward", []))
-    ]
-    seen: set[str] = set()
-    for network_index, index, host_part in forwards:
-        if host_part in seen:
-            yield Violation(("networks", network_index, "forward", index), "this host port is forwarded twice")
-        seen.add(host_part)
 
 
 def _boot_order(profile: Profile) -> Iterator[Violation]:

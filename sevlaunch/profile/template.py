@@ -62,6 +62,7 @@ networks:
   - {{type: user}}               # forward a port: {{type: user, forward: ["tcp:127.0.0.1:2222:22"]}}
 #  - {{type: tap, interface: tap0}}
 #  - {{type: bridge, bridge: br0}}
+#  - {{type: macvtap, interface: macvtap0}}
 
 rng: true
 console: serial                # sevlaunch console NAME

@@ -45,6 +45,9 @@ INSTEAD = {
     **{(kind, key): _BEFORE_SNP for kind in ("sev", "sev-es") for key in ("host_data", "id_block", "id_auth")},
     ("tap", "forward"): "the network behind the interface decides who reaches the guest",
     ("bridge", "forward"): "the network behind the bridge decides who reaches the guest",
+    ("macvtap", "forward"): "the network of its interface decides who reaches the guest",
+    ("bridge", "queues"): "qemu-bridge-helper makes an interface of one queue; put a tap interface that was made with "
+    "multi_queue on the bridge, and name it with type: tap",
 }
 # Keys of a profile file that are gone before it is read here.
 _LOADERS_KEYS = ("extends", "cpus")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -216,7 +218,7 @@ class OrdinaryUser(Command):
         self.environment.update(HOME=str(base), PYTHONPATH=f"{ROOT}:{packages}", PYTHONDONTWRITEBYTECODE="1")
         self.environment.pop("XDG_CACHE_HOME", None)
         self.memlock: int | None = None
-        self.kvm: Path | None = None
+        self.devices: dict[str, Path] = {}
         for path in (base, *base.rglob("*")):
             os.chown(path, self.UID, self.UID)
 
@@ -225,20 +227,26 @@ class OrdinaryUser(Command):
         # setpriv itself still opens what root may; what env starts, the user may.
         become = ["setpriv", f"--reuid={self.UID}", f"--regid={self.UID}", "--clear-groups", "env"]
         limit = ["prlimit", f"--memlock={self.memlock}:{self.memlock}"] if self.memlock else []
-        if self.kvm:
-            # In a mount namespace of its own, so that the machine's /dev/kvm stays as it is.
-            script = 'mount --bind "$0" /dev/kvm && exec "$@"'
-            limit = ["unshare", "--mount", "sh", "-c", script, str(self.kvm), *limit]
+        if self.devices:
+            # In a mount namespace of its own, so that the machine's device files stay as they are.
+            mounts = [f"mount --bind {shlex.quote(str(file))} {path}" for path, file in self.devices.items()]
+            limit = ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh", *limit]
         return [*limit, *become, self.python, "-m", "sevlaunch", *map(str, arguments)]
 
 
 def with_kvm(user: OrdinaryUser) -> None:
     """Lets the user open /dev/kvm, as a member of the group kvm may; skips by name where that can't be had."""
     needs.kvm()
-    user.kvm = user.base / "kvm"
+    with_device(user, "/dev/kvm")
+
+
+def with_device(user: OrdinaryUser, path: str) -> None:
+    """Lets the user open a device file; skips by name where that can't be had."""
+    file = user.base / Path(path).name
+    user.devices[path] = file
     try:
-        os.mknod(user.kvm, 0o666 | stat.S_IFCHR, Path("/dev/kvm").stat().st_rdev)
-        user.kvm.chmod(0o666)
+        os.mknod(file, 0o666 | stat.S_IFCHR, Path(path).stat().st_rdev)
+        file.chmod(0o666)
     except OSError as error:
         pytest.skip(f"no device file can be made here: {error.strerror}")
     done = user("--version", check=None)
@@ -276,3 +284,25 @@ def free_huge_pages(count: int) -> Iterator[None]:
         yield
     finally:
         HUGE_PAGES.write_text(str(before))
+
+
+def started_as_a_service(sevlaunch: Command, *options: str) -> None:
+    """Start the guest with no more capabilities than its unit gives it, and take it down again."""
+    unit = sevlaunch("unit", PLAIN, *options).stdout
+    [names] = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
+    kept = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in names.split())])
+    started = subprocess.run(
+        [
+            needs.program("setpriv", "util-linux"),
+            f"--bounding-set={kept}",
+            *sevlaunch.argv("up", PLAIN, "--paused", *options),
+        ],
+        env=sevlaunch.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert started.returncode == 0, started.stderr
+    sevlaunch("down", "plain", "--now")
+    assert sevlaunch.left_behind() == []

@@ -1,84 +1,17 @@
-"""The devices that need something on the host beside QEMU: tap, bridge, passt, virtiofs, vsock."""
+"""The devices that need something on the host beside QEMU: passt, virtiofs, vsock."""
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import needs
 from tests.conftest import PROFILES, Command, wait_for_console, wait_until
+from tests.guest.support import started_as_a_service
 
 PLAIN = PROFILES / "plain.yaml"
-BRIDGE_CONFIGURATION = Path("/etc/qemu/bridge.conf")
-
-
-@pytest.fixture
-def network_rights() -> None:
-    """The right to make interfaces."""
-    needs.root("making network interfaces")
-    needs.program("ip", "iproute2")
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("no /dev/net/tun")
-
-
-@pytest.fixture
-def tap(network_rights: None) -> Iterator[str]:
-    """A tap interface."""
-    name = f"slt{os.getpid()}"
-    subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"], check=True)
-    subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    yield name
-    subprocess.run(["ip", "link", "del", name], check=True)
-
-
-@pytest.fixture
-def bridge(network_rights: None) -> Iterator[str]:
-    """A bridge that qemu-bridge-helper may use."""
-    if BRIDGE_CONFIGURATION.exists():
-        pytest.skip(f"{BRIDGE_CONFIGURATION} is there and is not ours to change")
-    name = f"slb{os.getpid()}"
-    made = not BRIDGE_CONFIGURATION.parent.exists()
-    BRIDGE_CONFIGURATION.parent.mkdir(exist_ok=True)
-    BRIDGE_CONFIGURATION.write_text(f"allow {name}\n")
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-    yield name
-    subprocess.run(["ip", "link", "del", name], check=True)
-    BRIDGE_CONFIGURATION.unlink()
-    if made:
-        BRIDGE_CONFIGURATION.parent.rmdir()
-
-
-def test_a_tap_interface_is_used(tap: str, sevlaunch: Command, system_qemu: str) -> None:
-    carrier = Path(f"/sys/class/net/{tap}/carrier")
-    assert carrier.read_text() == "0\n"
-    sevlaunch("up", PLAIN, "--paused", "--set", f"networks=[{{type: tap, interface: {tap}}}]")
-    assert carrier.read_text() == "1\n"
-    sevlaunch("down", "plain", "--now")
-
-
-def test_a_tap_interface_that_is_not_there_is_said(network_rights: None, sevlaunch: Command, system_qemu: str) -> None:
-    result = sevlaunch("up", PLAIN, "--set", "networks=[{type: tap, interface: no/such}]", check=3)
-    assert "networks.0.interface" in result.stderr
-
-
-def test_the_bridge_helper_works_inside_the_sandbox(bridge: str, sevlaunch: Command, system_qemu: str) -> None:
-    sevlaunch("up", PLAIN, "--paused", "--set", f"networks=[{{type: bridge, bridge: {bridge}}}]")
-    ports = subprocess.run(["ip", "link", "show", "master", bridge], capture_output=True, text=True, check=True)
-    assert "tap" in ports.stdout
-    sevlaunch("down", "plain", "--now")
-
-
-def test_a_bridge_that_is_not_allowed_is_said_with_the_remedy(
-    network_rights: None, sevlaunch: Command, system_qemu: str
-) -> None:
-    result = sevlaunch("up", PLAIN, "--set", "networks=[{type: bridge, bridge: nobridge}]", check=5)
-    assert "/etc/qemu/bridge.conf" in result.stderr
-    assert sevlaunch.left_behind() == []
 
 
 def test_passt_gives_the_guest_an_address_and_ends_with_it(demo: Path, sevlaunch: Command) -> None:
@@ -149,32 +82,6 @@ def test_everything_that_is_missing_is_said_at_once(sevlaunch: Command, system_q
     for part in ("disk /no/disk: no such file", "disk /tmp: is a folder", "/no/kernel", "/no/initrd"):
         assert part in result.stderr
     assert sevlaunch.left_behind() == []
-
-
-def started_as_a_service(sevlaunch: Command, *options: str) -> None:
-    """Start the guest with no more capabilities than its unit gives it, and take it down again."""
-    unit = sevlaunch("unit", PLAIN, *options).stdout
-    [names] = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
-    kept = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in names.split())])
-    started = subprocess.run(
-        [
-            needs.program("setpriv", "util-linux"),
-            f"--bounding-set={kept}",
-            *sevlaunch.argv("up", PLAIN, "--paused", *options),
-        ],
-        env=sevlaunch.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert started.returncode == 0, started.stderr
-    sevlaunch("down", "plain", "--now")
-    assert sevlaunch.left_behind() == []
-
-
-def test_a_bridge_takes_the_capabilities_of_its_unit(bridge: str, sevlaunch: Command, system_qemu: str) -> None:
-    started_as_a_service(sevlaunch, "--set", "accel=tcg", "--set", f"networks=[{{type: bridge, bridge: {bridge}}}]")
 
 
 def test_passt_takes_the_capabilities_of_its_unit(sevlaunch: Command, system_qemu: str) -> None:

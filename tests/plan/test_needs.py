@@ -153,10 +153,15 @@ def test_the_doctor_judges_a_saved_host_by_what_was_saved(host: Host, image: Pat
             "networks: [{type: bridge, bridge: br0}]\n",
             {
                 "DeviceAllow": ["/dev/net/tun rw"],
-                "NoNewPrivileges": [],
+                "NoNewPrivileges": ["yes"],
                 "CapabilityBoundingSet": ["CAP_NET_ADMIN"],
             },
         ),
+        (
+            "networks: [{type: macvtap, interface: m0, vhost: true}]\n",
+            {"DeviceAllow": ["/dev/vhost-net rw", "char-macvtap rw"], "CapabilityBoundingSet": [""]},
+        ),
+        ("networks: [{type: tap, descriptors: [7]}]\n", {"DeviceAllow": [], "CapabilityBoundingSet": [""]}),
         (
             "networks: [{type: passt}]\n",
             {
@@ -220,14 +225,13 @@ def test_helper_programs_are_shown_with_the_reason_for_each_argument(host: Host,
     assert json.loads(as_json(resolve(profile(image), host))) == argv(resolve(profile(image), host))
 
 
-def test_only_who_starts_a_set_uid_program_may(host: Host, image: Path) -> None:
-    def sandbox(text: str) -> dict[str, str]:
-        plan = resolve(profile(image, text), host)
-        [option] = [one for one in choices(plan) if one["option"] == "-sandbox"]
-        return {parameter["key"]: parameter["value"] for parameter in option["parameters"]}
-
-    assert sandbox("")["spawn"] == sandbox("networks: [{type: tap, interface: t}]\n")["spawn"] == "deny"
-    assert sandbox("networks: [{type: bridge, bridge: br0}]\n")["elevateprivileges"] == "children"
+@pytest.mark.parametrize(
+    "text", ["", "networks: [{type: tap, interface: t}]\n", "networks: [{type: bridge, bridge: b}]\n"]
+)
+def test_no_qemu_starts_programs_or_becomes_root(text: str, host: Host, image: Path) -> None:
+    [option] = [one for one in choices(resolve(profile(image, text), host)) if one["option"] == "-sandbox"]
+    sandbox = {parameter["key"]: parameter["value"] for parameter in option["parameters"]}
+    assert sandbox["spawn"] == sandbox["elevateprivileges"] == "deny"
 
 
 def test_needs_add_up_each_once(host: Host) -> None:

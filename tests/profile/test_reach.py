@@ -51,6 +51,7 @@ def test_every_type_of_network_is_known() -> None:
     field: FieldType | None = field_types(Profile)["networks"].element
     assert field
     known = {"user": {}, "tap": {"interface": "t"}, "bridge": {"bridge": "b"}, "passt": {}}
+    known["macvtap"] = {"interface": "m"}
     assert {word for struct in field.structs for word in field_types(struct)["type"].words} == known.keys()
     for kind, more in known.items():
         assert reached(json.dumps({"networks": [{"type": kind, **more}]})), kind
@@ -86,6 +87,8 @@ networks:
   - {type: tap, interface: tap0}
   - {type: bridge, bridge: br0}
   - {type: passt, forward: ["tcp:80:80"]}
+  - {type: macvtap, interface: m0}
+  - {type: tap, descriptors: [7, 8]}
 rng: {source: /dev/hwrng}
 vsock: auto
 run_as: somebody
@@ -112,6 +115,8 @@ qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
             ("networks.4", "runs", "passt"),
             ("networks.4", "connects", anywhere),
             ("networks.4.forward.0", "listens", "tcp port 80 of 127.0.0.1"),
+            ("networks.5", "opens", "the network interface m0"),
+            ("networks.6", "opens", "the network behind the descriptors 7, 8"),
             ("rng.source", "reads", "/dev/hwrng"),
             ("vsock", "connects", "this host, through vsock"),
             ("run_as", "becomes", "the user somebody"),

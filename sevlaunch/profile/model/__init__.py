@@ -5,7 +5,14 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
 from sevlaunch.profile.model.disks import Bus, Cache, Disk, ImageFormat
 from sevlaunch.profile.model.machine import Cpu, Firmware, Memory
-from sevlaunch.profile.model.networks import BridgeNetwork, Network, PasstNetwork, TapNetwork, UserNetwork
+from sevlaunch.profile.model.networks import (
+    BridgeNetwork,
+    MacvtapNetwork,
+    Network,
+    PasstNetwork,
+    TapNetwork,
+    UserNetwork,
+)
 from sevlaunch.profile.model.profile import Profile, Qemu
 from sevlaunch.profile.model.security import Cbitpos, NoSecurity, ReducedPhysBits, Security, SevSecurity, SnpSecurity
 
@@ -21,6 +28,7 @@ __all__ = [
     "Disk",
     "Firmware",
     "ImageFormat",
+    "MacvtapNetwork",
     "Memory",
     "Model",
     "Network",

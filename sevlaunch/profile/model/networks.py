@@ -10,10 +10,19 @@ from sevlaunch.profile.fields import Forward, Mac
 from sevlaunch.profile.model.base import Model
 
 _INTERFACE, _INTERFACE_NAME = r"[^\s/:]{1,15}", "the name of a network interface, at most 15 characters"
+# drivers/net/tun.c and tap.c of Linux: MAX_TAP_QUEUES.
+_MAX_QUEUES = 256
+
+Queues = Annotated[int, Meta(ge=1, le=_MAX_QUEUES, description="pairs of queues; the guest uses one for each vCPU")]
+Vhost = Annotated[bool, Meta(description="the host's kernel moves the packets, through /dev/vhost-net")]
 
 
 class _Network(Model, frozen=True, kw_only=True):
     mac: Annotated[Mac | None, Meta(description="default: derived from the guest's name")] = None
+    model: Annotated[Literal["virtio", "e1000e"], Meta(description="the device that the guest sees")] = "virtio"
+    mtu: (
+        Annotated[int, Meta(ge=68, le=65535, description="largest packet in bytes, which the guest is told")] | None
+    ) = None
     iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
 
 
@@ -26,11 +35,16 @@ class UserNetwork(_Network, frozen=True, kw_only=True):
 
 
 class TapNetwork(_Network, frozen=True, kw_only=True):
-    """A tap interface that exists already."""
+    """A tap interface that exists already, by its name or as open descriptors of the program that starts the guest."""
 
     type: Literal["tap"]
-    interface: Annotated[str, matching(_INTERFACE, "name of the tap interface", wanted=_INTERFACE_NAME)]
-    vhost: bool = False
+    interface: Annotated[str, matching(_INTERFACE, "name of the tap interface", wanted=_INTERFACE_NAME)] | None = None
+    descriptors: Annotated[
+        list[Annotated[int, Meta(ge=3, le=(1 << 20) - 1)]],
+        Meta(description="instead of interface: numbers of open descriptors of a tap interface, one for each queue"),
+    ] = []
+    queues: Queues = 1
+    vhost: Vhost = False
 
 
 class BridgeNetwork(_Network, frozen=True, kw_only=True):
@@ -38,6 +52,16 @@ class BridgeNetwork(_Network, frozen=True, kw_only=True):
 
     type: Literal["bridge"]
     bridge: Annotated[str, matching(_INTERFACE, "name of the bridge", wanted=_INTERFACE_NAME)]
+    vhost: Vhost = False
+
+
+class MacvtapNetwork(_Network, frozen=True, kw_only=True):
+    """A macvtap interface that exists already."""
+
+    type: Literal["macvtap"]
+    interface: Annotated[str, matching(_INTERFACE, "name of the macvtap interface", wanted=_INTERFACE_NAME)]
+    queues: Queues = 1
+    vhost: Vhost = False
 
 
 class PasstNetwork(_Network, frozen=True, kw_only=True):
@@ -47,4 +71,4 @@ class PasstNetwork(_Network, frozen=True, kw_only=True):
     forward: Annotated[list[Forward], Meta(description="host ports that lead into the guest")] = []
 
 
-Network = UserNetwork | TapNetwork | BridgeNetwork | PasstNetwork
+Network = UserNetwork | TapNetwork | BridgeNetwork | MacvtapNetwork | PasstNetwork

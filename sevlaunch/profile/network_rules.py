@@ -1,0 +1,127 @@
+"""Rules about networks: what a model, or what is behind it, can't do, and what two of them can't share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from sevlaunch.profile.model import MacvtapNetwork, Network, Profile, TapNetwork, UserNetwork
+from sevlaunch.profile.violation import Violation
+
+# The MTU of slirp: IF_MTU_DEFAULT in its src/slirp.h; QEMU sets no other.
+_SLIRP_MTU = 1500
+
+
+def derived_mac(name: str, index: int) -> str:
+    """A MAC address in QEMU's range that is always the same for a guest's name and the network's position."""
+    digest = hashlib.sha256(f"{name}\0{index}".encode()).digest()
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+
+
+def check_networks(profile: Profile) -> Iterator[Violation]:
+    """Every rule about networks that ``profile`` breaks."""
+    for index, network in enumerate(profile.networks):
+        yield from _model(index, network)
+        if isinstance(network, TapNetwork):
+            yield from _tap(index, network)
+        if isinstance(network, UserNetwork) and network.mtu is not None and network.mtu > _SLIRP_MTU:
+            yield Violation(
+                ("networks", index, "mtu"),
+                f"QEMU's user-mode network has packets of at most {_SLIRP_MTU} bytes, found {network.mtu}: use passt",
+            )
+    yield from _forwards(profile)
+    yield from _shared(profile)
+
+
+def network_cautions(profile: Profile) -> Iterator[Violation]:
+    """What may be asked for, and comes to less than it looks like."""
+    for index, network in enumerate(profile.networks):
+        queues = queues_of(network)
+        if queues > profile.cpu.count:
+            yield Violation(
+                ("networks", index, "queues"),
+                f"the guest uses one pair of queues for each vCPU: {profile.cpu.count} of {queues}",
+                (("cpu", "count"),),
+            )
+
+
+def queues_of(network: Network) -> int:
+    """The pairs of queues that a network has."""
+    if isinstance(network, TapNetwork) and network.descriptors:
+        return len(network.descriptors)
+    return network.queues if isinstance(network, (TapNetwork, MacvtapNetwork)) else 1
+
+
+def _model(index: int, network: Network) -> Iterator[Violation]:
+    if network.model == "virtio":
+        return
+    told = {
+        "mtu": network.mtu is not None,
+        "iommu_platform": not network.iommu_platform,
+        "queues": queues_of(network) > 1,
+        "vhost": getattr(network, "vhost", False),
+    }
+    for key, there in told.items():
+        if there:
+            yield Violation(
+                ("networks", index, key),
+                f"{key} is for virtio devices, found model {network.model}: leave one of them out",
+                (("networks", index, "model"),),
+            )
+
+
+def _tap(index: int, network: TapNetwork) -> Iterator[Violation]:
+    path = ("networks", index)
+    if network.interface is None and not network.descriptors:
+        named = ((*path, "interface"), (*path, "descriptors"))
+        yield Violation(path, "a tap network needs interface, or descriptors", named)
+    if network.descriptors and network.interface is not None:
+        yield Violation(
+            (*path, "descriptors"),
+            "descriptors stand for an interface that is open, and interface names one: leave one of them out",
+            ((*path, "interface"),),
+        )
+    if network.descriptors and network.queues not in (1, len(network.descriptors)):
+        yield Violation(
+            (*path, "queues"),
+            f"each descriptor is a queue: found {len(network.descriptors)} descriptors and {network.queues} queues",
+            ((*path, "descriptors"),),
+        )
+
+
+def _shared(profile: Profile) -> Iterator[Violation]:
+    interfaces: dict[str, int] = {}
+    macs: dict[str, int] = {}
+    descriptors: set[int] = set()
+    for index, network in enumerate(profile.networks):
+        path = ("networks", index)
+        name = network.interface if isinstance(network, (TapNetwork, MacvtapNetwork)) else None
+        if name is not None and name in interfaces:
+            first = ("networks", interfaces[name], "interface")
+            yield Violation(
+                (*path, "interface"), f"two networks are on the interface {name}: each needs its own", (first,)
+            )
+        elif name is not None:
+            interfaces[name] = index
+        mac = network.mac or derived_mac(profile.name, index)
+        if mac in macs:
+            first = ("networks", macs[mac], "mac")
+            yield Violation((*path, "mac"), f"two networks have the MAC address {mac}: each needs its own", (first,))
+        macs.setdefault(mac, index)
+        for position, number in enumerate(network.descriptors if isinstance(network, TapNetwork) else ()):
+            if number in descriptors:
+                yield Violation((*path, "descriptors", position), f"descriptor {number} stands there twice")
+            descriptors.add(number)
+
+
+def _forwards(profile: Profile) -> Iterator[Violation]:
+    forwards = [
+        (network_index, index, forward.rsplit(":", 1)[0])
+        for network_index, network in enumerate(profile.networks)
+        for index, forward in enumerate(getattr(network, "forward", []))
+    ]
+    seen: set[str] = set()
+    for network_index, index, host_part in forwards:
+        if host_part in seen:
+            yield Violation(("networks", network_index, "forward", index), "this host port is forwarded twice")
+        seen.add(host_part)
