@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from sevlaunch.owner.firmware import Firmware, read_firmware
     from sevlaunch.owner.id_block import SignedIdBlock, read_private_key, sign_id_block, write_id_block
     from sevlaunch.owner.lock import Lock, compare_locks, lock_plan, read_lock
+    from sevlaunch.owner.platform import PlatformNote, read_platform_note, require_vouched
     from sevlaunch.owner.report import ReportVerdict, Trust, WantedReport, parse_tcb, verify_report
     from sevlaunch.owner.report_file import ReportFile, read_report
     from sevlaunch.owner.secret import Packet, Secret, read_packet, read_secret, wrap_secrets
@@ -112,6 +113,7 @@ _HOMES = {
     "Packet": "owner.secret.Packet",
     "Plan": "plan.plan.Plan",
     "Planned": "flows.plans.Planned",
+    "PlatformNote": "owner.platform.PlatformNote",
     "Problem": "errors.Problem",
     "Process": "guest.process.Process",
     "Profile": "profile.loader.LoadedProfile",
@@ -159,12 +161,14 @@ _HOMES = {
     "read_firmware": "owner.firmware.read_firmware",
     "read_lock": "owner.lock.read_lock",
     "read_packet": "owner.secret.read_packet",
+    "read_platform_note": "owner.platform.read_platform_note",
     "read_private_key": "owner.id_block.read_private_key",
     "read_report": "owner.report_file.read_report",
     "read_root": "owner.chain.read_root",
     "read_secret": "owner.secret.read_secret",
     "read_sev_certificates": "owner.chain.read_sev_certificates",
     "render": "plan.command_line.argv",
+    "require_vouched": "owner.platform.require_vouched",
     "resolve_setup": "owner.setup.resolve_setup",
     "sign_id_block": "owner.id_block.sign_id_block",
     "spawn": "guest.process.spawn",
@@ -215,6 +219,7 @@ __all__ = [
     "Packet",
     "Plan",
     "Planned",
+    "PlatformNote",
     "Problem",
     "Process",
     "Profile",
@@ -262,12 +267,14 @@ __all__ = [
     "read_firmware",
     "read_lock",
     "read_packet",
+    "read_platform_note",
     "read_private_key",
     "read_report",
     "read_root",
     "read_secret",
     "read_sev_certificates",
     "render",
+    "require_vouched",
     "resolve_setup",
     "sign_id_block",
     "spawn",

@@ -19,7 +19,7 @@ from msgspec import Struct
 from sevlaunch.errors import UsageError
 from sevlaunch.files import read_as
 from sevlaunch.owner.checks import Check, Verdict
-from sevlaunch.owner.roots import check_root, fingerprint
+from sevlaunch.owner.roots import AMD_ROOTS, check_root, fingerprint
 from sevlaunch.sevapi import certificate
 from sevlaunch.sevapi.ca_certificate import CaCertificate
 from sevlaunch.sevapi.certificate import Certificate, Signature, Usage
@@ -107,23 +107,36 @@ def read_root(file: Path) -> CaCertificate:
     return ark
 
 
-def verify_chain(chain: Chain, *, root: CaCertificate | None = None) -> Verdict:
+class ChainVerdict(Verdict, frozen=True):
+    """The answer about a chain.
+
+    ``root``: the fingerprint of the ARK up to which every step verifies, whoever's it is; None where one does not.
+    """
+
+    root: str | None
+
+    @property
+    def is_amds(self) -> bool:
+        """Whether AMD vouches for the platform."""
+        return self.verified and self.root in AMD_ROOTS
+
+
+def verify_chain(chain: Chain, *, root: CaCertificate | None = None) -> ChainVerdict:
     """Every step of ``chain``, from the PDH to the root.
 
     :param root: the only ARK to trust, instead of AMD's; it completes a chain that has none.
     """
     ark = chain.ark or root
-    return Verdict(
-        (
-            _link("PDH", chain.pdh, ("PEK", chain.pek)),
-            _link("PEK", chain.pek, ("OCA", chain.oca), ("CEK", chain.cek)),
-            _link("OCA", chain.oca, ("OCA", chain.oca)),
-            _cek_link(chain),
-            _authority_link("ASK", chain.ask, ark),
-            _authority_link("ARK", ark, ark),
-            _root_check(ark, root),
-        )
+    steps = (
+        _link("PDH", chain.pdh, ("PEK", chain.pek)),
+        _link("PEK", chain.pek, ("OCA", chain.oca), ("CEK", chain.cek)),
+        _link("OCA", chain.oca, ("OCA", chain.oca)),
+        _cek_link(chain),
+        _authority_link("ASK", chain.ask, ark),
+        _authority_link("ARK", ark, ark),
     )
+    whole = Verdict(steps).verified and ark is not None
+    return ChainVerdict((*steps, _root_check(ark, root)), fingerprint(ark.public_key) if ark and whole else None)
 
 
 def _signed_of(one: AnyCertificate, other: AnyCertificate) -> AnyCertificate:

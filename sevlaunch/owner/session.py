@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import NewFile, write_new
+from sevlaunch.owner import platform
+from sevlaunch.owner.platform import PlatformNote
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Usage
 from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys, agree, wrap
 from sevlaunch.sevapi.status import FirmwareError
@@ -43,18 +45,22 @@ def make_session(pdh: Certificate, policy: int) -> LaunchSession:
     return LaunchSession(Certificate.of_key(owner.public_key(), Usage.PDH, Algorithm.ECDH_SHA256), blob, keys)
 
 
-def write_session(session: LaunchSession, prefix: str) -> dict[str, Path]:
+def write_session(session: LaunchSession, prefix: str, *, root: str | None) -> dict[str, Path]:
     """Write PREFIX_godh.b64 and PREFIX_session.b64 for the host, PREFIX_tik.bin and PREFIX_tek.bin (0600) to keep.
 
-    All of them or none; the paths by ``godh``, ``session``, ``tik`` and ``tek``.
+    Beside the keys PREFIX_platform.json (0600) notes who vouched for the platform. All of the files or none; their
+    paths by ``godh``, ``session``, ``tik``, ``tek`` and ``platform``.
 
+    :param root: the fingerprint of the root that did, :attr:`ChainVerdict.root`; None: nobody.
     :raise UsageError: when one exists already, or can't be written.
     """
+    note = PlatformNote(root=root).sealed(session.keys.tik)
     files = {
         "godh": NewFile(Path(f"{prefix}_godh.b64"), base64.b64encode(session.godh.to_bytes()) + b"\n"),
         "session": NewFile(Path(f"{prefix}_session.b64"), base64.b64encode(session.blob) + b"\n"),
         "tik": NewFile(Path(f"{prefix}_tik.bin"), session.keys.tik, secret=True),
         "tek": NewFile(Path(f"{prefix}_tek.bin"), session.keys.tek, secret=True),
+        "platform": NewFile(Path(f"{prefix}_{platform.FILE_NAME}"), note.to_bytes(), secret=True),
     }
     write_new(list(files.values()))
     return {name: file.path for name, file in files.items()}

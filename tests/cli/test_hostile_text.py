@@ -159,7 +159,7 @@ def test_files_whose_names_are_hostile(owner: Path, sevlaunch: Command) -> None:
     keys: list[str | Path] = ["--tik", owner / "tik.bin", "--tek", owner / "tek.bin"]
     wrapped = sevlaunch(
         *("owner", "secret", "--evidence", evil / "evidence.json", *keys, "--secret", f"luks:{evil / 's'}"),
-        *("--header", evil / "h", "--payload", evil / "p"),
+        *("--header", evil / "h", "--payload", evil / "p", "--unverified"),
     )
     assert SHOWN in clean(wrapped)
     commands: tuple[tuple[str | Path, ...], ...] = (
@@ -192,6 +192,7 @@ def test_lines_to_paste_are_quoted_for_the_shell(owner: Path, sevlaunch: Command
     wrapped = sevlaunch(
         *("owner", "secret", "--evidence", owner / "evidence.json", "--tik", owner / "tik.bin"),
         *("--tek", owner / "tek.bin", "--secret", f"luks:{owner / 's'}", "--header", header, "--payload", payload),
+        "--unverified",
     )
     [line] = [line for line in wrapped.stdout.splitlines() if line.startswith("on the host: ")]
     words = ["sevlaunch", "inject", "it's $(id)", "--header", str(header), "--payload", str(payload)]

@@ -42,7 +42,9 @@ def test_a_real_reply_becomes_files_that_an_owner_can_use(tmp_path: Path, sevlau
     assert result["cek_address"] == f"https://kdsintf.amd.com/cek/id/{result['chip_id']}"
     found = verify_chain(Chain.of(parse_sev_certificates(pdh.read_bytes() + chain.read_bytes())))
     assert [check.ok for check in found.checks[:3]] == [True, True, True]
-    sevlaunch("owner", "session", "--pdh", pdh, "--chain", chain, "--policy", "0x33", "--out", tmp_path / "vm")
+    sevlaunch(
+        "owner", "session", "--pdh", pdh, "--chain", chain, "--policy", "0x33", "--insecure", "--out", tmp_path / "vm"
+    )
     # Nothing is overwritten.
     assert "exists already" in sevlaunch("host", "--qemu", qemu, "--pdh", pdh, check=2).stderr
     text = sevlaunch("host", "--qemu", qemu, "--pdh", tmp_path / "b", "--format", "text").stdout

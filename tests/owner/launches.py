@@ -11,10 +11,13 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from sevlaunch.owner.digest import Launch, launch_digest
+from sevlaunch.owner.platform import PlatformNote
+from sevlaunch.owner.roots import AMD_ROOTS
 from sevlaunch.sevapi.measurement import measure
 
 TIK, TEK = bytes(range(16, 32)), bytes(range(16))
 MNONCE = b"a nonce, 16 long"
+NAPLES = next(root for root, generation in AMD_ROOTS.items() if generation == "Naples")
 POLICIES = {"sev": 0x33, "sev-es": 0x37}
 
 
@@ -76,8 +79,9 @@ class Host(Struct, frozen=True):
         return replace(self, launch=replace(self.launch, **changes))
 
 
-def write_keys(folder: Path) -> tuple[Path, Path]:
-    """TIK and TEK in files."""
+def write_keys(folder: Path, *, root: str | None = NAPLES) -> tuple[Path, Path]:
+    """TIK and TEK in files, and beside them the note of who vouched for the platform."""
+    (folder / "platform.json").write_bytes(PlatformNote(root=root).sealed(TIK).to_bytes())
     (folder / "tik.bin").write_bytes(TIK)
     (folder / "tek.bin").write_bytes(TEK)
     return folder / "tik.bin", folder / "tek.bin"

@@ -52,15 +52,16 @@ VERIFY = ("verify", "evidence.json", "--tik", "tik.bin", "--tek", "tek.bin", "--
 DIGEST = ("digest", "guest.yaml", "--host", str(HOSTS / "milan-qemu-10.0.json"))
 SECRET = (
     *("secret", "--evidence", "evidence.json", "--tik", "tik.bin", "--tek", "tek.bin", "--firmware", "ovmf.fd"),
-    *("--secret", "luks:secret", "--header", "header", "--payload", "payload"),
+    *("--secret", "luks:secret", "--header", "header", "--payload", "payload", "--unverified"),
 )
 
 # Command, file, and the exit for each kind in the order of SPOILED: another kernel is a "no", another secret a secret,
-# and the end of a profile is a line feed.
+# and the end of a profile and of a note is a line feed.
 CASES = [
     (VERIFY, "evidence.json", (7, 7, 7, 7)),
     (VERIFY, "tik.bin", (2, 2, 2, 2)),
     (VERIFY, "tek.bin", (2, 2, 2, 2)),
+    (VERIFY, "platform.json", (2, 0, 2, 2)),
     (VERIFY, "guest.yaml", (3, 0, 3, 3)),
     (VERIFY, "ovmf.fd", (2, 2, 2, 2)),
     (VERIFY, "kernel", (2, 1, 1, 2)),

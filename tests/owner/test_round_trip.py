@@ -30,13 +30,15 @@ def options(*values: str) -> Options:
     return [part for value in values for part in ("--set", value)]
 
 
-def make_session(command: Command, policy: str, prefix: str = "vm") -> Options:
+def make_session(command: Command, policy: str, prefix: str = "vm", *, vouched: bool = True) -> Options:
     """The owner makes a session from the host's certificates; what the host's profile needs for it."""
     base = command.base
     if not (base / "pdh").exists():
         command("host", "--pdh", base / "pdh", "--rehearse")
-    chain = ("--chain", base / "pdh.chain", "--ca", base / "pdh.ask", "--root", base / "pdh.ark")
-    made = command("owner", "session", "--pdh", base / "pdh", *chain, "--policy", policy, "--out", base / prefix)
+    chain = ("--chain", base / "pdh.chain", "--ca", base / "pdh.ask", "--root", base / "pdh.ark") if vouched else ()
+    made = command(
+        "owner", "session", "--pdh", base / "pdh", *chain, "--policy", policy, "--insecure", "--out", base / prefix
+    )
     assert "no" not in [line.split()[1] for line in made.stdout.splitlines()[1:8]]
     files = (f"security.dh_cert={base}/{prefix}_godh.b64", f"security.session={base}/{prefix}_session.b64")
     return options(f"security.policy={policy}", *files)
@@ -67,17 +69,8 @@ def test_session_launch_verify_secret_resume(version: str, kind: str, sevlaunch:
     secret = base / "passphrase"
     secret.write_bytes(PASSPHRASE)
     packet = ["--header", str(base / "header"), "--payload", str(base / "payload")]
-    sevlaunch(
-        "owner",
-        "secret",
-        "--evidence",
-        evidence,
-        *keys(sevlaunch),
-        "--secret",
-        f"luks:{secret}",
-        *packet,
-        "--rehearsal",
-    )
+    wrap = ["--evidence", str(evidence), *keys(sevlaunch), "--secret", f"luks:{secret}", *packet]
+    sevlaunch("owner", "secret", *wrap, "--rehearsal")
 
     sevlaunch("inject", kind, *packet)
     assert PASSPHRASE in secret_area(sevlaunch, kind)
@@ -92,6 +85,25 @@ def secret_area(command: Command, name: str) -> bytes:
     file = command.base / "memory"
     command("qmp", name, "pmemsave", json.dumps({"val": address, "size": size, "filename": str(file)}))
     return file.read_bytes()
+
+
+@pytest.mark.parametrize("vouched", [True, False])
+def test_a_rehearsal_that_says_that_it_is_none_is_refused(vouched: bool, sevlaunch: Command) -> None:
+    base, profile = sevlaunch.base, PROFILES / "sev.yaml"
+    session = make_session(sevlaunch, "0x33", vouched=vouched)
+    evidence, flipped = base / "evidence.json", base / "flipped.json"
+    sevlaunch("up", profile, "--rehearse", "--paused", "--evidence", evidence, *host_side("10.0"), *session)
+    sevlaunch("down", "sev", "--now")
+    flipped.write_text(json.dumps({**json.loads(evidence.read_text()), "rehearsal": False}))
+    words: Options = ["--profile", str(profile), "--firmware", str(needs.amdsev_image()), "--policy", "0x33"]
+    words += ["--tik", f"{base}/vm_tik.bin", "--secret", f"luks:{flipped}"]
+    for more in ([], ["--rehearsal"], ["--insecure"], ["--rehearsal", "--insecure"]):
+        refused = sevlaunch("owner", "verify", flipped, *words, *more, check=9)
+        assert "may run on an emulated processor, whatever its evidence says" in refused.stderr
+        assert refused.stdout == ""
+    assert not (base / "vm_header.b64").exists()
+    named = sevlaunch("owner", "verify", flipped, *words, "--root", base / "pdh.ark", check=0 if vouched else 9)
+    assert ("vouched for by the root that was given" in named.stdout) == vouched
 
 
 @pytest.mark.parametrize("kind", ["sev", "sev-es"])

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import UnsupportedError, UsageError
+from sevlaunch.owner.answer import Answer
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.owner.secret import Secret, check_injectable, make_packet, read_packet, read_secret
@@ -129,6 +130,8 @@ def wrapped(sevlaunch: Command, base: Path) -> list[str | Path]:
     """Arguments of `owner secret`, but for the secrets."""
     tik, tek = write_keys(base)
     arguments: list[str | Path] = ["owner", "secret", "--evidence", SEV.write(base), "--tik", tik, "--tek", tek]
+    verdict = Answer.about(msgspec.convert(SEV.evidence(), HostClaims), verified=True)
+    (base / "verdict.json").write_bytes(verdict.sealed(TIK).to_bytes())
     return [*arguments, "--header", base / "header", "--payload", base / "payload"]
 
 

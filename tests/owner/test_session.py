@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sevlaunch.errors import UsageError
+from sevlaunch.owner.platform import PlatformNote, read_platform_note
+from sevlaunch.owner.roots import fingerprint
 from sevlaunch.owner.session import make_session
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Signature, Usage
 from sevlaunch.sevapi.session import TransportKeys, agree, unwrap
 from sevlaunch.sevapi.status import FirmwareError
 from tests.conftest import Command
+from tests.owner.launches import NAPLES
 from tests.owner.pki import flipped, sev_chain
 from tests.owner.spoiled import SPOILED, spoiled
 from tests.published import vector
@@ -63,7 +67,11 @@ def test_the_files_open_for_the_platform(form: str, exported: bool, tmp_path: Pa
     ours = sev_chain()
     pdh, prefix = tmp_path / "pdh", tmp_path / "vm"
     pdh.write_bytes(FORMS[form](ours.exported if exported else ours.pdh.to_bytes()))
-    result = sevlaunch("owner", "session", "--pdh", pdh, "--policy", "no-debug,sev", "--out", prefix)
+    words = ("owner", "session", "--pdh", pdh, "--policy", "no-debug,sev", "--out", prefix)
+    refused = sevlaunch(*words, check=9)
+    assert "vouched for by nobody, not by AMD" in refused.stderr
+    assert made(tmp_path) == []
+    result = sevlaunch(*words, "--insecure")
     assert "nothing proves" in result.stderr
     assert ("signed by OCA and CEK" in result.stdout) == exported
     content = {
@@ -73,7 +81,8 @@ def test_the_files_open_for_the_platform(form: str, exported: bool, tmp_path: Pa
     z = agree(ours.pdh_key, godh.public_key)
     keys = TransportKeys(tek=content["tek.bin"], tik=content["tik.bin"])
     assert unwrap(base64.b64decode(content["session.b64"]), 0x21, z) == keys
-    for name in ("tik.bin", "tek.bin"):
+    assert PlatformNote(root=None).sealed(keys.tik).to_bytes() == Path(f"{prefix}_platform.json").read_bytes()
+    for name in ("tik.bin", "tek.bin", "platform.json"):
         assert stat.S_IMODE(Path(f"{prefix}_{name}").stat().st_mode) == 0o600
     assert keys.tik.hex() not in result.stdout + result.stderr
     assert base64.b64encode(keys.tik).decode() not in result.stdout + result.stderr
@@ -101,7 +110,10 @@ def test_the_naples_chain_is_shown_up_to_amds_root(tmp_path: Path, sevlaunch: Co
     authorities: list[str | Path] = ["--ca", tmp_path / "ask", "--ca", tmp_path / "ark"]
     result = sevlaunch(*given, *authorities, "--out", tmp_path / "vm", "--format", "json")
     assert (result.json["ok"], result.json["verified"], result.stderr) == (True, True, "")
-    assert len(made(tmp_path)) == 4
+    assert len(made(tmp_path)) == 5
+    note = read_platform_note(tmp_path / "vm_platform.json", (tmp_path / "vm_tik.bin").read_bytes())
+    assert (note.root, note.is_amds) == (NAPLES, True)
+    assert result.json["vouched_by"] == {"root": NAPLES, "amd": True}
     text = sevlaunch(*given, *authorities, "--out", tmp_path / "vm2").stdout
     assert "AMD's root key for Naples" in text
 
@@ -148,10 +160,25 @@ def test_an_unknown_root_stops_the_command_unless_it_is_given(tmp_path: Path, se
         "--out",
         tmp_path / "vm",
     ]
-    result = sevlaunch(*given, check=1)
-    assert "REHEARSAL or unknown root: " in result.stdout
+    for named in ([], ["--root", str(tmp_path / "root")]):
+        result = sevlaunch(*given, *named, "--format", "json", check=9)
+        assert (result.json["ok"], result.json["files"]) == (False, {})
+        assert json.loads(result.stderr)["error"]["kind"] == "InsecureUse"
+        assert made(tmp_path) == []
+    assert "REHEARSAL or unknown root: " in sevlaunch(*given, check=9).stdout
+    assert "the root that was given" in sevlaunch(*given, "--root", tmp_path / "root", "--insecure").stdout
+    note = read_platform_note(tmp_path / "vm_platform.json", (tmp_path / "vm_tik.bin").read_bytes())
+    assert (note.root, note.is_amds) == (fingerprint(ours.ark.public_key), False)
+
+
+def test_another_root_than_the_given_one_is_a_no_whoever_insists(tmp_path: Path, sevlaunch: Command) -> None:
+    ours = sev_chain()
+    (tmp_path / "full").write_bytes(ours.exported + ours.authorities)
+    (tmp_path / "root").write_bytes(vector("naples-ark.cert"))
+    given: list[str | Path] = ["--pdh", tmp_path / "full", "--root", tmp_path / "root", "--policy", "1"]
+    refused = sevlaunch("owner", "session", *given, "--insecure", "--out", tmp_path / "vm", check=1)
+    assert "wanted the root that was given" in refused.stdout
     assert made(tmp_path) == []
-    assert "the root that was given" in sevlaunch(*given, "--root", tmp_path / "root").stdout
 
 
 @pytest.mark.parametrize("missing", ["chain", "cek's signature"])
@@ -171,15 +198,16 @@ def test_who_gives_amds_keys_gets_no_session_without_proof(missing: str, tmp_pat
         "--policy",
         "1",
     ]
-    sevlaunch("owner", "session", *given, "--out", tmp_path / "vm", check=1)
+    sevlaunch("owner", "session", *given, "--out", tmp_path / "vm", check=9 if missing == "chain" else 1)
     assert made(tmp_path) == []
 
 
-@pytest.mark.parametrize("there", ["godh.b64", "session.b64", "tik.bin", "tek.bin"])
+@pytest.mark.parametrize("there", ["godh.b64", "session.b64", "tik.bin", "tek.bin", "platform.json"])
 def test_nothing_is_overwritten(there: str, tmp_path: Path, sevlaunch: Command) -> None:
     (tmp_path / "pdh").write_bytes(sev_chain().pdh.to_bytes())
     (tmp_path / f"vm_{there}").write_text("old")
     given: list[str | Path] = ["owner", "session", "--pdh", tmp_path / "pdh", "--policy", "1", "--out", tmp_path / "vm"]
+    given.append("--insecure")
     assert "exists already" in sevlaunch(*given, check=2).stderr
     assert (made(tmp_path), (tmp_path / f"vm_{there}").read_text()) == ([f"vm_{there}"], "old")
 
@@ -191,7 +219,7 @@ def test_files_that_are_none_are_wrong_usage(kind: str, option: str, tmp_path: P
     given = {"--pdh": tmp_path / "pdh", option: spoiled(kind, ours.exported, tmp_path / "spoiled")}
     (tmp_path / "pdh").write_bytes(ours.pdh.to_bytes())
     arguments: list[str | Path] = [part for pair in given.items() for part in pair]
-    result = sevlaunch("owner", "session", *arguments, "--policy", "1", "--out", tmp_path / "vm", check=2)
+    result = sevlaunch("owner", "session", *arguments, "--policy", "1", "--insecure", "--out", tmp_path / "vm", check=2)
     assert "spoiled" in result.stderr
     assert "Traceback" not in result.stderr
     assert made(tmp_path) == []
@@ -200,7 +228,7 @@ def test_files_that_are_none_are_wrong_usage(kind: str, option: str, tmp_path: P
 def test_a_policy_that_lets_the_host_in_is_warned_of(tmp_path: Path, sevlaunch: Command) -> None:
     (tmp_path / "pdh").write_bytes(sev_chain().pdh.to_bytes())
     for policy, warnings in (("0x33", 0), ("no-key-sharing,domain", 1), ("0", 3)):
-        arguments = ("--pdh", tmp_path / "pdh", "--policy", policy, "--out", tmp_path / policy)
+        arguments = ("--pdh", tmp_path / "pdh", "--policy", policy, "--insecure", "--out", tmp_path / policy)
         said = sevlaunch("owner", "session", *arguments, check=None).stderr
         assert said.count("sevlaunch: warning: the policy ") == warnings
 

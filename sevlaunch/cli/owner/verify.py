@@ -13,6 +13,7 @@ import typer
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say
 from sevlaunch.cli.owner import options as launch
+from sevlaunch.cli.owner import session_files as session
 from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import HostError, InsecureUse, UsageError
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 SEARCH_LIMIT = 4.5
 
 ProfileOption = Annotated[Path | None, typer.Option("--profile", help="The profile that the launch must be of.")]
-TikOption = Annotated[Path, typer.Option("--tik", metavar="FILE", help="Transport integrity key of the session.")]
-RehearsalOption = Annotated[bool, typer.Option("--rehearsal", help="Take evidence of a rehearsal: it proves nothing.")]
 
 
 def register(owner: typer.Typer) -> None:
@@ -36,9 +35,10 @@ def register(owner: typer.Typer) -> None:
 
 def verify(
     evidence: Annotated[Path, typer.Argument(help="What `sevlaunch evidence` printed on the host; - is stdin.")],
-    tik: TikOption,
+    tik: session.TikOption,
     tek: Annotated[
-        Path | None, typer.Option("--tek", metavar="FILE", help="The other key: to find out that they are exchanged.")
+        Path | None,
+        typer.Option("--tek", metavar="FILE", help="The other key, for secrets; PREFIX_tek.bin by default."),
     ] = None,
     profile: ProfileOption = None,
     lock: Annotated[
@@ -50,7 +50,18 @@ def verify(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Verify on the host that runs the guest, which proves nothing.")
     ] = False,
-    rehearsal: RehearsalOption = False,
+    rehearsal: session.RehearsalOption = False,
+    platform: session.PlatformOption = None,
+    root: session.RootOption = None,
+    verdict_file: session.VerdictOption = None,
+    secrets: Annotated[
+        list[str],
+        typer.Option(
+            "--secret", metavar="GUID:FILE", help="Wrap this secret if the answer is yes; luks:FILE for LUKS."
+        ),
+    ] = [],  # noqa: B006 - typer reads the default
+    header: session.HeaderOption = None,
+    payload: session.PayloadOption = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
     host: launch.HostOption = None,
     guest_type: launch.TypeOption = None,
@@ -71,14 +82,22 @@ def verify(
     policy: launch.PolicyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Was the launch right? Exit 0: yes; 1: no, and what would have to be otherwise."""
+    """Was the launch right? Exit 0: yes; 1: no, and what would have to be otherwise.
+
+    A yes is for the platform that `owner session` noted in PREFIX_platform.json: AMD's, or that of the root given. The
+    answer is written beside the session's keys, into PREFIX_verdict.json, for `owner secret`. With --secret the secret
+    is wrapped in the same step, after a yes alone.
+    """
     from sevlaunch.files import read_blob
+    from sevlaunch.owner import answer
     from sevlaunch.owner.claims import read_claims
     from sevlaunch.owner.explain import explain
     from sevlaunch.owner.lock import read_lock
+    from sevlaunch.owner.sealed import beside
+    from sevlaunch.owner.secret import check_injectable, read_secret, wrap_secrets
     from sevlaunch.owner.setup import Options
     from sevlaunch.owner.verify import Expectation, check_verifiable, verify_launch
-    from sevlaunch.sevapi.session import KEY_BYTES
+    from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
     options = launch.read_options(
         guest_type=guest_type,
@@ -102,7 +121,13 @@ def verify(
     minimum = _version(min_api)
     claims = read_claims(evidence)
     integrity = read_blob(tik, "TIK", (KEY_BYTES,))
+    if not secrets and (header or payload):
+        raise UsageError("--header and --payload go with --secret", hint="add --secret GUID:FILE")
+    if secrets:
+        check_injectable(claims)
+        tek = tek or beside(tik, "tek.bin")
     encryption = read_blob(tek, "TEK", (KEY_BYTES,)) if tek else b""
+    wanted = [read_secret(text) for text in secrets]
     if lock:
         if profile or overrides or host or options != Options():
             raise UsageError(
@@ -114,6 +139,7 @@ def verify(
         setup, named = launch.resolve_options(profile, overrides, host, options)
         check_verifiable(setup.launch.guest_type, claims, rehearsal=rehearsal)
         expectation = Expectation.of_setup(setup, minimum)
+    vouched = session.vouched_for(claims, tik, integrity, platform=platform, root=root, rehearsal=rehearsal)
     _check_place(claims, insecure=insecure, rehearsal=rehearsal)
     verdict = verify_launch(claims, expectation, integrity, rehearsal=rehearsal)
     findings = None
@@ -130,7 +156,13 @@ def verify(
                 profile=named,
                 go_on=lambda: time.monotonic() < end,
             )
-    _show(claims, verdict, findings, output)
+    answer.write_answer(verdict_file or beside(tik, answer.FILE_NAME), claims, integrity, verified=verdict.verified)
+    written: session.WrittenPacket | None = None
+    if wanted and verdict.verified:
+        image = setup.launch.firmware if setup and setup.launch.firmware.image else None
+        packet = wrap_secrets(wanted, TransportKeys(tek=encryption, tik=integrity), claims, verdict, firmware=image)
+        written = session.write_packet(packet, wanted, tik, header, payload)
+    _show(claims, verdict, findings, vouched, written, output)
     if not verdict.verified:
         raise typer.Exit(1)
 
@@ -164,7 +196,14 @@ def _check_place(claims: HostClaims, *, insecure: bool, rehearsal: bool) -> None
             )
 
 
-def _show(claims: HostClaims, verdict: LaunchVerdict, findings: Findings | None, output: Format) -> None:
+def _show(
+    claims: HostClaims,
+    verdict: LaunchVerdict,
+    findings: Findings | None,
+    vouched: str,
+    written: session.WrittenPacket | None,
+    output: Format,
+) -> None:
     from sevlaunch.cli.owner.checks import checks_json
     from sevlaunch.owner.verify import REHEARSAL
 
@@ -174,6 +213,7 @@ def _show(claims: HostClaims, verdict: LaunchVerdict, findings: Findings | None,
                 "verified": verdict.verified,
                 "name": claims.name,
                 "rehearsal": verdict.rehearsal,
+                "platform": vouched,
                 "vmsa": verdict.vmsa or None,
                 "checks": checks_json(verdict.checks),
                 "search": None
@@ -185,11 +225,13 @@ def _show(claims: HostClaims, verdict: LaunchVerdict, findings: Findings | None,
                     "complete": findings.complete,
                     "subjects": list(findings.subjects),
                 },
+                "packet": written.to_dict() if written else None,
             }
         )
         return
     if verdict.rehearsal:
         say(REHEARSAL)
+    say(f"{'platform':<12} {'ok':<8} vouched for by {vouched}")
     marks = {True: "ok", False: "DIFFERS", None: "-"}
     for check in verdict.checks:
         say(f"{check.name:<12} {marks[check.ok]:<8} wanted {check.expected}")
@@ -199,6 +241,8 @@ def _show(claims: HostClaims, verdict: LaunchVerdict, findings: Findings | None,
         say(f"vmsa         {verdict.vmsa}")
     if findings is not None:
         say(str(findings))
+    if written:
+        written.show(claims)
     say(f"{claims.name}: {'verified' if verdict.verified else 'NOT verified'}")
     if claims.sev.state == "running":
         note("sevlaunch: note: the guest runs already: it is too late for a secret")
