@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--without-linters", action="store_true", help="run pytest alone; it gets all other arguments")
     parser.add_argument("--venvs", type=Path, default=ROOT / "build/venvs", help="where virtual environments are made")
     options, arguments = parser.parse_known_args()
+    end_on_sigterm()
     checks = Checks(() if options.without_linters else tuple(_LINTERS), tuple(arguments))
     report = []
     good = True
@@ -205,10 +207,20 @@ def _passes(venv: Path, linter: str, *, show: bool = False) -> bool:
 def _run(venv: Path, module: str, *arguments: str, show: bool) -> int:
     if show:
         _say(" ".join((module, *arguments)))
-    done = subprocess.run(
-        [str(venv / "bin/python"), "-m", module, *arguments], cwd=ROOT, capture_output=not show, check=False
-    )
-    return done.returncode
+    output = None if show else subprocess.DEVNULL
+    command = [str(venv / "bin/python"), "-m", module, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            # pytest takes this as Ctrl-C: what its tests started is ended before it is.
+            process.send_signal(signal.SIGINT)
+            raise
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends this program as an exception would, so that what it runs is ended with it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _say(text: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 from tests.packages import make_wheel, need_index
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -105,6 +106,33 @@ def test_a_file_that_can_not_be_imported_is_told(tmp_path: Path) -> None:
     assert checks.run(Path(sys.prefix)) == {"test_probe.py"}
     failures = {"test_probe.py::test_one"}
     assert checks.still_failing(Path(sys.prefix), failures) == failures
+
+
+# A test that lasts until it is ended, and what is run around it.
+ENDLESS = """
+import time
+from pathlib import Path
+
+def test_endless():
+    folder = Path(__file__).parent
+    try:
+        (folder / "runs").touch()
+        time.sleep(600)
+    finally:
+        (folder / "ended").touch()
+"""
+RUNS = "import sys; from pathlib import Path; import latest; latest.end_on_sigterm()"
+
+
+def test_what_is_run_ends_with_the_program_that_runs_it(tmp_path: Path) -> None:
+    (tmp_path / "test_probe.py").write_text(ENDLESS)
+    arguments = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path))
+    code = f"{RUNS}; latest.Checks((), {arguments}).run(Path(sys.prefix))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT / "scripts", stdout=subprocess.DEVNULL) as process:
+        wait_until((tmp_path / "runs").exists, 60, "the test that is run")
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_linter_that_passes_is_no_failure() -> None:
