@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sevlaunch import sync
+from sevlaunch.api import parse_condition
+from sevlaunch.errors import GuestTimeout
 from tests.conftest import PROFILES, Command, wait_until
 from tests.guest.support import PLAIN, fake_qemu, finish, listed, nothing_left, some_qemu
 
@@ -100,21 +103,12 @@ def test_a_guest_that_does_not_become_ready_is_ended(kind: str, sevlaunch: Comma
 
 def test_a_forwarded_port_that_the_guest_refuses_is_not_ready(sevlaunch: Command, demo: Path) -> None:
     port = free_port()
-    result = sevlaunch(
-        "up",
-        demo,
-        "--set",
-        f"networks=[{{type: user, forward: ['tcp:127.0.0.1:{port}:22']}}]",
-        "--wait",
-        "console:demo: ready",
-        "--wait",
-        f"port:127.0.0.1:{port}",
-        "--wait-timeout",
-        "30",
-        check=6,
-        limit=240,
-    )
-    assert f"port={port}" in result.stderr
+    network = f"networks=[{{type: user, forward: ['tcp:127.0.0.1:{port}:22']}}]"
+    ready = ("--wait", "console:demo: ready", "--wait-timeout", "300")
+    sevlaunch("up", demo, "--set", network, *ready, limit=330)
+    with sync.attach("demo", root=sevlaunch.runtime) as guest, pytest.raises(GuestTimeout, match=f"port={port}"):
+        guest.wait_until_ready(parse_condition(f"port:127.0.0.1:{port}"), limit=5)
+    sevlaunch("down", "demo", "--now")
     nothing_left(sevlaunch)
 
 
