@@ -26,6 +26,7 @@ from sevlaunch.guest.record import FileIdentity, Record
 from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, Account, find_account, grant
+from sevlaunch.host.folders import state_folder
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
 from sevlaunch.plan.network import with_descriptors
 from sevlaunch.plan.option import rule
@@ -80,11 +81,13 @@ class Start:
         self.pid_report: BinaryIO | None = None
         self._launcher = launcher
         self._lock = lock
+        # The open store of variables, which carries a lock, too.
+        self._variables = -1
         self._embedding = embedding
         self.detached = False
         self._process: Process | None = None
         with ExitStack() as opened:
-            opened.callback(self._give_up_lock)
+            opened.callback(self._give_up_locks)
             # The same file without a hand on its lock: by it the folder is known for as long as this start is there.
             self._lock_file = os.open(f"/proc/self/fd/{lock}", os.O_PATH | os.O_CLOEXEC)
             opened.callback(os.close, self._lock_file)
@@ -122,7 +125,8 @@ class Start:
         with self._qemus_end, opened(self.plan.needs.descriptors) as taps:
             planned = replace(self.plan, networks=with_descriptors(self.plan.networks, taps)) if taps else self.plan
             command = [*argv(planned), *channel, *self._embedding.extra_args]
-            inherit = [self._lock, fd, *taps.values(), *self._embedding.inherit]
+            locks = [lock for lock in (self._lock, self._variables) if lock >= 0]
+            inherit = [*locks, fd, *taps.values(), *self._embedding.inherit]
             if self.plan.rehearsal:
                 self._start_helper(command, inherit)
             else:
@@ -137,7 +141,7 @@ class Start:
             "argv": command,
             "inherit": inherit,
             "report": writer,
-            "state_folder": str(self.plan.state_folder.parent),
+            "state_folder": str(state_folder()),
             "kind": self.plan.guest_type,
             "init2": bool(self.plan.security and self.plan.security.init2),
         }
@@ -151,14 +155,15 @@ class Start:
     def keep(self, process: Process) -> None:
         """``process`` is QEMU: note it in the guest's folder."""
         self._process = process
-        # It lives exactly as long as QEMU does.
-        self._give_up_lock()
+        # They live exactly as long as QEMU does.
+        self._give_up_locks()
         self.folder.write_record(self.record())
 
-    def _give_up_lock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+    def _give_up_locks(self) -> None:
+        for lock in (self._lock, self._variables):
+            if lock >= 0:
+                os.close(lock)
+        self._lock = self._variables = -1
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
         needs, limit = self.plan.needs, self.plan.memory.limit
@@ -201,7 +206,7 @@ class Start:
                 process.end()
             process.close()
         # Room for what is still to be opened.
-        self._give_up_lock()
+        self._give_up_locks()
         self.monitor.close()
         # Another command may have removed the folder, and one more begun to use the name.
         if not self.detached and self.folder.is_locked_by(self._lock_file):
@@ -261,7 +266,7 @@ class Start:
         if self.plan.security:
             for file in self.plan.security.files:
                 self._write_for_qemu(Path(file.path).name, file.text.encode())
-        prepare_variables(self.plan, self._account)
+        self._variables = prepare_variables(self.plan, self._account)
 
     def _write_for_qemu(self, name: str, content: bytes) -> None:
         """Write a file of this user's that QEMU's account may read."""

@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
 from sevlaunch.errors import HostError
+from sevlaunch.guest.locks import VARIABLES, take
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant
 from sevlaunch.plan.plan import Plan
 
 
-def prepare_variables(plan: Plan, account: Account | None) -> None:
-    """Make the store from its template where it is not there yet, and let QEMU's account at it.
+def prepare_variables(plan: Plan, account: Account | None) -> int:
+    """Make the store from its template where it is not there yet, let QEMU's account at it, and lock it.
 
-    :raise HostError: when it can't be made.
+    :return: the open store with its lock, for QEMU to inherit: the lock lives as long as QEMU does. -1: there is none.
+    :raise HostError: when it can't be made, or another guest that runs has it.
     """
     if plan.firmware.vars is None:
-        return
+        return -1
     variables, template = Path(plan.firmware.vars.value), plan.firmware.vars_template
     if template and not variables.exists():
-        _copy(Path(template), variables)
+        _copy(plan, Path(template), variables)
     if account and variables.is_relative_to(plan.state_folder):
         grant(variables, account, READ | WRITE)
-        for folder in (plan.state_folder, plan.state_folder.parent):
+        for folder in (plan.state_folder, *plan.state_folder.parents[:2]):
             grant(folder, account, PASS)
+    return _lock(variables)
 
 
-def _copy(template: Path, target: Path) -> None:
+def _lock(variables: Path) -> int:
+    """The open store, which no other guest has. QEMU's own locks let several write to one store."""
+    try:
+        fd = os.open(variables, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise HostError(
+            f"can't open the NVRAM {variables}: {error.strerror}", hint="name another place in firmware.nvram"
+        ) from error
+    try:
+        free = take(fd, VARIABLES)
+    except OSError as error:
+        os.close(fd)
+        raise HostError(
+            f"can't lock the NVRAM {variables}: {error.strerror}",
+            hint="name a place in firmware.nvram whose file system has locks",
+        ) from error
+    if not free:
+        os.close(fd)
+        raise HostError(
+            f"the NVRAM {variables} belongs to another guest that runs, and two would destroy it",
+            hint="take that guest down, or give this one another name with --name, or another place in firmware.nvram",
+        )
+    return fd
+
+
+def _copy(plan: Plan, template: Path, target: Path) -> None:
     """The guest's own copy of the variable store, there whole or not at all."""
     try:
+        if target.parent == plan.state_folder:
+            target.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
         try:
             shutil.copyfile(template, temporary)
             temporary.chmod(0o600)
-            temporary.replace(target)
+            # Another start may have made it in this moment, and have it locked by now.
+            with contextlib.suppress(FileExistsError):
+                target.hardlink_to(temporary)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -54,8 +56,9 @@ class Context:
 
     @property
     def state_folder(self) -> Path:
-        """The folder of what outlives the guest."""
-        return Path(self.host.folders.state) / self.profile.name
+        """The folder of what outlives the guest: its own, and not that of all whose profiles say the same name."""
+        key = hashlib.sha256(os.fsencode(self.loaded.identity)).hexdigest()[:8]
+        return Path(self.host.folders.state) / self.profile.name / key
 
     def why(self, *path: str | int, default: str = "default") -> Reason:
         """The reason for a value taken from the profile: its line, or that it is the default."""

@@ -37,6 +37,7 @@ class LoadedProfile(Struct, frozen=True):
     """A profile and where each of its values came from. Programs know it as ``sevlaunch.api.Profile``.
 
     ``warnings``: what its user should know, and what is not refused. ``layers``: the files that it extends.
+    ``identity``: the file's path without links, which tells profiles of one name apart; of text and data, nothing.
     """
 
     profile: Profile
@@ -44,6 +45,7 @@ class LoadedProfile(Struct, frozen=True):
     file: str = field(default="")
     warnings: tuple[Problem, ...] = ()
     layers: tuple[str, ...] = ()
+    identity: str = ""
 
     @classmethod
     def load(cls, path: Path | str, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
@@ -83,7 +85,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) 
     layers: list[Path] = []
     root = _with_extends(source.read(path, problems, given=True), path, (), layers, problems)
     loaded = _finish(root, str(path), path.stem, overrides, name, problems)
-    return replace(loaded, layers=tuple(map(str, layers)))
+    return replace(loaded, layers=tuple(map(str, layers)), identity=str(path.resolve()))
 
 
 def loads(

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, GuestFolder, guests
 from sevlaunch.guest.runtime import open_root, prepare_root
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest_type import GuestType
-from sevlaunch.host.folders import runtime_folder
+from sevlaunch.host.folders import runtime_folder, state_folder
 from sevlaunch.plan.places import CONSOLE_LOG
 
 _LOCK = "session.lock"
@@ -39,13 +40,17 @@ def why_not(guest_type: GuestType) -> str:
 
 
 class Session:
-    """A test session: a folder for its guests, and the end of those that dead sessions left."""
+    """A test session: folders for its guests, and the end of those that dead sessions left.
+
+    What outlives a guest elsewhere ends with the session here, and is shared with no other worker of the same run.
+    """
 
     def __init__(self) -> None:
         of_commands = runtime_folder()
         all_sessions = of_commands.with_name(f"{of_commands.name}-tests")
         prepare_root(all_sessions)
         self.root = all_sessions / str(os.getpid())
+        self.state = _state_of(self.root)
         self.numbers = itertools.count(1)
         # The workers of one run begin at the same time.
         with open_root(all_sessions) as opened, _flocked(opened, ".lock"):
@@ -66,6 +71,12 @@ class Session:
         _remove_session(self.root)
 
 
+def _state_of(root: Path) -> Path:
+    """Where what outlives a session's guests is; ``root`` is where they run."""
+    of_commands = state_folder()
+    return of_commands.with_name(f"{of_commands.name}-tests") / root.name
+
+
 def _clear_if_dead(root: Path) -> None:
     """Take down the guests of a session that is no more."""
     try:
@@ -84,6 +95,8 @@ def _clear_if_dead(root: Path) -> None:
 
 def _remove_session(root: Path) -> None:
     """Remove a session's folder; what could not be removed from it is for the next session to find."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(_state_of(root))
     with open_root(root) as session:
         with suppress(FileNotFoundError):
             os.unlink(_LOCK, dir_fd=session.fd)
@@ -170,7 +183,8 @@ class GuestFactory:
             profile = Profile.from_dict(source, base=self._folder, overrides=overrides, name=name)
         else:
             profile = Profile.load(self._folder / source, overrides=overrides, name=name)
-        host = Host.probe(profile.profile.qemu.binary, runtime=self._session.root, images=profile.profile.images)
+        session, binary, images = self._session, profile.profile.qemu.binary, profile.profile.images
+        host = Host.probe(binary, runtime=session.root, state=session.state, images=images)
         guest_type = profile.profile.security.guest_type
         if rehearse is None:
             rehearse = guest_type.encrypted and bool(missing(guest_type, "kvm", host))

@@ -194,7 +194,7 @@ def test_the_runtime_folder_is_for_this_user_alone(qemu_binary: str, sevlaunch: 
 
 def test_the_variable_store_is_copied_once_and_kept_over_two_runs(qemu_binary: str, sevlaunch: Command) -> None:
     sevlaunch("up", PLAIN, "--paused", *with_qemu(qemu_binary))
-    variables = sevlaunch.state / "plain/VARS.fd"
+    (variables,) = (sevlaunch.state / "plain").glob("*/VARS.fd")
     assert stat.S_IMODE(variables.stat().st_mode) == 0o600
     assert [path.name for path in variables.parent.iterdir()] == ["VARS.fd"]
     sevlaunch("down", "plain")
@@ -224,7 +224,7 @@ def test_name_gives_the_guest_another_name_and_variable_store(sevlaunch: Command
     up = sevlaunch("up", PLAIN, "--paused", "--name", "other", *JSON, *some_qemu()).json
     assert up["name"] == "other"
     assert "guest=other,debug-threads=on" in up["command"]
-    assert (sevlaunch.state / "other/VARS.fd").exists()
+    assert len(list((sevlaunch.state / "other").glob("*/VARS.fd"))) == 1
     assert listed(sevlaunch) == {"other": "paused"}
 
 

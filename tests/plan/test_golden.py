@@ -36,9 +36,10 @@ def without_sev(host: Host) -> Host:
 
 
 def rendered(profile: Path, host: Host) -> str:
-    """The command line, or the refusal, with the project's own folder left out."""
+    """The command line, or the refusal, with the project's own folder and what comes from it left out."""
     try:
-        text = lines(resolve(load(profile), host))
+        plan = resolve(load(profile), host)
+        text = lines(plan).replace(str(plan.state_folder), str(plan.state_folder.with_name("OF-THE-PROFILE")))
     except SevlaunchError as error:
         text = f"refused, exit code {error.exit_code}\n{error}"
     return text.replace(str(ROOT), "PROJECT") + "\n"

@@ -118,6 +118,34 @@ def test_it(sev_guest):
     assert "1 passed" in output
 
 
+def test_workers_of_one_run_share_no_store_of_variables(suite: Suite) -> None:
+    needs.ovmf()
+    here = [suite.folder / "first", suite.folder / "second"]
+    test = f"""
+import os, pathlib, time
+def test_it(sev_guest):
+    guest = sev_guest({SMALL}, paused=True)
+    (store,) = [text for text in guest.evidence().command if "node-name=pflash1" in text]
+    pathlib.Path(os.environ["MINE"]).write_text(store.rpartition("=")[2])
+    end = time.monotonic() + 120
+    while not os.path.exists(os.environ["OTHER"]):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+"""
+    workers = []
+    for mine, other in (here, here[::-1]):
+        suite.environment = {**suite.environment, "MINE": str(mine), "OTHER": str(other)}
+        workers.append(suite.start(test))
+    for worker in workers:
+        output, _ = worker.communicate(timeout=300)
+        assert worker.returncode == 0, output
+    first, second = (Path(path.read_text()) for path in here)
+    assert first != second
+    assert suite.left() == []
+    # A session's state ends with it.
+    assert not first.exists() and not first.parents[2].exists()
+
+
 def test_markers_skip_with_the_reason(suite: Suite) -> None:
     tests = "\n".join(
         f"@pytest.mark.{marker}\ndef test_{marker}(): raise SystemExit('not skipped')\n"
