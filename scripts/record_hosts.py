@@ -72,11 +72,13 @@ def milan(version: str) -> Host:
             model=1,
             stepping=1,
             count=16,
+            allowed=list(range(16)),
             read_by="the CPUID instruction",
             encryption=MILAN,
         ),
         kvm=KvmFacts(
             module="kvm_amd",
+            most_vcpus=1024,
             parameters={"kvm_amd.sev": "Y", "kvm_amd.sev_es": "Y", "kvm_amd.sev_snp": "Y"},
             device=Device(path="/dev/kvm", exists=True, mode="0660", owner="root", group="kvm", openable=True),
             sev_device=Device(path="/dev/sev", exists=True, mode="0600", owner="root", group="root", openable=True),

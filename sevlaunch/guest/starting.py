@@ -249,7 +249,7 @@ class Start:
             profile=plan.profile_file,
             command=self._argv,
             guest_type=plan.guest_type,
-            vcpus=plan.machine.vcpus.value,
+            vcpus=plan.cpu.vcpus.value,
             binary=plan.binary.value,
             qemu_version=plan.qemu_version,
             firmware=plan.firmware.code.value,

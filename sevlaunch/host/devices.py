@@ -16,6 +16,9 @@ from sevlaunch.host.system import System
 # Of the kernel's arch/x86/include/uapi/asm/kvm.h.
 _KVM_X86_GRP_SEV = 1
 _KVM_X86_SNP_POLICY_BITS = 1
+# Of linux/kvm.h.
+_KVM_CHECK_EXTENSION = 0xAE03
+_KVM_CAP_MAX_VCPUS = 66
 
 
 def device_facts(system: System, path: str) -> Device:
@@ -94,9 +97,17 @@ def kvm_facts(system: System) -> KvmFacts:
         module=modules[0] if modules else "",
         parameters=parameters,
         snp_policy_bits=_snp_policy_bits(system) if "kvm_amd" in modules else None,
+        most_vcpus=_most_vcpus(system),
         device=device_facts(system, "/dev/kvm"),
         sev_device=device_facts(system, "/dev/sev"),
     )
+
+
+def _most_vcpus(system: System) -> int | None:
+    # Why /dev/kvm can't be opened is told by the facts about the device.
+    with suppress(OSError):
+        return system.kvm_ioctl(system.path("/dev/kvm"), _KVM_CHECK_EXTENSION, _KVM_CAP_MAX_VCPUS) or None
+    return None
 
 
 def _snp_policy_bits(system: System) -> int | None:

@@ -81,6 +81,7 @@ class CpuFacts(Facts, frozen=True, kw_only=True):
     model: int = 0
     stepping: int = 0
     count: Annotated[int, Meta(description="CPUs that this user's processes may run on")] = 1
+    allowed: Annotated[list[int], Meta(description="the numbers of these; none: not looked at")] = []
     read_by: Annotated[str, Meta(description="how CPUID was read, or why it could not be")] = ""
     instruction_cbitpos: Annotated[
         int,
@@ -119,6 +120,9 @@ class KvmFacts(Facts, frozen=True, kw_only=True):
     snp_policy_bits: Annotated[
         int | None, Meta(description="KVM_X86_SNP_POLICY_BITS, from Linux 6.19 on; null: not told")
     ] = None
+    most_vcpus: Annotated[
+        int | None, Meta(description="KVM_CAP_MAX_VCPUS, vCPUs that a guest can have at most; null: not told")
+    ] = None
     device: Device = Device(path="/dev/kvm")
     sev_device: Device = Device(path="/dev/sev")
 
@@ -139,7 +143,12 @@ class QemuFacts(Facts, frozen=True, kw_only=True):
     version: Annotated[str, Meta(description="such as 7.2.22")]
     package: str = ""
     machines: Annotated[dict[str, str], Meta(description="machine type or alias -> machine type")]
+    most_cpus: Annotated[dict[str, int], Meta(description="machine type -> vCPUs that it can have at most")] = {}
+    topology: Annotated[list[str], Meta(description="what -smp takes, such as dies and modules")] = []
     cpu_models: list[str]
+    cpu_properties: Annotated[
+        dict[str, str], Meta(description="what can be set of a CPU -> its type as QEMU names it, such as bool")
+    ] = {}
     objects: Annotated[dict[str, list[str]], Meta(description="confidential guest objects -> their properties")]
     object_types: Annotated[list[str], Meta(description="types that -object can make")]
     devices: Annotated[list[str], Meta(description="devices that sevlaunch can use")]
@@ -197,6 +206,7 @@ class MemoryFacts(Facts, frozen=True, kw_only=True):
         dict[str, dict[str, int]],
         Meta(description="NUMA node number -> free pages by size such as 2M, and free bytes as free"),
     ] = {}
+    node_cpus: Annotated[dict[str, list[int]], Meta(description="NUMA node number -> its CPUs")] = {}
     cgroup: CgroupFacts = CgroupFacts()
     memlock_soft: Annotated[int | None, Meta(description="RLIMIT_MEMLOCK in bytes; null: unlimited")] = None
     memlock_hard: int | None = None

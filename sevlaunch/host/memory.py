@@ -11,13 +11,14 @@ from typing import Literal
 from sevlaunch.host.facts import CgroupFacts, MemoryFacts
 from sevlaunch.host.folders import base_folder
 from sevlaunch.host.system import System
-from sevlaunch.units import PAGE_SIZES, huge_pages_folder
+from sevlaunch.units import PAGE_SIZES, huge_pages_folder, parse_ranges
 
 # capability numbers: include/uapi/linux/capability.h
 _CAP_IPC_LOCK = 14
 _CAP_SYS_RESOURCE = 24
 
 _CGROUP = "/sys/fs/cgroup"
+_NODES = "/sys/devices/system/node"
 # cgroup v1 writes a number near 2^63 where there is no limit.
 _V1_UNLIMITED = 1 << 62
 
@@ -37,6 +38,7 @@ def memory_facts(system: System) -> MemoryFacts:
         hugepages_free={size: max(0, count - reserved.get(size, 0)) for size, count in free.items()},
         hugepages_total=_huge_pages(system, folder, "nr_hugepages"),
         nodes=_nodes(system),
+        node_cpus=_node_cpus(system),
         cgroup=cgroup_facts(system),
         memlock_soft=soft,
         memlock_hard=hard,
@@ -126,15 +128,19 @@ def _huge_pages(system: System, folder: str, name: str) -> dict[str, int]:
     return {size: count for size, count in counts.items() if count is not None}
 
 
+def _node_cpus(system: System) -> dict[str, list[int]]:
+    lists = {name: system.text(f"{_NODES}/{name}/cpulist") for name in system.names(_NODES)}
+    return {name.removeprefix("node"): parse_ranges(text) for name, text in sorted(lists.items()) if text is not None}
+
+
 def _nodes(system: System) -> dict[str, dict[str, int]]:
-    folder = "/sys/devices/system/node"
     found: dict[str, dict[str, int]] = {}
-    for name in system.names(folder):
+    for name in system.names(_NODES):
         number = name.removeprefix("node")
         if name.startswith("node") and number.isdigit():
             # A line reads "Node 0 MemFree:  123 kB".
-            free = _meminfo(system, f"{folder}/{name}/meminfo").get("MemFree", 0)
-            found[number] = {"free": free, **_huge_pages(system, f"{folder}/{name}/hugepages", "free_hugepages")}
+            free = _meminfo(system, f"{_NODES}/{name}/meminfo").get("MemFree", 0)
+            found[number] = {"free": free, **_huge_pages(system, f"{_NODES}/{name}/hugepages", "free_hugepages")}
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
 
 

@@ -15,11 +15,11 @@ FLAGS = ("svm", "vmx", "sme", "sev", "sev_es", "sev_snp")
 
 def cpu_facts(system: System) -> CpuFacts:
     """The processor, by CPUID and by what the kernel makes of it."""
-    flags = _kernel_flags(system)
+    flags, allowed = _kernel_flags(system), sorted(os.sched_getaffinity(0))
     try:
         read, read_by = system.cpuid()
     except OSError as error:
-        return CpuFacts(read_by=f"not read: {error}", count=len(os.sched_getaffinity(0)), kernel_flags=flags)
+        return CpuFacts(read_by=f"not read: {error}", count=len(allowed), allowed=allowed, kernel_flags=flags)
     base = read(0, 0)
     vendor = b"".join(number.to_bytes(4, "little") for number in (base.ebx, base.edx, base.ecx)).decode(
         "ascii", "replace"
@@ -48,7 +48,8 @@ def cpu_facts(system: System) -> CpuFacts:
         family=family,
         model=model,
         stepping=signature & 0xF,
-        count=len(os.sched_getaffinity(0)),
+        count=len(allowed),
+        allowed=allowed,
         read_by=read_by,
         instruction_cbitpos=read(cpuid.ENCRYPTION_LEAF, 0).ebx & 0x3F,
         encryption=encryption,

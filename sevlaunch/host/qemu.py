@@ -10,11 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,19 @@ DEVICE_PREFIXES = (
     "qemu-xhci",
     "usb-tablet",
     "tpm-",
+    "intel-iommu",
+    "i6300esb",
+    "pvpanic",
+    "isa-serial",
 )
+# The CPU that has all that can be set of any.
+_CPU = "max-x86_64-cpu"
+# The types of what can be set of it; the rest is what QEMU says of a CPU, or links to other objects.
+_CPU_TYPE = re.compile(r"bool|u?int\d*|str|string|OnOffAuto")
 # Devices can live in modules, which are installed apart from the binary.
 MODULE_FOLDERS = ("/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
 LIMIT = 20.0
 MAX_ANSWERS = 16 << 20
-CACHE_VERSION = 3
 
 # A QMP command and its arguments.
 Command = tuple[str, dict[str, Any]]
@@ -98,7 +107,8 @@ def _cache_file(binary: str) -> Path:
     # The file behind a wrapper or an alternative is what changes when QEMU is updated.
     status = Path(binary).resolve().stat()
     modules = [Path(folder).stat().st_mtime_ns for folder in MODULE_FOLDERS if Path(folder).is_dir()]
-    key = f"{CACHE_VERSION}\0{binary}\0{status.st_size}\0{status.st_mtime_ns}\0{modules}"
+    asked = (QemuFacts.__struct_fields__, DEVICE_PREFIXES)
+    key = f"{asked}\0{binary}\0{status.st_size}\0{status.st_mtime_ns}\0{modules}"
     return root / "sevlaunch" / f"qemu-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
@@ -109,6 +119,8 @@ def _ask(binary: str) -> QemuFacts:
         ("query-cpu-definitions", {}),
         ("qom-list-types", {"implements": "device", "abstract": False}),
         ("qom-list-types", {"implements": "user-creatable", "abstract": False}),
+        ("qom-list-properties", {"typename": _CPU}),
+        ("qom-get", {"path": "/machine", "property": "smp"}),
         *(("qom-list-properties", {"typename": name}) for name in CONFIDENTIAL_OBJECTS),
         ("query-qmp-schema", {}),
     ]
@@ -174,7 +186,7 @@ def converse(binary: str, machine: str, commands: Sequence[Command]) -> list[dic
 
 
 def _facts(binary: str, replies: list[Any]) -> QemuFacts:
-    version, machines, cpus, devices, objects, *properties, schema = replies
+    version, machines, cpus, devices, objects, of_cpu, topology, *properties, schema = replies
     aliases = {machine["alias"]: machine["name"] for machine in machines if "alias" in machine}
     number = version["qemu"]
     object_types = sorted(entry["name"] for entry in objects)
@@ -183,6 +195,13 @@ def _facts(binary: str, replies: list[Any]) -> QemuFacts:
         version=f"{number['major']}.{number['minor']}.{number['micro']}",
         package=version.get("package", ""),
         machines=dict(sorted({machine["name"]: machine["name"] for machine in machines}.items())) | aliases,
+        most_cpus={machine["name"]: machine["cpu-max"] for machine in sorted(machines, key=itemgetter("name"))},
+        topology=sorted(topology or ()),
+        cpu_properties={
+            entry["name"]: entry["type"]
+            for entry in sorted(of_cpu or (), key=itemgetter("name"))
+            if _CPU_TYPE.fullmatch(entry["type"])
+        },
         cpu_models=sorted(entry["name"] for entry in cpus),
         objects={
             name: sorted(entry["name"] for entry in listed if entry["name"] != "type")

@@ -46,6 +46,11 @@ class Conversion:
         """Whether it is a SEV-SNP guest."""
         return self.security.get("type") == "sev-snp"
 
+    @property
+    def kvm(self) -> bool:
+        """Whether KVM runs the guest."""
+        return self.encrypted or self.domain.get("type") == "kvm"
+
     def next(self, *key: str | int) -> Key:
         """The key of a new entry at the end of a list."""
         position = self.length(*key)

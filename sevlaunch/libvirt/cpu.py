@@ -8,7 +8,7 @@ import re
 from sevlaunch.libvirt.conversion import Conversion, number
 from sevlaunch.libvirt.document import Element, Part
 
-_TOPOLOGY = ("sockets", "cores", "threads")
+_TOPOLOGY = ("sockets", "dies", "cores", "threads")
 _POLICIES = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -71,10 +71,10 @@ def _count(conversion: Conversion) -> None:
         outcomes.same(vcpu.part("placement"), "the host's scheduler places them")
     if current is not None and most is not None and current < most:
         outcomes.carry(("cpu", "count"), current, vcpu.part("current"))
-        outcomes.unsupported(Part(vcpu), f"sevlaunch plugs no vCPUs in: the guest stays at {current} of {most}")
+        outcomes.carry(("cpu", "maxcpus"), most, vcpu)
     elif most is not None:
         outcomes.carry(("cpu", "count"), most, vcpu, vcpu.part("current"))
-    count = outcomes.values.get(("cpu", "count"))
+    count = outcomes.values.get(("cpu", "maxcpus")) or outcomes.values.get(("cpu", "count"))
     if count is not None and count.value != 1 and not conversion.domain.child("cpu").child("topology"):
         # QEMU's own default is one socket (since 6.2).
         reason = "libvirt's default without a topology: a socket for each"
@@ -89,7 +89,10 @@ def _model(conversion: Conversion, cpu: Element) -> None:
     outcomes.drop(model.part("fallback"), "QEMU itself checks what the host's CPU has")
     outcomes.drop(cpu.part("migratable"), "sevlaunch migrates no guests")
     outcomes.drop(cpu.child("vendor"), "which host is asked for; the model tells the guest's vendor")
-    if mode == "host-passthrough":
+    if mode in ("host-passthrough", "host-model") and not conversion.kvm:
+        reason = "the host's CPU takes KVM: all that QEMU can emulate rather"
+        outcomes.correct(("cpu", "model"), "max", cpu.part("mode"), reason)
+    elif mode == "host-passthrough":
         outcomes.carry(("cpu", "model"), "host", cpu.part("mode"))
     elif mode == "maximum":
         outcomes.carry(("cpu", "model"), "max", cpu.part("mode"))
@@ -112,15 +115,15 @@ def _model(conversion: Conversion, cpu: Element) -> None:
 
 def _topology(conversion: Conversion, topology: Element) -> None:
     counts = {name: count for name in _TOPOLOGY if (count := number(topology.get(name))) is not None}
-    vcpus = conversion.outcomes.values.get(("cpu", "count"))
+    values = conversion.outcomes.values
+    vcpus = values.get(("cpu", "maxcpus")) or values.get(("cpu", "count"))
     if vcpus is not None and counts and math.prod(counts.values()) != vcpus.value:
         conversion.outcomes.unsupported(topology, f"it does not make the {vcpus.value} vCPUs that the guest has")
         return
     for name, count in counts.items():
         conversion.outcomes.carry(("cpu", name), count, topology.part(name))
-    for name in ("dies", "clusters"):
-        if topology.get(name) == "1":
-            conversion.outcomes.same(topology.part(name), "one, as QEMU's default")
+    if topology.get("clusters") == "1":
+        conversion.outcomes.same(topology.part("clusters"), "one, as QEMU's default")
 
 
 def _feature(conversion: Conversion, feature: Element) -> None:

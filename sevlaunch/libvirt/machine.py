@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sevlaunch.libvirt.conversion import Conversion
 from sevlaunch.libvirt.document import Element, Part
-from sevlaunch.profile.rules import Q35
+from sevlaunch.profile.machine_types import Q35, why_unusable
 
 _ACCELERATORS = {"kvm": "kvm", "qemu": "tcg"}
 
@@ -14,6 +14,7 @@ def import_machine(conversion: Conversion) -> None:
     _accelerator(conversion)
     _machine_type(conversion)
     _features(conversion)
+    _iommu(conversion)
 
 
 def _accelerator(conversion: Conversion) -> None:
@@ -32,14 +33,14 @@ def _machine_type(conversion: Conversion) -> None:
     outcomes.same(os_type.part("arch"), "sevlaunch's only architecture")
     wanted = os_type.get("machine")
     part = os_type.part("machine") or Part(os_type)
-    is_q35 = wanted is not None and wanted.startswith(("q35", "pc-q35-"))
+    is_q35 = wanted is not None and Q35.fullmatch(wanted) is not None
     if conversion.encrypted and not is_q35:
         found = wanted or "libvirt's default, pc"
         outcomes.correct(("machine",), "q35", part, f"an encrypted guest needs a q35 machine, found {found}")
     elif conversion.machines is not None and wanted is not None and wanted not in conversion.machines:
         outcomes.correct(("machine",), "q35" if is_q35 else "pc", part, f"this QEMU has no machine type {wanted}")
-    elif conversion.encrypted and wanted is not None and not Q35.fullmatch(wanted):
-        outcomes.correct(("machine",), "q35", part, f"{wanted} is a distribution's own machine type")
+    elif wanted is not None and (why := why_unusable(wanted)):
+        outcomes.correct(("machine",), "pc", part, f"no guest can have it: {why}")
     elif wanted is None:
         outcomes.carry(("machine",), "pc", part, reason="libvirt's default")
     else:
@@ -64,6 +65,27 @@ def _features(conversion: Conversion) -> None:
     if features.child("apic").get("eoi"):
         eoi = features.child("apic").get("eoi")
         conversion.cpu_feature(features.child("apic").part("eoi"), f"kvm-pv-eoi={eoi}")
+
+
+def _iommu(conversion: Conversion) -> None:
+    iommu, outcomes = conversion.devices.child("iommu"), conversion.outcomes
+    driver, model = iommu.child("driver"), iommu.get("model")
+    if not iommu:
+        return
+    if conversion.encrypted:
+        outcomes.drop(iommu, "QEMU can't read its tables in encrypted memory; interrupts reach every vCPU without it")
+    elif model == "virtio":
+        outcomes.carry(("iommu", "type"), "virtio", iommu.part("model"), Part(iommu))
+    elif model == "intel":
+        outcomes.carry(("iommu", "type"), "intel", iommu.part("model"), Part(iommu))
+        for name in ("intremap", "eim"):
+            outcomes.same(driver.part(name), "interrupts are always remapped")
+        if driver.get("dma_translation") == "off":
+            outcomes.carry(("iommu", "translation"), False, driver.part("dma_translation"))
+        outcomes.same(driver.part("dma_translation"), "QEMU's default")
+        if driver.get("caching_mode") == "on":
+            outcomes.carry(("iommu", "caching_mode"), True, driver.part("caching_mode"))
+        outcomes.same(driver.part("caching_mode"), "QEMU's default")
 
 
 def _state(element: Element) -> bool:

@@ -47,7 +47,7 @@ DROPPED = {
     "features/hap": "for Xen",
     "controller": "sevlaunch makes the controllers that the devices need",
     "on_poweroff": "a power-off ends QEMU",
-    "vcpu@placement": "sevlaunch pins nothing to host CPUs",
+    "vcpu@placement": "the host's scheduler places them",
 }
 
 UNKNOWN = "sevlaunch has no key for it"
@@ -93,7 +93,7 @@ UNSUPPORTED = {
     "parallel": "no parallel ports",
     "panic": "no panic device",
     "shmem": "no shared memory devices",
-    "iommu": "no emulated IOMMU: the DMA API needs none",
+    "iommu": "sevlaunch has those of Intel and virtio",
     "crypto": "no crypto device",
     "pstore": "no pstore device",
     "tpm": "no TPM: swtpm would run on the host, which sees all that the guest stores in it",

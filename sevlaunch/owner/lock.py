@@ -121,7 +121,7 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
         qemu=plan.qemu_version,
         vcpus=launch.vcpus,
         cpu=LockedCpu(
-            model=plan.machine.cpu_model.value,
+            model=plan.cpu.model.value,
             signature=launch.cpu_signature if launch.guest_type.encrypts_registers else None,
         ),
         firmware=LockedFile(path=plan.firmware.code.value, sha256=launch.firmware.sha256.hex()),

@@ -1,35 +1,33 @@
-"""Machine type, accelerator and CPU."""
+"""Machine type and accelerator."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Literal
 
-from sevlaunch.guest_type import EPYC_MODELS
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.cpu import LAST_XAPIC_ID
 from sevlaunch.plan.needs import NeededDevice, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 from sevlaunch.plan.part import Part
+from sevlaunch.plan.topology import highest_apic_id, most_vcpus
 from sevlaunch.remedies import MODULES
 
 KVM = "/dev/kvm"
+# QEMU's hw/smbios/smbios.c refuses from here on, where it looks.
+MOST_OF_SMBIOS_2 = 255
 
 Accel = Literal["kvm", "tcg"]
 
 
 class MachinePlan(Part, frozen=True, kw_only=True):
-    """Machine type, accelerator and CPU. None of topology, smm and irqchip: as QEMU has it."""
+    """Machine type and accelerator. None of smm, irqchip and smbios: as QEMU has it."""
 
     machine: Choice[str]
     accel: Choice[Accel]
-    cpu_model: Choice[str]
-    cpu_features: tuple[Choice[str], ...]
-    vcpus: Choice[int]
-    sockets: Choice[int] | None
-    cores: Choice[int] | None
-    threads: Choice[int] | None
     smm: Choice[bool] | None
     irqchip: Choice[str] | None
+    smbios: Choice[str] | None
     vmport: Choice[bool]
 
     @property
@@ -46,41 +44,45 @@ class MachinePlan(Part, frozen=True, kw_only=True):
             yield self.smm.parameter("smm")
         if self.irqchip:
             yield self.irqchip.parameter("kernel-irqchip")
+        if self.smbios:
+            yield self.smbios.parameter("smbios-entry-point-type")
         yield self.vmport.parameter("vmport")
 
     def options(self) -> Iterator[Option]:
-        """-accel, -cpu, -smp."""
+        """-accel."""
         yield Option("-accel", (self.accel.parameter(""),))
-        features = (
-            Parameter(key, value, feature.reason)
-            for feature in self.cpu_features
-            for key, _, value in [feature.value.partition("=")]
-        )
-        yield Option("-cpu", (self.cpu_model.parameter(""), *features))
-        topology = (("sockets", self.sockets), ("cores", self.cores), ("threads", self.threads))
-        parts = (number.parameter(key) for key, number in topology if number)
-        yield Option("-smp", (self.vcpus.parameter("cpus"), *parts))
 
 
 def resolve_machine(context: Context) -> MachinePlan:
     """The machine for the profile, on the host's accelerator."""
     accel = _accel(context)
-    cpu, security = context.profile.cpu, context.profile.security
     no_smm = Choice(False, rule("the registers of an SEV-ES guest can't be saved for SMM"))
-    split = Choice("split", rule("SNP needs the interrupt controllers outside the kernel"))
     return MachinePlan(
         machine=_machine_type(context),
         accel=accel,
-        cpu_model=_cpu_model(context, accel.value),
-        cpu_features=tuple(context.choice(text, "cpu", "features", index) for index, text in enumerate(cpu.features)),
-        vcpus=context.choice(cpu.count, "cpu", "count"),
-        sockets=context.choice_or_none(cpu.sockets, "cpu", "sockets"),
-        cores=context.choice_or_none(cpu.cores, "cpu", "cores"),
-        threads=context.choice_or_none(cpu.threads, "cpu", "threads"),
-        smm=None if security.has_smm else no_smm,
-        irqchip=split if security.splits_irqchip else None,
+        smm=None if context.profile.security.has_smm else no_smm,
+        irqchip=_irqchip(context, accel.value),
+        smbios=_smbios(context),
         vmport=Choice(False, rule("the VMware port reads guest registers, which SEV-ES encrypts")),
     )
+
+
+def _irqchip(context: Context, accel: Accel) -> Choice[str] | None:
+    if context.profile.security.splits_irqchip:
+        return Choice("split", rule("SNP needs the interrupt controllers outside the kernel"))
+    if accel != "kvm":
+        return None
+    if context.profile.iommu.type == "intel":
+        return context.choice("split", "iommu", "type")
+    if highest_apic_id(context.profile.cpu) > LAST_XAPIC_ID:
+        return Choice("split", rule("devices reach vCPUs over 254 through an interrupt controller outside the kernel"))
+    return None
+
+
+def _smbios(context: Context) -> Choice[str] | None:
+    if most_vcpus(context.profile.cpu) < MOST_OF_SMBIOS_2:
+        return None
+    return Choice("64", rule(f"the tables of SMBIOS 2 count fewer than {MOST_OF_SMBIOS_2} vCPUs"))
 
 
 def _machine_type(context: Context) -> Choice[str]:
@@ -90,8 +92,11 @@ def _machine_type(context: Context) -> Choice[str]:
         known = f"{q35[0]} to {q35[-1]}" if q35 else "no q35 machine"
         context.lack(
             f"QEMU {context.qemu.version} has no machine {wanted!r}; it has {known}",
-            hint="use machine: q35, or a QEMU that still has the version",
+            hint="use machine: q35, or a QEMU that has it: set qemu.binary",
         )
+    elif context.profile.security.encrypted and not context.qemu.machines[wanted].startswith("pc-q35-"):
+        found = context.qemu.machines[wanted]
+        context.refuse(f"an encrypted guest needs a q35 machine, and {wanted} is {found}", "machine", hint="use q35")
     return context.choice(wanted, "machine")
 
 
@@ -111,21 +116,3 @@ def _accel(context: Context) -> Choice[Accel]:
     if not kvm.runs_firmware:
         return Choice("tcg", fact(f"the KVM of module {kvm.module or '(unknown)'} can't run firmware code"))
     return Choice("kvm", fact(f"{kvm.device.path} can be used, driven by {kvm.module}"))
-
-
-def _cpu_model(context: Context, accel: str) -> Choice[str]:
-    wanted = context.profile.cpu.model
-    known = context.qemu.cpu_models
-    if wanted != "auto":
-        if wanted not in known:
-            context.lack(
-                f"QEMU {context.qemu.version} has no CPU model {wanted!r}",
-                hint=f"known EPYC models: {', '.join(name for name in known if name.startswith('EPYC'))}",
-            )
-        return context.choice(wanted, "cpu", "model")
-    if context.profile.security.encrypted:
-        model = next((name for name in EPYC_MODELS if name in known), EPYC_MODELS[-1])
-        return Choice(model, rule("a model that every SEV host can run; SEV-ES measures its signature"))
-    if accel == "kvm":
-        return Choice("host", rule("with KVM, the host's CPU"))
-    return Choice("max", rule("with TCG, all that QEMU can emulate"))

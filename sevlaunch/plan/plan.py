@@ -10,6 +10,7 @@ from msgspec import Struct
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.addresses import BusesPlan
 from sevlaunch.plan.boot import BootPlan
+from sevlaunch.plan.cpu import CpuPlan
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
 from sevlaunch.plan.memory import MemoryPlan
@@ -43,11 +44,13 @@ class Plan(Struct, frozen=True):
     folder: Path
     state_folder: Path
     machine: MachinePlan
+    cpu: CpuPlan
     memory: MemoryPlan
     firmware: FirmwarePlan
     security: SecurityPlan | None
     boot: BootPlan
     buses: BusesPlan
+    iommu: tuple[Part, ...]
     storage: StoragePlan
     networks: tuple[NetworkPlan, ...]
     devices: tuple[Part, ...]
@@ -73,12 +76,12 @@ class Plan(Struct, frozen=True):
     def board(self) -> tuple[Part, ...]:
         """The parts that make the machine."""
         security = (self.security,) if self.security else ()
-        return (self.machine, self.memory, self.firmware, *security, self.boot)
+        return (self.machine, self.cpu, self.memory, self.firmware, *security, self.boot)
 
     @property
     def attached(self) -> tuple[Part, ...]:
         """The parts that hang on it."""
-        return (self.buses, self.storage, *self.networks, *self.devices)
+        return (*self.iommu, self.buses, self.storage, *self.networks, *self.devices)
 
     @property
     def needs(self) -> Needs:

@@ -11,6 +11,7 @@ from sevlaunch.plan.addresses import buses_behind
 from sevlaunch.plan.boot import resolve_boot
 from sevlaunch.plan.console import resolve_agent, resolve_console
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.cpu import resolve_cpu
 from sevlaunch.plan.devices import resolve_balloon, resolve_rng, resolve_vsock
 from sevlaunch.plan.firmware import resolve_firmware
 from sevlaunch.plan.machine import resolve_machine
@@ -46,6 +47,13 @@ def _shares(context: Context) -> Iterator[Part]:
         yield from resolve_shares(context)
 
 
+def _iommu(context: Context, accel: str) -> Iterator[Part]:
+    if context.profile.iommu.type != "none":
+        from sevlaunch.plan.iommu import resolve_iommu
+
+        yield from resolve_iommu(context, accel)
+
+
 # The devices beside disks and networks, in the order of the command line: each function yields those of one kind. What
 # few guests have is imported for those.
 _DEVICES: tuple[Callable[[Context], Iterator[Part]], ...] = (
@@ -74,9 +82,11 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         )
     context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.encrypted)
     machine = resolve_machine(context)
+    cpu = resolve_cpu(context, machine.accel.value)
     memory = resolve_memory(context, machine.accel.value)
     firmware = resolve_firmware(context)
     security = _security(context)
+    iommu = tuple(_iommu(context, machine.accel.value))
     storage = resolve_storage(context)
     networks = resolve_networks(context)
     devices = tuple(device for resolve_device in _DEVICES for device in resolve_device(context))
@@ -95,11 +105,13 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         folder=context.folder,
         state_folder=context.state_folder,
         machine=machine,
+        cpu=cpu,
         memory=memory,
         firmware=firmware,
         security=security,
         boot=resolve_boot(context),
         buses=buses_behind(context.root_bus, context.addresses),
+        iommu=iommu,
         storage=storage,
         networks=networks,
         devices=devices,

@@ -1,4 +1,6 @@
-"""CPU models that the secure processor refuses for SNP guests."""
+"""CPU models that are special: those that the secure processor refuses for SNP guests, and those without long mode."""
+
+import re
 
 # Models that say "complex indexing" of their L3 cache (CPUID 0x8000001D, EDX[2]), and the first ones that no longer do:
 # the secure processor refuses the CPUID page of an SNP guest for that bit. QEMU's target/i386/cpu.c, epyc_cache_info
@@ -10,3 +12,19 @@ COMPLEX_INDEXING = {
 }
 # The host's own cache information in place of the model's.
 HOST_CACHE = "host-cache-info=on"
+
+# Models without long mode, which OVMF and every encrypted guest run in, and those of them that have neither PAE nor
+# PSE-36 and so reach 4 GiB. QEMU's target/i386/cpu.c, builtin_x86_defs.
+_32_BIT = ("486", "athlon", "base", "coreduo", "kvm32", "n270", "pentium", "pentium2", "pentium3", "qemu32")
+_32_BIT_ADDRESSES = ("486", "base", "pentium")
+_VERSION = re.compile(r"-v[0-9]+$")
+
+
+def is_32_bit(model: str) -> bool:
+    """Whether a model of QEMU's has no long mode."""
+    return _VERSION.sub("", model) in _32_BIT
+
+
+def reaches_4_gib(model: str) -> bool:
+    """Whether a model's physical addresses have 32 bits; the other models without long mode have 36."""
+    return _VERSION.sub("", model) in _32_BIT_ADDRESSES

@@ -14,7 +14,7 @@ from msgspec import Meta
 from sevlaunch.opening import open_regular
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
 from sevlaunch.sevapi.constants import CERTIFICATE_BYTES, SESSION_BYTES
-from sevlaunch.units import parse_size
+from sevlaunch.units import format_ranges, parse_ranges, parse_size
 
 # VIRTIO_BLK_ID_BYTES; QEMU cuts the rest of a disk's serial number off silently.
 MAX_SERIAL_BYTES = 20
@@ -247,6 +247,17 @@ def _feature(value: object) -> str:
     raise ValueError(f"wanted a CPU property such as host-phys-bits=on, found {value!r}")
 
 
+def _numbers(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        numbers = parse_ranges(str(text)) if isinstance(text, str) else []
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise ValueError(f"wanted numbers and ranges such as 0-3,8, found {value!r}")
+    return format_ranges(set(numbers))
+
+
 def _name(value: object) -> str:
     # The name is a folder's name, and is printed in tables.
     if (
@@ -286,6 +297,12 @@ _SIZE_SCHEMA = {
     "pattern": r"^\s*\d+(\.\d+)?\s*([KMGTkmgt]([iI]?[bB])?|[bB])?\s*$",
 }
 
+_NUMBERS_SCHEMA = {
+    "type": ["integer", "string"],
+    "minimum": 0,
+    "pattern": r"^[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*$",
+}
+
 Size = Annotated[int, Parser(_size), Meta(extra_json_schema=_SIZE_SCHEMA)]
 ImagePath = Annotated[
     str,
@@ -301,6 +318,8 @@ AbsolutePath = Annotated[
 ]
 Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
 CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(pattern=f"^{_FEATURE.pattern}$")]
+# Numbers of CPUs or NUMA nodes, in the form that units.parse_ranges reads.
+Numbers = Annotated[str, Parser(_numbers), Placeholder("0"), Meta(extra_json_schema=_NUMBERS_SCHEMA)]
 Name = Annotated[str, Parser(_name), Placeholder("guest")]
 DiskSerial = Annotated[str, Parser(_disk_serial), Meta(min_length=1)]
 Mac = Annotated[str, Parser(_mac)]

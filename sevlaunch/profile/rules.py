@@ -5,12 +5,12 @@ A rule looks at the profile alone. What also depends on the host is decided in :
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE
-from sevlaunch.profile.model import Cpu, Profile, SevSecurity, SnpSecurity
+from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
+from sevlaunch.profile.machine_types import Q35
+from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
 from sevlaunch.profile.violation import Violation
@@ -18,8 +18,6 @@ from sevlaunch.units import PAGE_SIZES
 
 if TYPE_CHECKING:
     from sevlaunch.profile.extra_args import Finding
-
-Q35 = re.compile(r"q35|pc-q35-\d+\.\d+(\.\d+)?")
 
 
 def check_rules(profile: Profile) -> Iterator[Violation]:
@@ -35,7 +33,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _flash(profile)
     yield from _consistency(profile)
     yield from _boot_order(profile)
-    yield from _topology(profile.cpu)
+    yield from check_machine(profile)
     yield from check_networks(profile)
     for finding in extra_args_findings(profile):
         if finding.refused:
@@ -49,6 +47,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
     yield from network_cautions(profile)
+    yield from check_machine_cautions(profile)
     for finding in extra_args_findings(profile):
         if not finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)
@@ -66,8 +65,6 @@ def extra_args_findings(profile: Profile) -> list[Finding]:
 
 
 def _encrypted_machine(profile: Profile) -> Iterator[Violation]:
-    if not Q35.fullmatch(profile.machine):
-        yield Violation(("machine",), f"an encrypted guest needs a q35 machine, found {profile.machine!r}: use q35")
     if profile.accel == "tcg":
         yield Violation(("accel",), "an encrypted guest needs KVM: use accel: kvm, or security: none with tcg")
     for index, disk in enumerate(profile.disks):
@@ -136,13 +133,6 @@ def _locked_memory(profile: Profile) -> Iterator[Violation]:
 def _snp(profile: Profile) -> Iterator[Violation]:
     security = profile.security
     assert isinstance(security, SnpSecurity)
-    if profile.cpu.model in COMPLEX_INDEXING and HOST_CACHE not in profile.cpu.features:
-        yield Violation(
-            ("cpu", "model"),
-            f"a sev-snp guest can't have {profile.cpu.model}: the secure processor refuses what it says of its cache "
-            f"(CPUID 0x8000001D): use {COMPLEX_INDEXING[profile.cpu.model]}, or leave model at auto",
-            (("cpu", "features"),),
-        )
     if security.id_auth and not security.id_block:
         yield Violation(
             ("security", "id_auth"), "id_auth signs an id_block, and there is none", (("security", "id_block"),)
@@ -264,17 +254,3 @@ def _boot_order(profile: Profile) -> Iterator[Violation]:
             yield Violation(("boot", "order", index), f"there is no {device}; the profile has {found}", ((section,),))
         elif device in profile.boot.order[:index]:
             yield Violation(("boot", "order", index), f"{device} stands in the order twice")
-
-
-def _topology(cpu: Cpu) -> Iterator[Violation]:
-    parts = {key: getattr(cpu, key) for key in ("sockets", "cores", "threads") if getattr(cpu, key) is not None}
-    product = 1
-    for number in parts.values():
-        product *= number
-    if (len(parts) == 3 and product != cpu.count) or (parts and cpu.count % product):
-        shown = " x ".join(f"{number} {key}" for key, number in parts.items())
-        yield Violation(
-            ("cpu", next(iter(parts))),
-            f"{shown} makes {product}, which does not fit cpu.count {cpu.count}",
-            tuple(("cpu", key) for key in ("count", "sockets", "cores", "threads")),
-        )

@@ -198,14 +198,14 @@ class Reading:
     def _value(self, field_type: FieldType, value: Any, path: KeyPath) -> Any:
         if value is None and field_type.optional:
             return None
+        if isinstance(value, str) and value in field_type.words:
+            return str(value)
         if field_type.structs:
             return self._struct(field_type.structs, value, path)
         if field_type.element:
             return self._list(field_type.element, value, path)
         if field_type.parser is None:
             return self._plain(field_type, value, path)
-        if isinstance(value, str) and value in field_type.words:
-            return str(value)
         try:
             return field_type.parser.read(value)
         except ValueError as error:

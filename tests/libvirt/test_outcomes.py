@@ -52,10 +52,23 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         ("<memtune><hard_limit unit='KiB'>9007199254740991</hard_limit></memtune>", None),
     ],
     "cpu.count": [("<vcpu current='2'>4</vcpu>", 2), ("<vcpu>4</vcpu>", 4)],
+    "cpu.maxcpus": [("<vcpu current='2'>4</vcpu>", 4), ("<vcpu>4</vcpu>", None)],
+    "cpu.dies": [("<vcpu>8</vcpu><cpu><topology sockets='1' dies='2' cores='2' threads='2'/></cpu>", 2)],
+    "iommu.type": [
+        ("<devices><iommu model='intel'><driver intremap='on' eim='on'/></iommu></devices>", "intel"),
+        ("<devices><iommu model='virtio'/></devices>", "virtio"),
+        ("<devices><iommu model='intel'/></devices>" + SEV, "auto"),
+    ],
+    "iommu.caching_mode": [
+        ("<devices><iommu model='intel'><driver caching_mode='on' dma_translation='off'/></iommu></devices>", True),
+    ],
+    "iommu.translation": [
+        ("<devices><iommu model='intel'><driver caching_mode='on' dma_translation='off'/></iommu></devices>", False),
+    ],
     "cpu.sockets": [
         ("<vcpu>4</vcpu>", 4),
         ("<vcpu>4</vcpu><cpu><topology sockets='1' cores='2' threads='2'/></cpu>", 1),
-        ("<vcpu current='2'>4</vcpu><cpu><topology sockets='1' cores='2' threads='2'/></cpu>", None),
+        ("<vcpu current='2'>4</vcpu><cpu><topology sockets='1' cores='2' threads='2'/></cpu>", 1),
     ],
     "cpu.model": [
         ("<cpu mode='custom'><model fallback='allow'>EPYC-Milan</model></cpu>", "EPYC-Milan"),
@@ -241,7 +254,7 @@ MISTAKES: list[tuple[str, str, str, str, str, str, object]] = [
     ),
     ("", "q35", "launchSecurity", "corrected", "not <locked/>", "memory.lock", "auto"),
     ("", "pc-i440fx-7.2", "os/type@machine", "corrected", "q35", "machine", "q35"),
-    ("", "pc-q35-rhel9.4.0", "os/type@machine", "corrected", "distribution", "machine", "q35"),
+    ("", "pc-q35-rhel9.4.0", "os/type@machine", "carried", "", "machine", "pc-q35-rhel9.4.0"),
     ("<hostdev mode='subsystem' type='pci'/>", "q35", "devices/hostdev", "refused", "host devices", "disks", []),
     ("<interface type='hostdev'/>", "q35", "devices/interface", "refused", "host devices", "networks", []),
     (

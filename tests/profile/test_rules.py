@@ -76,7 +76,7 @@ def test_its_neighbour_is_fine(line: str, security: str) -> None:
     assert broken(security, line) == []
 
 
-@pytest.mark.parametrize("line", [line for line, _, _ in ENCRYPTED if "bus: ide" not in line])
+@pytest.mark.parametrize("line", [line for line, _, _ in ENCRYPTED if "bus: ide" not in line and "microvm" not in line])
 def test_without_encryption_it_is_fine(line: str) -> None:
     assert broken(NONE, line) == []
 
@@ -294,3 +294,68 @@ def test_a_rule_about_contradictions_fires_and_its_neighbour_does_not(
 )
 def test_a_rule_is_silent_where_a_value_that_decides_is_wrong_itself(line: str, path: str) -> None:
     assert [found for found, _ in broken(*line.splitlines())] == [path]
+
+
+# Lines, the path to blame, part of the message; then lines beside it that are fine.
+MACHINE = [
+    (["machine: isapc"], "machine", "it has no PCI bus", ["machine: pc"]),
+    (["machine: none"], "machine", "it has no CPU", ["machine: q35"]),
+    (["machine: x-remote"], "machine", "runs devices for another QEMU", ["machine: pc-q35-rhel9.4.0"]),
+    (["machine: microvm"], "machine", "boots no UEFI firmware", ["machine: pc-q35-jammy-maxcpus"]),
+    (["machine: xenfv-4.2"], "machine", "a guest of Xen", ["machine: ubuntu-q35", SEV]),
+    (["accel: tcg", "cpu: {model: host}"], "cpu.model", "model: max", ["accel: tcg", "cpu: {model: max}"]),
+    (["cpu: {model: n270}", SEV], "cpu.model", "no long mode", ["cpu: {model: n270}"]),
+    (["cpu: {model: 486-v1}", "memory: 3G"], "memory.size", "reaches 4 GiB", ["cpu: {model: 486-v1}", "memory: 2G"]),
+    (
+        ["cpu: {model: kvm32}", "memory: 63G"],
+        "memory.size",
+        "memory can have 62G",
+        ["cpu: {model: kvm32}", "memory: 62G"],
+    ),
+    (
+        ["cpu: {model: athlon, features: [phys-bits=40]}"],
+        "cpu.features.0",
+        "can't be changed",
+        ["cpu: {features: [phys-bits=40]}"],
+    ),
+    (["cpu: {features: [phys-bits=53]}"], "cpu.features.0", "wanted 32 to 52 bits", ["cpu: {features: [phys-bits=0]}"]),
+    (["cpu: {count: 4, maxcpus: 3}"], "cpu.maxcpus", "no room for the 4 vCPUs", ["cpu: {count: 4, maxcpus: 4}"]),
+    (
+        ["cpu: {count: 4, maxcpus: 6, cores: 4}"],
+        "cpu.cores",
+        "4 cores makes 4, which does not fit cpu.maxcpus 6",
+        ["cpu: {count: 4, maxcpus: 8, cores: 4}"],
+    ),
+    (
+        ["cpu: {count: 8, sockets: 2, dies: 2, cores: 2, threads: 2}"],
+        "cpu.sockets",
+        "2 sockets x 2 dies x 2 cores x 2 threads makes 16",
+        ["cpu: {count: 8, sockets: 2, dies: 2, cores: 2, threads: 1}"],
+    ),
+    (["iommu: intel", SNP], "iommu.type", "more than 255 vCPUs need none", ["iommu: auto", SNP]),
+    (["iommu: virtio", SEV], "iommu.type", "QEMU can't read its tables", ["iommu: none", SEV]),
+    (["iommu: intel", "machine: pc"], "iommu.type", "use machine: q35", ["iommu: virtio", "machine: pc"]),
+    (
+        ["iommu: {caching_mode: on}"],
+        "iommu.caching_mode",
+        "is for type intel",
+        ["iommu: {type: intel, caching_mode: on}"],
+    ),
+    (["iommu: {translation: off, type: virtio}"], "iommu.translation", "found type virtio", ["iommu: virtio"]),
+]
+
+
+@pytest.mark.parametrize(("lines", "path", "message", "fine"), MACHINE, ids=[" ".join(row[0]) for row in MACHINE])
+def test_a_machine_that_no_qemu_has_is_refused_and_its_neighbour_fine(
+    lines: list[str], path: str, message: str, fine: list[str]
+) -> None:
+    ((found_path, found_message),) = broken(*lines)
+    assert found_path == path
+    assert message in found_message
+    assert broken(*fine) == []
+
+
+@pytest.mark.parametrize(("security", "warned"), [(SEV, False), (ES, True), (SNP, True), (NONE, False)])
+def test_room_for_vcpus_that_can_never_come_is_warned_of(security: str, warned: bool) -> None:
+    loaded = loads(f"{security}\ncpu: {{count: 4, maxcpus: 255}}\n")
+    assert [problem.path for problem in loaded.warnings] == ["cpu.maxcpus"] * warned

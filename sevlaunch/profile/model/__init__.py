@@ -4,7 +4,7 @@ from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
 from sevlaunch.profile.model.disks import Bus, Cache, Disk, ImageFormat
-from sevlaunch.profile.model.machine import Cpu, Firmware, Memory
+from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
 from sevlaunch.profile.model.networks import (
     BridgeNetwork,
     MacvtapNetwork,
@@ -28,6 +28,7 @@ __all__ = [
     "Disk",
     "Firmware",
     "ImageFormat",
+    "Iommu",
     "MacvtapNetwork",
     "Memory",
     "Model",

@@ -22,13 +22,35 @@ class Cpu(Model, frozen=True, kw_only=True):
         ),
     ] = "auto"
     count: Annotated[int, Meta(ge=1, le=4096, description="number of vCPUs")] = 1
-    sockets: Annotated[int, Meta(ge=1)] | None = None
-    cores: Annotated[int, Meta(ge=1)] | None = None
-    threads: Annotated[int, Meta(ge=1)] | None = None
+    maxcpus: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)] | None,
+        Meta(description="most vCPUs that the guest's tables have room for; default: count"),
+    ] = None
+    sockets: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    dies: Annotated[Annotated[int, Meta(ge=1, le=4096)] | None, Meta(description="dies of each socket")] = None
+    modules: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)] | None, Meta(description="modules of each die (QEMU 9.1 and newer)")
+    ] = None
+    cores: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     features: Annotated[
         list[CpuFeature],
         Meta(description="CPU properties such as host-phys-bits=on"),
     ] = []
+
+
+class Iommu(Model, frozen=True, kw_only=True):
+    """A virtual IOMMU."""
+
+    type: Annotated[
+        Literal["auto", "none", "intel", "virtio"],
+        Meta(description="auto: intel where an ordinary guest has more than 255 vCPUs, otherwise none"),
+    ] = "auto"
+    translation: Annotated[
+        bool | None,
+        Meta(description="intel: remap the devices' memory, and not their interrupts alone; default: only if named"),
+    ] = None
+    caching_mode: Annotated[bool, Meta(description="intel: the guest tells each change, for host devices")] = False
 
 
 class Memory(Model, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
 from sevlaunch.profile.model.disks import Disk
-from sevlaunch.profile.model.machine import Cpu, Firmware, Memory
+from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
 from sevlaunch.profile.model.networks import Network
 from sevlaunch.profile.model.security import NoSecurity, Security
 
@@ -38,6 +38,7 @@ class Profile(Model, frozen=True, kw_only=True):
     memory: Memory = Memory()
     firmware: Firmware = Firmware()
     security: Security = NoSecurity()
+    iommu: Iommu = Iommu()
     boot: Boot = Boot()
     disks: list[Disk] = []
     networks: list[Network] = []
