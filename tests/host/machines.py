@@ -19,6 +19,7 @@ from tests.conftest import HOSTS, ROOT
 MACHINES = ROOT / "tests/machines"
 NAMES = sorted(path.stem for path in MACHINES.glob("*.yaml"))
 _KVM_GET_API_VERSION = 0xAE00
+_KVM_CAP_MAX_VCPUS = 66
 _MSR_SYSCFG = 0xC0010010
 
 
@@ -56,7 +57,9 @@ def source(described: dict[str, Any], root: Path) -> System:
     def kvm_ioctl(device: Path, request: int, argument: int) -> int:
         if not device.exists():
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return 12 if request == _KVM_GET_API_VERSION else int(described.get("vm_types", 0))
+        if request == _KVM_GET_API_VERSION:
+            return 12
+        return int(described.get("most_vcpus" if argument == _KVM_CAP_MAX_VCPUS else "vm_types", 0))
 
     def kvm_attribute(device: Path, group: int, attribute: int) -> int:
         if not device.exists():

@@ -18,6 +18,7 @@ from sevlaunch.host import cpuid
 from sevlaunch.host.devices import kvm_facts
 from sevlaunch.host.facts import Device, EncryptionLeaf, KvmFacts
 from sevlaunch.host.folders import runtime_folder, state_folder
+from sevlaunch.host.memory import memory_facts
 from sevlaunch.host.model import Host
 from sevlaunch.host.system import kvm_attribute
 from tests import needs
@@ -160,3 +161,20 @@ def test_the_policies_that_kvm_takes_are_asked_where_it_tells(
     if told is not None:
         described["snp_policy_bits"] = told
     assert kvm_facts(source(described, tmp_path)).snp_policy_bits == found
+
+
+@pytest.mark.parametrize(("told", "found"), [(1024, 1024), (0, None)])
+def test_the_vcpus_that_kvm_has_room_for_are_asked(told: int, found: int | None, tmp_path: Path) -> None:
+    described = yaml.safe_load((MACHINES / "milan.yaml").read_text()) | {"most_vcpus": told}
+    assert kvm_facts(source(described, tmp_path)).most_vcpus == found
+
+
+def test_the_cpus_of_each_numa_node_are_read(tmp_path: Path) -> None:
+    described = yaml.safe_load((MACHINES / "milan.yaml").read_text())
+    folder = "/sys/devices/system/node"
+    described["files"] |= {
+        f"{folder}/node0/cpulist": "0-2,8\n",
+        f"{folder}/node1/cpulist": "",
+        f"{folder}/possible": "0-1",
+    }
+    assert memory_facts(source(described, tmp_path)).node_cpus == {"0": [0, 1, 2, 8], "1": []}

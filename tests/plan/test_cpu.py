@@ -199,7 +199,7 @@ def test_what_a_qemu_or_kvm_has_no_room_for_is_refused_with_the_number(text: str
 
 
 def test_properties_of_a_saved_host_that_does_not_tell_them_are_taken_as_they_are() -> None:
-    old = host("10.0")
+    old = host("10.0", replace(KVM_HOST, most_vcpus=None))
     assert old.qemu
     silent = replace(old, qemu=replace(old.qemu, cpu_properties={}, most_cpus={}, topology=[]))
     assert "x3apic=on" in value(arguments("cpu: {features: [x3apic=on], count: 4000, modules: 2}", silent), "-cpu")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sevlaunch.profile.loader import loads
-from sevlaunch.units import format_size, parse_size
+from sevlaunch.units import format_ranges, format_size, parse_ranges, parse_size
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,17 @@ def test_a_size_is_shown_in_the_largest_unit_that_divides_it(size: int, text: st
 @pytest.mark.parametrize("text", ["4294967296", "4G", "4194304 KiB", "{size: 4096M}", "0x100000000", "'4GiB'"])
 def test_a_profile_takes_every_spelling(text: str) -> None:
     assert loads(f"memory: {text}\n").profile.memory.size == 4 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers", "written"), [("0-2,8", [0, 1, 2, 8], "0-2,8"), ("8,0-1", [8, 0, 1], "0-1,8"), ("", [], "")]
+)
+def test_ranges_are_read_and_written(text: str, numbers: list[int], written: str) -> None:
+    assert parse_ranges(text) == numbers
+    assert format_ranges(numbers) == written
+
+
+@pytest.mark.parametrize("text", ["3-1", "a", "1,", "1-", "-1", "1 ,2", "123456"])
+def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="wanted numbers and ranges"):
+        parse_ranges(text)
