@@ -57,7 +57,9 @@ def doctor(
         host = (
             Host.load(host_file)
             if host_file
-            else Host.probe(loaded.profile.qemu.binary, thorough=True, images=loaded.profile.images)
+            else Host.probe(
+                loaded.profile.qemu.binary, thorough=True, images=loaded.profile.images, helpers=loaded.profile.helpers
+            )
         )
         report = examine_for(loaded, host, here=host_file is None)
     else:

@@ -104,7 +104,11 @@ def render(
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    facts = Host.load(host) if host else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images)
+    facts = (
+        Host.load(host)
+        if host
+        else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images, helpers=loaded.profile.helpers)
+    )
     plan = resolve(loaded, facts, rehearse=rehearse)
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:

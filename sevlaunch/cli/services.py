@@ -35,7 +35,11 @@ def unit(
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    host = Host.load(host_file) if host_file else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images)
+    host = (
+        Host.load(host_file)
+        if host_file
+        else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images, helpers=loaded.profile.helpers)
+    )
     plan = resolve(loaded, host)
     arguments = [str(profile.absolute()), *(("--name", name) if name else ())]
     arguments += [word for override in overrides for word in ("--set", override)]

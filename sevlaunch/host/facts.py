@@ -311,6 +311,13 @@ class ImageFacts(Facts, frozen=True, kw_only=True):
     size: Annotated[int, Meta(description="bytes of the file, or of the device")]
 
 
+class HelperFacts(Facts, frozen=True, kw_only=True):
+    """A helper program that runs beside QEMU."""
+
+    path: str
+    options: Annotated[list[str], Meta(description="long options that its help names, such as --shared-dir")]
+
+
 class Folders(Facts, frozen=True, kw_only=True):
     """Where this user's guests have their files."""
 

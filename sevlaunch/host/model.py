@@ -19,6 +19,7 @@ from sevlaunch.host.facts import (
     Facts,
     FirmwareDescriptor,
     Folders,
+    HelperFacts,
     ImageFacts,
     KvmFacts,
     MemoryFacts,
@@ -57,6 +58,9 @@ class Host(Facts, frozen=True, kw_only=True):
     images: Annotated[dict[str, ImageFacts], Meta(description="images of disks that were looked at, by their path")] = (
         field(default_factory=dict)
     )
+    helpers: Annotated[dict[str, HelperFacts], Meta(description="helper programs that were asked, by their name")] = (
+        field(default_factory=dict)
+    )
     folders: Folders
     saved: Annotated[bool, Meta(description="these facts were read from a file, not from the machine now")] = False
 
@@ -70,6 +74,7 @@ class Host(Facts, frozen=True, kw_only=True):
         system: System | None = None,
         thorough: bool = False,
         images: Iterable[str] = (),
+        helpers: Iterable[str] = (),
     ) -> Host:
         """What this machine offers. A missing QEMU is noted, not raised: a plan needs it, a look at the host does not.
 
@@ -79,10 +84,12 @@ class Host(Facts, frozen=True, kw_only=True):
         :param system: another machine's recording instead of this machine.
         :param thorough: look at what only the doctor wants to know, too.
         :param images: paths of disks' images to look into.
+        :param helpers: names of helper programs to ask for their options, such as virtiofsd.
         """
         # A saved host needs none of the probes, and most commands not all of them.
         from sevlaunch.host import firmware, memory, processor, qemu
         from sevlaunch.host.devices import kvm_facts, user_name
+        from sevlaunch.host.helpers import helpers_here
         from sevlaunch.host.images import images_at
         from sevlaunch.host.system import System
 
@@ -115,6 +122,7 @@ class Host(Facts, frozen=True, kw_only=True):
             memory=memory.memory_facts(system),
             platform=platform_facts,
             images=images_at(images),
+            helpers=helpers_here(helpers),
             folders=Folders(
                 runtime=str((runtime or runtime_folder()).absolute()), state=str((state or state_folder()).absolute())
             ),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from sevlaunch.host.helpers import PLACES
 from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Companion, NeededFile, Needs
-from sevlaunch.plan.option import Choice, Option, Parameter, flag, rule, verbatim
+from sevlaunch.plan.option import Choice, Option, Parameter, fact, flag, rule, verbatim
 from sevlaunch.plan.part import Part
 
 _INSTALL = "Debian 12: qemu-system-common; newer Debian, Ubuntu, Fedora, openSUSE: the package virtiofsd"
-# Debian 12's qemu-system-common, and the Rust virtiofsd of others: outside PATH.
-_PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
+_SHARED_DIR = "--shared-dir"
+# What -o splits its options at, and what takes that away.
+_SPECIAL, _ESCAPED = r"[,\\]", r"\\\g<0>"
 
 # What virtiofsd keeps to act as the guest's users do, what its sandbox takes, and what giving up the rest takes: QEMU
 # 7.2's tools/virtiofsd/passthrough_ll.c, setup_capabilities() and setup_namespaces(); the Rust one's sandbox.rs.
@@ -32,10 +34,14 @@ _CAPABILITIES = (
 
 
 class SharePlan(Part, frozen=True, kw_only=True):
-    """A folder, the ``index``-th of the guest, which mounts it by its ``tag``. virtiofsd listens on ``socket``."""
+    """A folder, the ``index``-th of the guest, which mounts it by its ``tag``. virtiofsd listens on ``socket``.
+
+    ``shared_dir``: this virtiofsd takes the path as an option of its own.
+    """
 
     index: int
     path: Choice[str]
+    shared_dir: Choice[bool]
     tag: Choice[str]
     socket: str
     address: Address
@@ -51,17 +57,23 @@ class SharePlan(Part, frozen=True, kw_only=True):
         """The folder, and the program with its sandbox."""
         command = (
             flag(f"--socket-path={self.socket}", rule("QEMU connects to it")),
-            verbatim("-o", f"source={self.path.value}", self.path.reason),
+            self._source(),
         )
         return Needs(
             files=(NeededFile(self.path.value, "shared folder", self.remedy, write=True, folder=True),),
-            companions=(Companion(self.name, "virtiofsd", command, self.socket, _INSTALL, _PLACES),),
+            companions=(Companion(self.name, "virtiofsd", command, self.socket, _INSTALL, PLACES["virtiofsd"]),),
             capabilities=_CAPABILITIES,
             namespaces=("mnt", "net", "pid", "user"),
             system_calls=("@mount",),
             # Where the virtiofsd of QEMU keeps its locks.
             runtime_folders=("virtiofsd",),
         )
+
+    def _source(self) -> Option:
+        """The path. The virtiofsd of QEMU before 8.0 takes it among other -o options: its fuse_opt.c."""
+        if self.shared_dir.value:
+            return verbatim(_SHARED_DIR, self.path.value, self.path.reason)
+        return verbatim("-o", f"source={re.sub(_SPECIAL, _ESCAPED, self.path.value)}", self.path.reason)
 
     def options(self) -> Iterator[Option]:
         """The connection to virtiofsd, and the device."""
@@ -81,19 +93,26 @@ class SharePlan(Part, frozen=True, kw_only=True):
 
 def resolve_shares(context: Context) -> Iterator[SharePlan]:
     """The shared folders."""
+    virtiofsd = context.host.helpers.get("virtiofsd")
+    shared_dir = Choice(False, rule("every virtiofsd takes a plain path so"))
+    if virtiofsd is not None:
+        there = _SHARED_DIR in virtiofsd.options
+        shared_dir = Choice(there, fact(f"{virtiofsd.path} has {'' if there else 'no '}{_SHARED_DIR}"))
     for index, share in enumerate(context.profile.shares):
         context.need_device("vhost-user-fs-pci", f"shares.{index}")
-        if re.search(r"[,\\]", share.path):
+        if virtiofsd is None and re.search(_SPECIAL, share.path):
             context.refuse(
-                f"virtiofsd would take what stands behind a comma or backslash of {share.path!r} for an option",
+                f"how virtiofsd takes a comma or backslash, as in {share.path!r}, depends on its version, which is not "
+                "known of this host",
                 "shares",
                 index,
                 "path",
-                hint="share it by another name, such as that of a bind mount",
+                hint="from a program: Host.probe(helpers=profile.helpers); or share it by the name of a bind mount",
             )
         yield SharePlan(
             index=index,
             path=context.choice(share.path, "shares", index, "path"),
+            shared_dir=shared_dir,
             tag=context.choice(share.tag, "shares", index, "tag"),
             socket=str(context.qemu_folder / f"share{index}.sock"),
             address=context.address("share", index, "shares", index, instead="share one folder that has others in it"),

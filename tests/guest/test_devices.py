@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_a_shared_folder_is_read_by_the_guest(virtiofsd: None, demo: Path, sevla
     sevlaunch("down", "demo")
     typed.communicate(timeout=30)
     assert sevlaunch.left_behind() == []
+
+
+@pytest.mark.parametrize("name", ["a,source=etc", "a\\b"])
+def test_a_folder_is_shared_whatever_its_name(name: str, virtiofsd: None, sevlaunch: Command, system_qemu: str) -> None:
+    folder = sevlaunch.base / name
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    shares = json.dumps([{"path": str(folder), "tag": "data"}])
+    sevlaunch("up", PLAIN, "--paused", "--set", "accel=tcg", "--set", f"shares={shares}")
+    # Once QEMU is connected, the shared folder is all that virtiofsd has.
+    roots = [Path(f"/proc/{pid}/root") for pid in sevlaunch.processes()]
+    wait_until(lambda: any([path.name for path in root.iterdir()] == ["file"] for root in roots))
+    sevlaunch("down", "plain", "--now")
 
 
 def test_a_missing_program_beside_qemu_is_said_with_its_package(sevlaunch: Command, system_qemu: str) -> None:

@@ -18,7 +18,7 @@ from sevlaunch.doctor.fitness import examine_for
 from sevlaunch.doctor.preflight import check_files
 from sevlaunch.doctor.tree import Result
 from sevlaunch.errors import HostError, ProfileError
-from sevlaunch.host.facts import Device, PlatformFacts
+from sevlaunch.host.facts import Device, HelperFacts, PlatformFacts
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv, choices
 from sevlaunch.plan.context import Context
@@ -266,10 +266,24 @@ def test_the_library_does_not_know_where_its_repository_builds_the_demo() -> Non
     assert [file for file in files if re.search("build/demo|demo-guest", file.read_text())] == []
 
 
-def test_a_shared_path_is_one_path_for_virtiofsd(host: Host, image: Path) -> None:
-    for path in ("/srv/x,source=/etc", "/srv/x\\,y"):
-        with pytest.raises(ProfileError, match=r"shares\.0\.path: virtiofsd would take"):
-            resolve(profile(image, f"shares: [{{path: '{path}', tag: x}}]\n"), host)
+@pytest.mark.parametrize("path", ["/srv/x,source=/etc", "/srv/x\\,y", "/srv/plain"])
+def test_a_shared_path_is_one_path_for_each_virtiofsd(path: str, host: Host, image: Path) -> None:
+    loaded = profile(image, f"shares: [{{path: '{path}', tag: x}}]\n")
+    assert loaded.profile.helpers == ("virtiofsd",)
+
+    def arguments(*options: str) -> tuple[str, ...]:
+        known = {"virtiofsd": HelperFacts(path="/usr/libexec/virtiofsd", options=list(options))}
+        [virtiofsd] = resolve(loaded, replace(host, helpers=known)).companions
+        return virtiofsd.argv[2:]
+
+    assert arguments("--shared-dir", "--socket-path") == ("--shared-dir", path)
+    escaped = {"/srv/x,source=/etc": r"/srv/x\,source=/etc", "/srv/x\\,y": r"/srv/x\\\,y"}
+    assert arguments("--socket-path") == ("-o", f"source={escaped.get(path, path)}")
+    if path in escaped:
+        with pytest.raises(ProfileError, match=r"shares\.0\.path: how virtiofsd takes a comma or backslash"):
+            resolve(loaded, host)
+    else:
+        assert resolve(loaded, host).companions[0].argv[2:] == ("-o", f"source={path}")
 
 
 def test_the_script_of_a_guest_with_helpers_starts_them_first(host: Host, image: Path, tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ class Profile(Model, frozen=True, kw_only=True):
     qemu: Qemu = Qemu()
 
     @property
+    def helpers(self) -> tuple[str, ...]:
+        """The helper programs whose options depend on their version."""
+        return ("virtiofsd",) if self.shares else ()
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
         return tuple(disk.path for disk in self.disks)
