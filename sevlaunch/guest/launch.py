@@ -15,6 +15,7 @@ from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.starting import Embedding, Spawner, Start, started
 from sevlaunch.plan.needs import Companion
 from sevlaunch.plan.plan import Plan
+from sevlaunch.units import parse_ranges
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import LaunchedGuest
@@ -97,6 +98,11 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
     record = start.record()
     connecting = connection.enter_async_context(session(start.monitor, limit=float("inf")))
     qmp = await while_alive(connecting, start.process, start.death)
+    if plan.cpu.pins:
+        from sevlaunch.guest.pinning import pin
+
+        cpus = [frozenset(parse_ranges(one.value)) for one in plan.cpu.pins]
+        await while_alive(pin(qmp, start.process.pid, cpus), start.process, start.death)
     gathering = gather(qmp, record, firmware_sha256=firmware_sha256)
     evidence = await while_alive(gathering, start.process, start.death)
     check_encryption(evidence, plan.security.policy.value if plan.security else None)

@@ -7,6 +7,7 @@ import re
 
 from sevlaunch.libvirt.conversion import Conversion, number
 from sevlaunch.libvirt.document import Element, Part
+from sevlaunch.units import format_ranges, parse_ranges
 
 _TOPOLOGY = ("sockets", "dies", "cores", "threads")
 _POLICIES = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
@@ -48,6 +49,7 @@ def import_cpu(conversion: Conversion) -> None:
     for feature in cpu.all("feature"):
         _feature(conversion, feature)
     _physical_bits(conversion, cpu.child("maxphysaddr"))
+    _pins(conversion)
     features = conversion.domain.child("features")
     _hyperv(conversion, features.child("hyperv"))
     for name, (key, value) in _KVM.items():
@@ -79,6 +81,35 @@ def _count(conversion: Conversion) -> None:
         # QEMU's own default is one socket (since 6.2).
         reason = "libvirt's default without a topology: a socket for each"
         outcomes.carry(("cpu", "sockets"), count.value, Part(vcpu), reason=reason)
+
+
+def _pins(conversion: Conversion) -> None:
+    vcpu, outcomes = conversion.domain.child("vcpu"), conversion.outcomes
+    count = outcomes.values.get(("cpu", "count"))
+    pinned = {number(one.get("vcpu")): one for one in conversion.domain.child("cputune").all("vcpupin")}
+    if count is None or not isinstance(count.value, int) or not (pinned or vcpu.get("cpuset")):
+        return
+    elements = [pinned.get(index, vcpu) for index in range(count.value)]
+    sets = [_cpu_set(element.get("cpuset")) for element in elements]
+    for index, (element, cpus) in enumerate(zip(elements, sets, strict=True)):
+        if all(sets):
+            outcomes.carry(("cpu", "pin", index), format_ranges(cpus), element.part("cpuset"), element.part("vcpu"))
+    if not all(sets):
+        reason = "each vCPU needs a list of CPUs that sevlaunch can read, and not all have one"
+        for left in (*pinned.values(), vcpu.part("cpuset")):
+            outcomes.unsupported(left, reason)
+
+
+def _cpu_set(text: str | None) -> set[int]:
+    """The CPUs in libvirt's text for them, such as 0-7,^3; none if it is no such text."""
+    found: set[int] = set()
+    try:
+        for part in (text or "").replace(" ", "").split(","):
+            numbers = parse_ranges(part.removeprefix("^"))
+            found = found.difference(numbers) if part.startswith("^") else found.union(numbers)
+    except ValueError:
+        return set()
+    return found
 
 
 def _model(conversion: Conversion, cpu: Element) -> None:

@@ -52,7 +52,7 @@ DROPPED = {
 
 UNKNOWN = "sevlaunch has no key for it"
 
-_PINNING = "sevlaunch pins nothing to host CPUs: use taskset, numactl or a systemd unit"
+_PINNING = "sevlaunch keeps vCPUs on host CPUs, not QEMU's other threads: use a systemd unit with CPUAffinity="
 _TUNING = "sevlaunch sets no cgroup limits: start it in a systemd unit that does"
 _HOTPLUG = "sevlaunch plugs nothing in while the guest runs"
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from sevlaunch.guest_type import EPYC_MODELS
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part
 from sevlaunch.plan.topology import arranged, highest_apic_id, most_vcpus
-from sevlaunch.units import format_size
+from sevlaunch.units import format_ranges, format_size, parse_ranges
 
 # The last number of an interrupt controller that 8 bits can address; 255 is all of them.
 LAST_XAPIC_ID = 254
@@ -28,13 +29,23 @@ _SPELLINGS = ("tsc-freq",)
 
 
 class CpuPlan(Part, frozen=True, kw_only=True):
-    """``topology``: the levels of it, by QEMU's names; empty: as QEMU has it. ``features``: as key=value."""
+    """``topology``: the levels of it, by QEMU's names; empty: as QEMU has it. ``features``: as key=value.
+
+    ``pins``: the CPUs of the host that each vCPU may run on; empty: all. ``of_another``: QEMU runs as another user.
+    """
 
     model: Choice[str]
     features: tuple[Choice[str], ...]
     vcpus: Choice[int]
     most: Choice[int] | None
     topology: tuple[tuple[str, Choice[int]], ...]
+    pins: tuple[Choice[str], ...]
+    of_another: bool
+
+    @property
+    def needs(self) -> Needs:
+        """To pin threads of another user."""
+        return Needs(capabilities=("CAP_SYS_NICE",) if self.pins and self.of_another else ())
 
     def options(self) -> Iterator[Option]:
         """-cpu, -smp."""
@@ -61,6 +72,8 @@ def resolve_cpu(context: Context, accel: str) -> CpuPlan:
         vcpus=context.choice(cpu.count, "cpu", "count"),
         most=context.choice_or_none(cpu.maxcpus, "cpu", "maxcpus"),
         topology=tuple(_topology(context)),
+        pins=tuple(_pins(context)),
+        of_another=context.other_user is not None,
     )
 
 
@@ -100,6 +113,28 @@ def _topology(context: Context) -> Iterator[tuple[str, Choice[int]]]:
     whole, default = arranged(cpu), f"what is left of {most_vcpus(cpu)} vCPUs"
     for level in ("sockets", *(one for one in ("dies", "modules") if one in given), "cores", "threads"):
         yield level, context.choice(getattr(whole, level), "cpu", level, default=default)
+
+
+def _pins(context: Context) -> Iterator[Choice[str]]:
+    cpu, memory = context.profile.cpu, context.profile.memory
+    if cpu.pin is None:
+        return
+    known, allowed = context.host.memory.node_cpus, context.host.cpu.allowed
+    for index in range(cpu.count):
+        if cpu.pin == "auto":
+            near = [number for node in memory.nodes for number in known.get(str(node), ())]
+            wanted = [number for number in near if not allowed or number in allowed]
+            pinned = context.choice(format_ranges(wanted), "cpu", "pin")
+        else:
+            wanted = parse_ranges(cpu.pin[index])
+            pinned = context.choice(cpu.pin[index], "cpu", "pin", index)
+        missing = [number for number in wanted if allowed and number not in allowed]
+        if missing or not wanted:
+            found = f"may run on {format_ranges(allowed)}" if wanted else "none is known there"
+            what = f"CPU {format_ranges(missing)}" if missing else f"a CPU of NUMA node {memory.nodes}"
+            context.lack(f"cpu.pin: vCPU {index} asks for {what}, and {found}", hint="see taskset -p $$, and lscpu")
+            return
+        yield pinned
 
 
 def _check_count(context: Context, accel: str) -> None:

@@ -89,6 +89,7 @@ def explain(plan: Plan) -> str:
     blocks += ["\n".join(_explained(option)) for option in render(plan)]
     notes = [f"warning: {warning}" for warning in plan.warnings]
     notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
+    notes += [f"vCPU {index}: CPU {cpus.value} of the host ({cpus.reason})" for index, cpus in enumerate(plan.cpu.pins)]
     notes += explain_memory(plan.memory)
     if plan.run_as:
         notes.append(f"runs as the user {plan.run_as.value} ({plan.run_as.reason})")

@@ -23,6 +23,7 @@ def check_machine(profile: Profile) -> Iterator[Violation]:
     yield from _model(profile)
     yield from _properties(profile)
     yield from _counts(profile.cpu)
+    yield from _pins(profile)
     yield from _iommu(profile)
 
 
@@ -123,6 +124,22 @@ def _counts(cpu: Cpu) -> Iterator[Violation]:
             ("cpu", next(iter(parts))),
             f"{shown} makes {product}, which does not fit cpu.{key} {most}",
             tuple(("cpu", key) for key in ("count", "maxcpus", *_LEVELS)),
+        )
+
+
+def _pins(profile: Profile) -> Iterator[Violation]:
+    pin, count = profile.cpu.pin, profile.cpu.count
+    if pin == "auto":
+        if not profile.memory.nodes:
+            yield Violation(
+                ("cpu", "pin"),
+                "auto keeps vCPUs near their memory, and the profile says of no NUMA node that memory comes from it: "
+                "use memory.nodes, or list CPUs",
+                (("memory", "nodes"),),
+            )
+    elif pin is not None and len(pin) != count:
+        yield Violation(
+            ("cpu", "pin"), f"wanted an entry for each of {count} vCPUs, found {len(pin)}", (("cpu", "count"),)
         )
 
 

@@ -52,6 +52,15 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         ("<memtune><hard_limit unit='KiB'>9007199254740991</hard_limit></memtune>", None),
     ],
     "cpu.count": [("<vcpu current='2'>4</vcpu>", 2), ("<vcpu>4</vcpu>", 4)],
+    "cpu.pin": [
+        (
+            "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='0-3,^1'/><vcpupin vcpu='1' cpuset='5'/></cputune>",
+            ["0,2-3", "5"],
+        ),
+        ("<vcpu cpuset='4-5'>2</vcpu><cputune><vcpupin vcpu='1' cpuset='5'/></cputune>", ["4-5", "5"]),
+        ("<vcpu>2</vcpu><cputune><vcpupin vcpu='1' cpuset='5'/></cputune>", None),
+        ("<vcpu>1</vcpu><cputune><vcpupin vcpu='0' cpuset='a'/></cputune>", None),
+    ],
     "cpu.maxcpus": [("<vcpu current='2'>4</vcpu>", 4), ("<vcpu>4</vcpu>", None)],
     "cpu.dies": [("<vcpu>8</vcpu><cpu><topology sockets='1' dies='2' cores='2' threads='2'/></cpu>", 2)],
     "iommu.type": [

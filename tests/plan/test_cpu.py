@@ -13,6 +13,7 @@ from sevlaunch.host.facts import Device, Folders, KvmFacts, MemoryFacts
 from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import converse, qemu_facts
 from sevlaunch.plan.command_line import argv
+from sevlaunch.plan.formats import explain
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.topology import Topology, arranged
 from sevlaunch.profile.cpu_models import is_32_bit, reaches_4_gib
@@ -230,3 +231,45 @@ def test_the_models_without_long_mode_are_those_of_the_real_qemus(version: str) 
         properties = reply["return"]["model"]["props"]
         assert is_32_bit(name) == (not properties["lm"]), name
         assert reaches_4_gib(name) == (not properties["pae"] and not properties["pse36"]), name
+
+
+NODES = MemoryFacts(
+    total=1 << 40, can_raise_memlock=True, nodes={"0": {}, "1": {}}, node_cpus={"0": [*range(8)], "1": [*range(8, 16)]}
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "pins"),
+    [
+        ("cpu: {count: 2, pin: [3, 4-5]}", ["3", "4-5"]),
+        ("cpu: {count: 2, pin: auto}\nmemory: {size: 1G, nodes: [1]}", ["8-15", "8-15"]),
+        ("cpu: {count: 1, pin: auto}\nmemory: {size: 1G, nodes: [0, 1]}", ["0-15"]),
+        ("cpu: {count: 1}", []),
+    ],
+)
+def test_vcpus_are_pinned_to_the_listed_cpus_or_near_their_memory(text: str, pins: list[str]) -> None:
+    plan = resolve(loads(f"{text}\n"), replace(host("10.0"), memory=NODES))
+    assert [one.value for one in plan.cpu.pins] == pins
+    for index, cpus in enumerate(pins):
+        assert f"vCPU {index}: CPU {cpus} of the host (profile: " in explain(plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cpu: {count: 2, pin: [3, 15-17]}", "vCPU 1 asks for CPU 16-17, and may run on 0-15"),
+        (
+            "cpu: {count: 1, pin: auto}\nmemory: {size: 1G, nodes: [2]}",
+            "NUMA node [2], and none is known there",
+        ),
+    ],
+)
+def test_cpus_that_the_host_does_not_lend_are_refused(text: str, said: str) -> None:
+    assert said in refusal(text, replace(host("10.0"), memory=NODES))
+
+
+def test_pinning_another_users_threads_takes_a_capability_and_ones_own_none() -> None:
+    own = loads("cpu: {count: 1, pin: [0]}\n")
+    other = loads("cpu: {count: 1, pin: [0]}\nrun_as: nobody\n")
+    assert "CAP_SYS_NICE" not in resolve(own, host("10.0")).needs.capabilities
+    assert "CAP_SYS_NICE" in resolve(other, host("10.0")).needs.capabilities

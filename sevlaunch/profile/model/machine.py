@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, CpuFeature, Size
+from sevlaunch.profile.fields import AbsolutePath, CpuFeature, Numbers, Size
 from sevlaunch.profile.model.base import Auto, Model
 
 
@@ -33,6 +33,13 @@ class Cpu(Model, frozen=True, kw_only=True):
     ] = None
     cores: Annotated[int, Meta(ge=1, le=4096)] | None = None
     threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    pin: Annotated[
+        list[Numbers] | Auto | None,
+        Meta(
+            description="CPUs of the host for each vCPU, such as [0, 2-3]; auto: those of the NUMA nodes that memory "
+            "comes from; default: all"
+        ),
+    ] = None
     features: Annotated[
         list[CpuFeature],
         Meta(description="CPU properties such as host-phys-bits=on"),
