@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, SshAddress, Status
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
     from sevlaunch.flows.guests import guest_status, list_guests
+    from sevlaunch.flows.inside import run_in_guest, wait_for, wait_for_end
     from sevlaunch.flows.plans import Planned, plan_guest, plan_guests
     from sevlaunch.flows.service import stay
     from sevlaunch.flows.start_options import StartOptions
     from sevlaunch.flows.take_down import TakenDown, take_down, take_down_many
     from sevlaunch.flows.verification import Verification, plan_verification
+    from sevlaunch.guest.agent_programs import ProgramEnd
     from sevlaunch.guest.guest import Guest, LaunchedGuest
     from sevlaunch.guest.launch import launch
     from sevlaunch.guest.process import Process, spawn
@@ -118,6 +120,7 @@ _HOMES = {
     "Process": "guest.process.Process",
     "Profile": "profile.loader.LoadedProfile",
     "ProfileError": "errors.ProfileError",
+    "ProgramEnd": "guest.agent_programs.ProgramEnd",
     "QemuError": "errors.QemuError",
     "QemuInfo": "evidence.QemuInfo",
     "QmpError": "errors.QmpError",
@@ -170,6 +173,7 @@ _HOMES = {
     "render": "plan.command_line.argv",
     "require_vouched": "owner.platform.require_vouched",
     "resolve_setup": "owner.setup.resolve_setup",
+    "run_in_guest": "flows.inside.run_in_guest",
     "sign_id_block": "owner.id_block.sign_id_block",
     "spawn": "guest.process.spawn",
     "stay": "flows.service.stay",
@@ -178,6 +182,8 @@ _HOMES = {
     "verify_chain": "owner.chain.verify_chain",
     "verify_launch": "owner.verify.verify_launch",
     "verify_report": "owner.report.verify_report",
+    "wait_for": "flows.inside.wait_for",
+    "wait_for_end": "flows.inside.wait_for_end",
     "wait_until_ready": "guest.readiness.wait_until_ready",
     "wrap_secrets": "owner.secret.wrap_secrets",
     "write_id_block": "owner.id_block.write_id_block",
@@ -224,6 +230,7 @@ __all__ = [
     "Process",
     "Profile",
     "ProfileError",
+    "ProgramEnd",
     "QemuError",
     "QemuInfo",
     "QmpError",
@@ -276,6 +283,7 @@ __all__ = [
     "render",
     "require_vouched",
     "resolve_setup",
+    "run_in_guest",
     "sign_id_block",
     "spawn",
     "stay",
@@ -284,6 +292,8 @@ __all__ = [
     "verify_chain",
     "verify_launch",
     "verify_report",
+    "wait_for",
+    "wait_for_end",
     "wait_until_ready",
     "wrap_secrets",
     "write_id_block",

@@ -236,6 +236,25 @@ def guest_status(name: str, root: Path | None = None) -> api.Status:
     return _run(api.guest_status(name, root))
 
 
+def run_in_guest(
+    name: str, command: Sequence[str], *, root: Path | None = None, given: bytes = b"", limit: float | None = None
+) -> api.ProgramEnd:
+    """:func:`sevlaunch.api.run_in_guest`."""
+    return _run(api.run_in_guest(name, command, root=root, given=given, limit=limit))
+
+
+def wait_for(
+    name: str, conditions: Sequence[api.Condition], *, root: Path | None = None, limit: float = READY_LIMIT
+) -> None:
+    """:func:`sevlaunch.api.wait_for`."""
+    _run(api.wait_for(name, conditions, root=root, limit=limit))
+
+
+def wait_for_end(name: str, *, root: Path | None = None, limit: float | None = None) -> None:
+    """:func:`sevlaunch.api.wait_for_end`."""
+    _run(api.wait_for_end(name, root=root, limit=limit))
+
+
 def wait_until_ready(guest: Guest, condition: api.Condition, *, limit: float = READY_LIMIT) -> None:
     """:func:`sevlaunch.api.wait_until_ready`."""
     guest.wait_until_ready(condition, limit=limit)

@@ -93,6 +93,14 @@ def amdsev_image() -> Path:
     return found
 
 
+def guest_agent() -> Path:
+    """qemu-ga, the agent that runs in guests."""
+    found = tool("qemu-ga/qemu-ga")
+    if found is None:
+        pytest.skip("qemu-ga is not here: scripts/test-tools agent brings it")
+    return found
+
+
 def demo_guest() -> Path:
     """The folder of the demo guest: vmlinuz, initrd.img, disk.raw."""
     folder = ROOT / "build/demo"

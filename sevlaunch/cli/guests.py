@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (up, down, ps, status, evidence, logs, console, qmp, inject, resume):
         app.command(command.__name__)(command)
+    app.command("ls", hidden=True)(ps)
 
 
 def up(

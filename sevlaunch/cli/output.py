@@ -53,6 +53,11 @@ def print_json(value: Any) -> None:
     print(_NOT_SHOWN.sub(_escaped, json.dumps(value, indent=2, ensure_ascii=False)))
 
 
+def print_json_line(value: Any) -> None:
+    """One of several results for programs, each in a line of its own."""
+    print(json.dumps(value))
+
+
 def _escaped(match: re.Match[str]) -> str:
     return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 

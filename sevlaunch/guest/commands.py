@@ -140,6 +140,12 @@ async def resume(root: Path, name: str) -> Status:
     return await status(find(root, name))
 
 
+async def pause(root: Path, name: str) -> Status:
+    """Stop a guest's vCPUs; its status afterwards."""
+    await execute(root, name, "stop")
+    return await status(find(root, name))
+
+
 async def inject(root: Path, name: str, header: bytes, payload: bytes) -> Status:
     """Put the owner's secrets into a guest that waits in its launch; its status afterwards.
 

@@ -42,6 +42,9 @@ async def answering(base: Path, answer: bytes) -> AsyncIterator[Agent]:
                 connection.recv(4096)
                 try:
                     connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(4096):
+                        continue
                 except OSError:
                     # The other side has had enough.
                     return
