@@ -80,6 +80,8 @@ def test_a_command_and_its_options_exist(text: str) -> None:
     if words[0] == "owner" and words[1:]:
         command = command.commands[words[1]]
     options = {name for parameter in command.params for name in parameter.opts}
+    # What follows is another program's.
+    words = words[: words.index("--")] if "--" in words else words
     assert {word for word in words[1:] if word.startswith("-") and word != "-"} <= options
 
 
