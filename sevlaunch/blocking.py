@@ -9,7 +9,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,14 +31,30 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; an interruption of this thread cancels it first."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():
-                self._loop.call_soon_threadsafe(future.cancel)
-            raise
+        """The result of ``work``.
+
+        An interruption of this thread cancels it, and is raised once it is undone; each further one cancels it again.
+        """
+        tasks: list[asyncio.Task[T]] = []
+        ended = threading.Event()
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(lambda _: ended.set())
+
+        self._loop.call_soon_threadsafe(begin)
+        interruption: BaseException | None = None
+        while not ended.is_set():
+            try:
+                ended.wait()
+            except BaseException as error:
+                interruption = error
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        if interruption:
+            with suppress(BaseException):
+                tasks[0].result()
+            raise interruption
+        return tasks[0].result()
 
     def close(self) -> None:
         """End the thread."""
@@ -208,10 +224,15 @@ def stay(
     options: api.StartOptions | None = None,
     *,
     launched: Callable[[api.Evidence], None] = lambda _: None,
-    rebooted: Callable[[], None] = lambda: None,
-) -> str:
-    """:func:`sevlaunch.api.stay`; the callbacks are called in the thread of the event loop."""
-    return _run(api.stay(plan, options or api.StartOptions(), launched=launched, rebooted=rebooted))
+    told: Callable[[str], None] = lambda _: None,
+    down_limit: float = POWERDOWN_LIMIT,
+) -> api.Ended:
+    """:func:`sevlaunch.api.stay`; the callbacks are called in the thread of the event loop.
+
+    An interruption of the calling thread takes the guest down first, a second one ends it at once.
+    """
+    options = options or api.StartOptions()
+    return _run(api.stay(plan, options, launched=launched, told=told, down_limit=down_limit))
 
 
 def take_down(name: str, *, root: Path | None = None, now: bool = False, limit: float = POWERDOWN_LIMIT) -> str:

@@ -21,6 +21,8 @@ _Word = Annotated[str, matching(r"[a-z0-9-]{0,64}")]
 _Byte = Annotated[int, Meta(ge=0, le=255)]
 _Unsigned = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
+_WANTED_ENDS = ("powered-off", "rebooted", "quit", "terminated", "taken-down")
+
 
 class QemuInfo(Struct, frozen=True):
     """The QEMU of the launch."""
@@ -63,14 +65,20 @@ class SshAddress(Struct, frozen=True):
 class Ended(Struct, frozen=True):
     """How a guest ended, as far as it is known.
 
-    :param how: exited: QEMU ended, and nobody was there to see why.
+    :param how: powered-off, rebooted, quit, terminated (SIGTERM to QEMU) or taken-down: somebody wanted it; crashed
+        (the guest), killed (QEMU, by a signal), failed (QEMU's exit code): nobody did; exited: nobody saw why.
     :param exit_code: QEMU's; negative: the signal that killed it.
-    :param reason: what QEMU said last.
+    :param reason: QEMU's word for it: the cause of its shutdown, the state that it was left in, or what it said last.
     """
 
     how: _Word
     exit_code: Annotated[int, Meta(ge=-128, le=255)] | None
     reason: _Text | None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody wanted it: the guest, or whoever took it down."""
+        return self.how in _WANTED_ENDS or (self.how, self.exit_code) == ("exited", 0)
 
 
 class Evidence(Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ def up(
     overrides: SetOption = [],  # noqa: B006 - typer reads the default
     paused: Annotated[bool, typer.Option("--paused", help="Stop before the first instruction.")] = False,
     foreground: Annotated[
-        bool, typer.Option("--foreground", help="Stay until the guest ends; Ctrl-C takes it down.")
+        bool, typer.Option("--foreground", help="Stay until the guest ends; Ctrl-C takes it down, twice at once.")
     ] = False,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Emulate the secure processor: no SEV needed, memory is NOT encrypted.")
@@ -65,6 +65,9 @@ def up(
     wait_timeout: Annotated[
         float, typer.Option("--wait-timeout", help="Seconds that each --wait may take.", min=0.1)
     ] = 120.0,
+    down_timeout: Annotated[
+        float, typer.Option("--down-timeout", help="With --foreground: seconds for the guest to power down.", min=0)
+    ] = 60.0,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Start guests; print their SEV state and launch measurement."""
@@ -88,6 +91,7 @@ def up(
             limit=timeout,
             conditions=tuple(wait),
             ready_limit=wait_timeout,
+            down_limit=down_timeout,
             output=output,
         )
     )

@@ -68,6 +68,9 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         ignore_signals()
         raise Interrupted from None
     finally:
+        if came:
+            # What it asked for is done.
+            ignore_signals()
         for number, handler in before.items():
             if is_wanted(number):
                 signal.signal(number, handler)

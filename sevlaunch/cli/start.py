@@ -48,6 +48,7 @@ class Request(Struct, frozen=True):
     limit: float | None
     conditions: tuple[str, ...]
     ready_limit: float
+    down_limit: float
     output: Format
 
     @property
@@ -181,6 +182,7 @@ def _stay(plan: Plan, request: Request, conditions: list[Condition], verificatio
     from sevlaunch.cli.interrupt import run
     from sevlaunch.cli.status_text import show_guest
     from sevlaunch.flows.service import notify_service, stay
+    from sevlaunch.guest.outcome import describe
 
     def launched(evidence: Evidence) -> None:
         _keep(evidence, request)
@@ -189,13 +191,13 @@ def _stay(plan: Plan, request: Request, conditions: list[Condition], verificatio
         show_guest(evidence, request.output)
         notify_service(f"READY=1\nSTATUS={plan.name} is {evidence.state}")
 
-    def rebooted() -> None:
-        notify_service(f"STATUS={plan.name} rebooted: starting it anew")
-        note(f"sevlaunch: {plan.name} rebooted: starting it anew")
+    def told(news: str) -> None:
+        notify_service(f"STATUS={plan.name} {news}")
+        note(f"sevlaunch: {plan.name} {news}")
 
     options = _options(request, verification, conditions)
-    reason = run(stay(plan, options, launched=launched, rebooted=rebooted))
-    note(f"sevlaunch: {plan.name} has ended" + (f" ({reason})" if reason else ""))
+    ended = run(stay(plan, options, launched=launched, told=told, down_limit=request.down_limit))
+    note(f"sevlaunch: {plan.name} {describe(ended)}")
 
 
 def _keep(evidence: Evidence, request: Request) -> None:

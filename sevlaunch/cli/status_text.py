@@ -9,7 +9,7 @@ from sevlaunch.cli.output import Format, print_json, say, table
 from sevlaunch.profile.policy import describe_policy, policy_format
 
 if TYPE_CHECKING:
-    from sevlaunch.evidence import Evidence
+    from sevlaunch.evidence import Ended, Evidence
     from sevlaunch.flows.bring_up import BroughtUp
 
 # QEMU's run states, and ours, that need a word.
@@ -55,6 +55,8 @@ def show_guest(shown: Evidence, output: Format) -> None:
         say("  REHEARSAL: memory is NOT encrypted")
     if shown.state in _STATES:
         say(f"  {_STATES[shown.state]}")
+    if shown.ended:
+        say(f"  ended        {_end(shown.ended)}")
     if shown.ended and shown.ended.reason:
         say(f"  QEMU's last  {shown.ended.reason}")
     if shown.qemu:
@@ -66,6 +68,14 @@ def show_guest(shown: Evidence, output: Format) -> None:
     if shown.vcpus:
         say(f"  vcpus        {shown.vcpus}")
     _show_security(shown)
+
+
+def _end(ended: Ended) -> str:
+    if ended.exit_code is None:
+        return ended.how
+    if ended.exit_code < 0:
+        return f"{ended.how} by signal {-ended.exit_code}"
+    return f"{ended.how} with QEMU's exit code {ended.exit_code}"
 
 
 def _show_security(shown: Evidence) -> None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import QemuError, SevlaunchError
 from sevlaunch.guest.claims import hold_launcher
-from sevlaunch.guest.ending import POWERDOWN_LIMIT, QUIT_LIMIT, end_guest
+from sevlaunch.guest.ending import POWERDOWN_LIMIT, QUIT_LIMIT, asking, end_guest
 from sevlaunch.guest.folder import LOCK, find
 from sevlaunch.guest.life import companions, is_locked, qemu_pid
 from sevlaunch.guest.locks import REMOVING
@@ -58,7 +58,7 @@ async def take_down(name: str, *, root: Path | None = None, now: bool = False, l
         how = "had ended already"
         if process:
             try:
-                how = await end_guest(folder, process, now=now, limit=limit)
+                how = await end_guest(asking(folder), process, now=now, limit=limit)
             finally:
                 process.close()
         if is_locked(folder):

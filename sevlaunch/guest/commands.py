@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import msgspec
 from msgspec.structs import asdict, replace
 
 from sevlaunch.errors import (
@@ -25,6 +27,7 @@ from sevlaunch.guest.evidence import read_evidence, read_sev_info, sev_info, sho
 from sevlaunch.guest.folder import GuestFolder, find
 from sevlaunch.guest.life import is_alive, is_locked, is_starting, launch_never_finished, qemu_pid
 from sevlaunch.guest.monitor import COMMANDS_TURN_LIMIT, commands_monitor
+from sevlaunch.guest.outcome import last_words
 from sevlaunch.guest.process import DEATH_LIMIT, Process
 from sevlaunch.guest.record import Record
 from sevlaunch.guest_type import GuestType
@@ -106,9 +109,11 @@ def _last_seen(folder: GuestFolder, record: Record | None) -> Status:
 
 
 def _ended(folder: GuestFolder) -> Ended:
+    # A file that is damaged says nothing.
+    with contextlib.suppress(msgspec.ValidationError):
+        return msgspec.convert(folder.ended(), Ended)
     # Nobody waits for a QEMU that outlives its launcher: what it said last is all there is.
-    said = [line for line in folder.log_tail() if ": warning: " not in line]
-    return Ended(how="exited", exit_code=None, reason=said[-1] if said else None)
+    return Ended(how="exited", exit_code=None, reason=last_words(folder))
 
 
 async def execute(root: Path, name: str, command: str, arguments: dict[str, Any] | None = None) -> Any:

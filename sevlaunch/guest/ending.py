@@ -24,20 +24,25 @@ ANSWER_LIMIT = 15.0
 Ask = Callable[[str, float], Awaitable[Any]]
 
 
-async def end_guest(folder: GuestFolder, process: Process, *, now: bool, limit: float) -> str:
-    """End a guest that another program started, through the monitor of sevlaunch's commands.
-
-    :param process: its QEMU.
-    :param now: the guest is not asked.
-    :param limit: seconds that the guest's system has to power down.
-    :return: how it ended: ``powered down``, ``quit``, ``terminated`` (by SIGTERM) or ``killed``.
-    """
+def asking(folder: GuestFolder) -> Ask:
+    """The way to ask the QEMU of a guest that another program started: the monitor of sevlaunch's commands."""
 
     async def ask(command: str, seconds: float) -> Any:
         answer_limit = min(seconds, ANSWER_LIMIT)
         async with commands_monitor(folder, turn_limit=seconds, limit=answer_limit) as qmp:
             return await qmp.execute(command, limit=answer_limit)
 
+    return ask
+
+
+async def end_guest(ask: Ask, process: Process, *, now: bool, limit: float) -> str:
+    """End a guest.
+
+    :param process: its QEMU.
+    :param now: the guest is not asked.
+    :param limit: seconds that the guest's system has to power down.
+    :return: how it ended: ``powered down``, ``quit``, ``terminated`` (by SIGTERM) or ``killed``.
+    """
     if not now and await _powers_down(ask, process, limit):
         return "powered down"
     return await end_qemu(ask, process)

@@ -32,6 +32,8 @@ EVIDENCE = "evidence.json"
 ATTESTATION = "attestation.json"
 PLAN = "plan.json"
 QEMU_LOG = "qemu.log"
+# How the guest ended, where its launcher was there to see.
+ENDED = "ended.json"
 # Held open by the processes beside QEMU.
 COMPANIONS = "companions"
 
@@ -108,6 +110,10 @@ class GuestFolder:
         """The evidence that the launch wrote, if any."""
         evidence = self._document(EVIDENCE)
         return evidence and {**evidence, **self.attestation()}
+
+    def ended(self) -> dict[str, Any] | None:
+        """What the launcher wrote of the guest's end, if it was there to see."""
+        return self._document(ENDED)
 
     def attestation(self) -> dict[str, Any]:
         """Report and certificates of a rehearsed SNP guest, once its launch is finished; else nothing."""

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from sevlaunch.errors import GuestEnded, QemuError
-from sevlaunch.evidence import Evidence, SevInfo
+from sevlaunch.evidence import Ended, Evidence, SevInfo
 from sevlaunch.guest.agent import Agent
 from sevlaunch.guest.alive import while_alive
-from sevlaunch.guest.ending import POWERDOWN_LIMIT, end_qemu, press_power_button
+from sevlaunch.guest.ending import ANSWER_LIMIT, POWERDOWN_LIMIT, end_guest, end_qemu, press_power_button
 from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, find
 from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
+from sevlaunch.guest.outcome import CRASHED, crashed, failure
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.record import Record
 from sevlaunch.guest.serial import Console
@@ -170,7 +171,7 @@ class Guest:
         return await press_power_button(self._ask, self._process, limit=limit)
 
     async def _ask(self, command: str, limit: float) -> Any:
-        return await self._qmp.execute(command, limit=limit)
+        return await self._qmp.execute(command, limit=min(limit, ANSWER_LIMIT))
 
     async def wait(self) -> None:
         """Wait until QEMU ends."""
@@ -193,6 +194,8 @@ class LaunchedGuest(Guest):
         super().__init__(start.folder, record, start.process, qmp)
         self.launch_evidence = launch_evidence
         self._start = start
+        # From before the first instruction on: what came before somebody listens would not be heard.
+        self._turns = qmp.events(start.process, ("SHUTDOWN", "STOP"))
 
     async def run(self) -> None:
         """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
@@ -205,6 +208,21 @@ class LaunchedGuest(Guest):
         if not self._process.ended:
             await end_qemu(self._ask, self._process)
 
+    def end_at_once(self) -> None:
+        """End it without asking, by SIGTERM, then SIGKILL."""
+        self._process.end()
+
+    async def take_down(self, *, limit: float = POWERDOWN_LIMIT) -> str:
+        """Press the power button, then end it as :meth:`end`; how it ended, as for `sevlaunch down`.
+
+        :param limit: seconds that the guest's system has for the power-down.
+        """
+        return await end_guest(self._ask, self._process, now=False, limit=limit)
+
+    def leave(self, ended: Ended) -> None:
+        """Leave what is known of a guest that nobody wanted to end, with its logs, for other commands to look at."""
+        self._start.leave(ended)
+
     def announce(self) -> None:
         """Let other programs take it down, too."""
         self._start.announce()
@@ -213,10 +231,23 @@ class LaunchedGuest(Guest):
         """Let it live on after the block. The last thing to do: from here on nothing takes it back."""
         self._start.detach()
 
-    async def until_end(self) -> str:
-        """Wait until QEMU ends; the reason of its last SHUTDOWN event, such as guest-shutdown or guest-reset."""
-        reason = ""
-        async for event in self.events():
+    async def until_end(self) -> Ended:
+        """Wait until QEMU ends, or the guest can't go on, whose QEMU then still is there; how it ended."""
+        shutdown = ""
+        async for event in self._turns:
             if event["event"] == "SHUTDOWN":
-                reason = event["data"].get("reason", "")
-        return reason
+                shutdown = event["data"].get("reason", "")
+            elif (state := await self._state_after_stop()) in CRASHED:
+                return crashed(state)
+        return await self._start.outcome(shutdown)
+
+    async def _state_after_stop(self) -> str:
+        try:
+            return await self.state()
+        except QemuError:
+            # It stops before it ends, too.
+            return ""
+
+    def failure(self, ended: Ended) -> QemuError:
+        """The error for an end that nobody wanted."""
+        return failure(self.name, ended, self._folder)

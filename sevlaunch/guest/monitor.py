@@ -17,7 +17,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -73,9 +73,12 @@ class Qmp:
                 f"QEMU did not answer {command} within {limit:g} s", hint="it may be stuck: `sevlaunch down --now`"
             ) from error
 
-    def events(self, process: Process) -> AsyncIterator[dict[str, Any]]:
-        """QMP's events from this call on, until ``process``, the QEMU, has ended."""
-        listener = EventListener()
+    def events(self, process: Process, names: Collection[str] = ()) -> AsyncIterator[dict[str, Any]]:
+        """QMP's events from this call on, until ``process``, the QEMU, has ended.
+
+        :param names: those that are wanted; default: all.
+        """
+        listener = EventListener(names=names or None)
         self._client.register_listener(listener)
         return self._follow(listener, process)
 

@@ -7,21 +7,21 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from sevlaunch.doctor.preflight import check_files
-from sevlaunch.errors import QemuError
+from sevlaunch.errors import GuestNotFound, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
-from sevlaunch.guest.process import Process, find_program, spawn
+from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import FileIdentity, Record
 from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
@@ -33,7 +33,7 @@ from sevlaunch.plan.option import rule
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.evidence import Evidence
+    from sevlaunch.evidence import Ended, Evidence
 
 
 class Spawner(Protocol):
@@ -85,6 +85,7 @@ class Start:
         self._variables = -1
         self._embedding = embedding
         self.detached = False
+        self._left = False
         self._process: Process | None = None
         with ExitStack() as opened:
             opened.callback(self._give_up_locks)
@@ -198,6 +199,28 @@ class Start:
         self.announce()
         self.detached = True
 
+    def leave(self, ended: Ended) -> None:
+        """Leave the folder of a guest that nobody wanted to end to be looked at, with how it did."""
+        # Somebody may have removed it.
+        with suppress(GuestNotFound):
+            self.folder.write(folders.ENDED, json.dumps(to_builtins(ended)).encode())
+        self._left = True
+
+    async def outcome(self, shutdown: str) -> Ended:
+        """How the guest ended, now that QEMU has.
+
+        :param shutdown: the reason of its last SHUTDOWN event, or empty.
+        """
+        from sevlaunch.guest.outcome import judge
+
+        code = self.process.exit_code
+        if self.plan.rehearsal:
+            # QEMU is the helper's child. The helper ends as QEMU does: rehearsal.helper.
+            helper = self.companions[-1]
+            code = helper.exit_code if await helper.ends_within(DEATH_LIMIT) else None
+            code = 128 - code if code is not None and code > 128 else code
+        return judge(shutdown, code, self.folder, self._lock_file)
+
     def end(self) -> None:
         """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
         processes = [*([self._process] if self._process else []), *self.companions]
@@ -209,7 +232,7 @@ class Start:
         self._give_up_locks()
         self.monitor.close()
         # Another command may have removed the folder, and one more begun to use the name.
-        if not self.detached and self.folder.is_locked_by(self._lock_file):
+        if not (self.detached or self._left) and self.folder.is_locked_by(self._lock_file):
             self.folder.remove()
         self._open.close()
 

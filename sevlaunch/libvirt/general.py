@@ -13,6 +13,9 @@ _MAX_NAME_BYTES = 64
 # Where distributions put the QEMU that qemu.binary: auto finds.
 _USUAL_EMULATORS = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-kvm", "/usr/bin/kvm")
 
+# What libvirt does when a guest crashes -> on_crash.
+_CRASHES = {"destroy": "stop", "restart": "relaunch", "preserve": "keep"}
+
 
 def import_general(conversion: Conversion) -> None:
     """Name, UUID, texts, and the reactions to reboots."""
@@ -31,7 +34,7 @@ def import_general(conversion: Conversion) -> None:
     _reboot(conversion, domain.child("on_reboot"))
     if domain.child("on_poweroff").text not in ("", "destroy"):
         outcomes.unsupported(domain.child("on_poweroff"), "a power-off always ends QEMU")
-    outcomes.drop(domain.child("on_crash"), "without a panic device QEMU learns of no crash")
+    _crash(conversion, domain.child("on_crash"))
 
 
 def emulator(domain: Element) -> str:
@@ -67,3 +70,11 @@ def _reboot(conversion: Conversion, on_reboot: Element) -> None:
         conversion.outcomes.carry(("on_reboot",), "stop", on_reboot)
     elif action:
         conversion.outcomes.unsupported(on_reboot, "a reboot either ends the guest or brings it up again")
+
+
+def _crash(conversion: Conversion, on_crash: Element) -> None:
+    action = on_crash.text
+    if action in _CRASHES:
+        conversion.outcomes.carry(("on_crash",), _CRASHES[action], on_crash)
+    elif action:
+        conversion.outcomes.unsupported(on_crash, "a crash either ends the guest, or brings it up again, or leaves it")

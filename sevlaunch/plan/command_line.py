@@ -64,6 +64,9 @@ def _options(plan: Plan) -> Iterator[Option]:
         yield from part.options()
     if plan.reboot.value != "reset":
         yield flag("-no-reboot", plan.reboot.reason)
+    if plan.crash.value == "keep":
+        # QEMU would end by itself.
+        yield Option("-action", (Parameter("panic", "pause", plan.crash.reason),))
     yield flag("-S", rule("paused until the measurement is read"))
     for extra in plan.extra_args:
         yield Option(extra.value, (), extra.reason)

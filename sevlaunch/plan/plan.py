@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sevlaunch.plan.security import SecurityPlan
 
 Reboot = Literal["reset", "relaunch", "stop"]
+Crash = Literal["stop", "relaunch", "keep"]
 
 # What it takes to start QEMU as another user, to give that user a folder, and to reach what is in it.
 _OTHER_USER = Needs(capabilities=("CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_KILL", "CAP_DAC_OVERRIDE"))
@@ -35,6 +36,7 @@ class Plan(Struct, frozen=True):
 
     ``devices``: all but disks and networks, in the order of the command line.
     ``reboot``: reset (QEMU resets the guest in place), relaunch (QEMU ends and is started anew), stop (QEMU ends).
+    ``crash``: stop (QEMU ends), relaunch (QEMU ends and is started anew), keep (QEMU waits).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Plan(Struct, frozen=True):
     networks: tuple[NetworkPlan, ...]
     devices: tuple[Part, ...]
     reboot: Choice[Reboot]
+    crash: Choice[Crash]
     run_as: Choice[str] | None
     uuid: Choice[str] | None
     monitor_object: bool

@@ -116,6 +116,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         networks=networks,
         devices=devices,
         reboot=reboot,
+        crash=context.choice(profile.on_crash, "on_crash", default="a guest that can't go on is ended"),
         run_as=run_as,
         uuid=context.choice_or_none(profile.uuid, "uuid"),
         # QEMU 11.1 deprecates -mon for objects, which older ones don't have.

@@ -8,12 +8,13 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
+from sevlaunch.errors import EXIT_INTERRUPTED
 from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.plan import Plan
 from sevlaunch.units import mebibytes
 
 # Time for the guest to power down, and for sevlaunch to quit or kill QEMU after that.
-STOP_SECONDS = 90
+DOWN_SECONDS = 90
 AFTER_STOP_SECONDS = 30
 # What sevlaunch itself takes beside QEMU, below the same limit.
 OWN_MEMORY = 128 << 20
@@ -94,12 +95,14 @@ def _service(plan: Plan, service: Service) -> Iterator[tuple[str, str]]:
     yield "NotifyAccess", "main"
     # The unit has the limit itself: sevlaunch need not make a cgroup.
     unlimited = ("--set", "memory.hard_limit=null") if plan.memory.limit else ()
-    yield "ExecStart", _line(*service.command, "up", *service.arguments, *unlimited, "--foreground")
-    # It is called after QEMU ended by itself, too, when there is nothing to take down.
-    yield "ExecStop", "-" + _line(*service.command, "down", plan.name, "--timeout", str(STOP_SECONDS))
+    stay = ("--foreground", "--down-timeout", str(DOWN_SECONDS))
+    yield "ExecStart", _line(*service.command, "up", *service.arguments, *unlimited, *stay)
     yield "TimeoutStartSec", "infinity"
-    yield "TimeoutStopSec", str(STOP_SECONDS + AFTER_STOP_SECONDS)
+    yield "TimeoutStopSec", str(DOWN_SECONDS + AFTER_STOP_SECONDS)
+    # SIGTERM, for sevlaunch alone, takes the guest down; what is left after the time above is killed.
     yield "KillMode", "mixed"
+    # A start that a stop interrupts is no failure.
+    yield "SuccessExitStatus", str(EXIT_INTERRUPTED)
     yield "Restart", "on-failure"
     yield "RestartSec", "5"
     needs = plan.needs

@@ -100,6 +100,9 @@ def test_an_interruption_is_json(sevlaunch: Command) -> None:
     process = sevlaunch.start("up", PLAIN, "--foreground", *JSON, *some_qemu())
     wait_until(lambda: listed(sevlaunch).get("plain") == "running", 30, "the guest")
     process.send_signal(signal.SIGINT)
+    # The first one takes the guest down.
+    assert process.stderr and json.loads(process.stderr.readline()) == {"note": "plain is taken down"}
+    process.send_signal(signal.SIGINT)
     result = finish(process)
     assert result.code == 130
     assert documents(result.stderr)[-1]["error"]["kind"] == "Interrupted"

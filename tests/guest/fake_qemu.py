@@ -21,6 +21,11 @@ Answers = dict[str, Any]
 
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}, "capabilities": []}}
 STATUS = {"status": "prelaunch", "running": False, "singlestep": False}
+SHUTDOWN = {
+    "event": "SHUTDOWN",
+    "data": {"guest": True, "reason": "guest-shutdown"},
+    "timestamp": {"seconds": 1, "microseconds": 2},
+}
 NO_SEV = {"error": {"class": "CommandNotFound", "desc": "The command query-sev has not been found"}}
 
 
@@ -62,14 +67,14 @@ class Channel:
                 return request
 
     def answer_all(self, special: Answers) -> None:
-        """Answer as QEMU does, but for the commands in ``special``: a whole reply, or bytes, or a function."""
+        """Answer as QEMU does, but for the commands in ``special``: a whole reply, or bytes, or a function for it."""
         usual: Answers = {"query-status": {"return": STATUS}, "query-sev": NO_SEV, "quit": end_with_success}
         while True:
             request = self.command()
             reply = {**usual, **special}.get(request["execute"], {"return": {}})
             if callable(reply):
-                reply()
-            elif isinstance(reply, bytes):
+                reply = reply()
+            if isinstance(reply, bytes):
                 self.raw(reply)
             else:
                 self.send({**reply, "id": request["id"]} if "id" in request else reply)
@@ -262,6 +267,31 @@ def late(channel: Channel) -> None:
     become_qemu()
 
 
+def powers_down(channel: Channel) -> None:
+    """As QEMU does with a guest that runs and hears the power button."""
+    channel.send(GREETING)
+
+    def off() -> None:
+        channel.send(SHUTDOWN)
+        end_with_success()
+
+    status = {"return": json.loads(os.environ["FAKE_ANSWER"])}
+    channel.answer_all({"query-status": status, "system_powerdown": off})
+
+
+def stops(channel: Channel) -> None:
+    """As QEMU does, but when it is to run, it stops, in the state that $FAKE_ANSWER says."""
+    channel.send(GREETING)
+    state: dict[str, Any] = {"return": STATUS}
+
+    def stop() -> Any:
+        state["return"] = json.loads(os.environ["FAKE_ANSWER"])
+        channel.send({"event": "STOP", "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}})
+        return {"return": {}}
+
+    channel.answer_all({"cont": stop, "query-status": state})
+
+
 def polite(channel: Channel) -> None:
     """As QEMU does."""
     channel.send(GREETING)
@@ -294,7 +324,9 @@ SCENARIOS: dict[str, Callable[[Channel], None]] = {
         last_words_and_silence,
         last_words_and_garbage,
         late,
+        stops,
         polite,
+        powers_down,
     )
 }
 

@@ -8,6 +8,7 @@ import inspect
 import os
 import random
 import re
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -40,6 +41,15 @@ def host(base: Path, system_qemu: str, monkeypatch: pytest.MonkeyPatch) -> Host:
 def small(host: Host, name: str = "small", **changes: Any) -> Plan:
     """A guest that starts fast."""
     return plan(Profile.from_dict({**SMALL, "name": name, **changes}), host)
+
+
+def with_fake_qemu(scenario: str, base: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A guest whose QEMU plays a scenario of fake_qemu.py."""
+    assert host.qemu
+    variables = {"FAKE_QEMU": scenario, "FAKE_LOG": str(base / "asked"), "REAL_QEMU": host.qemu.binary}
+    for variable, value in {**variables, "XDG_CACHE_HOME": str(base / "cache")}.items():
+        monkeypatch.setenv(variable, value)
+    return small(Host.probe(str(FAKE_QEMU)))
 
 
 def left(host: Host) -> list[str]:
@@ -111,6 +121,28 @@ async def test_an_error_in_the_block_ends_the_guest(host: Host) -> None:
         async with launch(small(host)):
             raise RuntimeError("mine")
     assert left(host) == []
+
+
+@pytest.mark.parametrize(("scenario", "asked"), [("polite", []), ("deaf", ["SIGTERM"]), ("stubborn", ["SIGTERM"])])
+async def test_leaving_the_block_quits_then_terminates_then_kills(
+    scenario: str, asked: list[str], base: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guests_plan = with_fake_qemu(scenario, base, host, monkeypatch)
+    async with launch(guests_plan, paused=True):
+        pass
+    assert (base / "asked").read_text().split()[-1 - len(asked) :] == ["quit", *asked]
+    assert (left(host), children()) == ([], [])
+
+
+def test_an_interruption_takes_a_guest_down_before_it_is_raised(
+    base: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_ANSWER", '{"status": "running", "running": true}')
+    guests_plan = with_fake_qemu("powers_down", base, host, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        sync.stay(guests_plan, launched=lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert (base / "asked").read_text().split()[-1] == "system_powerdown"
+    assert (left(host), children()) == ([], [])
 
 
 async def test_the_console_says_what_it_expected_and_what_came(host: Host) -> None:
@@ -213,14 +245,7 @@ async def test_cancelled_at_any_moment_nothing_is_left(count: int, host: Host) -
 async def test_cancelled_while_qemu_says_nothing_nothing_is_left(
     base: Path, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert host.qemu
-    for variable, value in (
-        ("FAKE_QEMU", "silent"),
-        ("REAL_QEMU", host.qemu.binary),
-        ("XDG_CACHE_HOME", str(base / "cache")),
-    ):
-        monkeypatch.setenv(variable, value)
-    guests_plan = small(Host.probe(str(FAKE_QEMU)))
+    guests_plan = with_fake_qemu("silent", base, host, monkeypatch)
 
     async def whole() -> None:
         async with launch(guests_plan):

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -95,9 +96,101 @@ def test_the_command_in_the_foreground_notices_the_kill(sevlaunch: Command) -> N
     os.kill(qemu_processes(sevlaunch)[0], signal.SIGKILL)
     result = finish(process, AT_ONCE)
     no_traceback(result)
-    # The command was to run the guest for as long as it lives, and did.
+    assert result.code == 5, result
+    assert "plain has ended: QEMU was killed by signal 9 (SIGKILL)" in result.stderr
+    assert "out of memory" in result.stderr
+    # What is known of it stays, and the name is free.
+    assert status_of(sevlaunch, "plain")["ended"] == {"how": "killed", "exit_code": -9, "reason": None}
+    assert "ended        killed by signal 9" in sevlaunch("status", "plain").stdout
+    assert sevlaunch("logs", "plain", "--qemu").code == 0
+    sevlaunch("up", PLAIN, "--paused", *some_qemu())
+    assert status_of(sevlaunch, "plain")["ended"] is None
+    sevlaunch("down", "plain", "--now")
+    assert sevlaunch.left_behind() == []
+
+
+def firmware_that_writes(folder: Path, port: int, value: int) -> Path:
+    """Firmware whose one deed is a byte for a port: at the reset vector, it writes AL to port DX, and stops."""
+    code = bytes((0xBA, *port.to_bytes(2, "little"), 0xB0, value, 0xEE, 0xF4, 0xEB, 0xFD))
+    file = folder / "firmware.bin"
+    file.write_bytes(bytes(65536 - 16) + code.ljust(16, b"\x90"))
+    return file
+
+
+def device_and_firmware(command: Command, binary: str, device: str, port: int, value: int) -> list[str]:
+    """The options for a guest with such firmware."""
+    file = firmware_that_writes(command.base, port, value)
+    settings = (f"firmware={{image: {file}}}", f"qemu.extra_args=[-device, {device}]", "accel=tcg", "memory=64M")
+    return [*with_qemu(binary), *(word for setting in settings for word in ("--set", setting))]
+
+
+def in_the_foreground(command: Command, *options: str) -> subprocess.Popen[str]:
+    """The command with a guest that has its first instruction behind it: not before somebody watches it."""
+    process = command.start("up", PLAIN, "--foreground", "--paused", *options)
+    assert process.stdout and process.stdout.readline().startswith("plain is paused")
+    # QEMU may end before it has answered.
+    command("qmp", "plain", "cont", check=None)
+    return process
+
+
+# QEMU's docs/specs/pvpanic.rst: bit 0 of port 0x505 is a panic.
+PANIC = ("pvpanic", 0x505, 1)
+
+
+def test_a_guest_that_panics_in_the_foreground_is_a_failure(qemu_binary: str, sevlaunch: Command) -> None:
+    options = device_and_firmware(sevlaunch, qemu_binary, *PANIC)
+    result = finish(in_the_foreground(sevlaunch, *options), AT_ONCE)
+    no_traceback(result)
+    assert result.code == 5, result
+    assert "plain has crashed (guest-panicked)" in result.stderr
+    assert status_of(sevlaunch, "plain")["ended"] == {"how": "crashed", "exit_code": None, "reason": "guest-panicked"}
+    assert sevlaunch("down", "plain").stdout == "plain: had ended already\n"
+
+
+def test_a_guest_that_panics_can_be_kept_to_be_looked_at(qemu_binary: str, sevlaunch: Command) -> None:
+    options = device_and_firmware(sevlaunch, qemu_binary, *PANIC)
+    process = in_the_foreground(sevlaunch, *options, "--set", "on_crash=keep")
+    wait_until(lambda: listed(sevlaunch).get("plain") == "guest-panicked", 30, "the panic")
+    sevlaunch("down", "plain", "--now")
+    result = finish(process, AT_ONCE)
     assert result.code == 0, result
-    assert "plain has ended" in result.stderr
+    assert "plain has crashed (guest-panicked): it is left as it is" in result.stderr
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_guest_that_crashes_again_and_again_is_not_started_for_ever(sevlaunch: Command) -> None:
+    options = fake_qemu(sevlaunch, "stops", answer={"status": "internal-error", "running": False})
+    result = sevlaunch("up", PLAIN, "--foreground", *options, "--set", "on_crash=relaunch", check=5)
+    assert result.stderr.count("plain crashed: starting it anew") == 5
+    assert "plain crashed 6 times within 300 s: it is not started anew" in result.stderr
+
+
+def test_a_qemu_that_fails_in_the_foreground_is_a_failure(qemu_binary: str, sevlaunch: Command) -> None:
+    # QEMU's hw/misc/debugexit.c: it ends with twice the value and one.
+    options = device_and_firmware(sevlaunch, qemu_binary, "isa-debug-exit", 0x501, 3)
+    result = finish(in_the_foreground(sevlaunch, *options), AT_ONCE)
+    assert result.code == 5, result
+    assert "plain has ended: QEMU failed with exit code 7" in result.stderr
+    found = status_of(sevlaunch, "plain")["ended"]
+    assert (found["how"], found["exit_code"]) == ("failed", 7)
+
+
+@pytest.mark.parametrize("state", ["internal-error", "io-error"])
+def test_a_guest_that_stops_for_good_in_the_foreground_is_a_failure(state: str, sevlaunch: Command) -> None:
+    options = fake_qemu(sevlaunch, "stops", answer={"status": state, "running": False})
+    result = sevlaunch("up", PLAIN, "--foreground", *options, check=5)
+    no_traceback(result)
+    assert f"plain has crashed ({state})" in result.stderr
+    assert qemu_processes(sevlaunch) == []
+    assert status_of(sevlaunch, "plain")["ended"] == {"how": "crashed", "exit_code": None, "reason": state}
+
+
+def test_a_qemu_that_down_had_to_kill_is_no_failure(sevlaunch: Command) -> None:
+    options = fake_qemu(sevlaunch, "stubborn", commands="stubborn")
+    process = sevlaunch.start("up", PLAIN, "--foreground", *options)
+    wait_until(lambda: listed(sevlaunch).get("plain") == "paused", 30, "the guest")
+    assert sevlaunch("down", "plain", "--now").stdout == "plain: killed\n"
+    assert finish(process, AT_ONCE).code == 0
     assert sevlaunch.left_behind() == []
 
 

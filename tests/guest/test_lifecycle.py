@@ -14,6 +14,8 @@ from tests.guest.support import (
     JSON,
     PLAIN,
     ended,
+    fake_log,
+    fake_qemu,
     finish,
     listed,
     no_traceback,
@@ -228,11 +230,54 @@ def test_name_gives_the_guest_another_name_and_variable_store(sevlaunch: Command
     assert listed(sevlaunch) == {"other": "paused"}
 
 
-def test_a_guest_in_the_foreground_ends_with_the_command(qemu_binary: str, sevlaunch: Command) -> None:
-    process = sevlaunch.start("up", PLAIN, "--foreground", *with_qemu(qemu_binary))
+def asked_of(command: Command) -> list[str]:
+    """What the fake QEMU was asked to end by."""
+    asked = fake_log(command).read_text().split()
+    return [word for word in asked if word in ("system_powerdown", "quit", "SIGTERM")]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda sent: sent.name)
+def test_a_signal_takes_a_guest_in_the_foreground_down(sent: signal.Signals, sevlaunch: Command) -> None:
+    # The demo of test_demo_guest.py hears the power button; here QEMU tells that it was pressed.
+    options = fake_qemu(sevlaunch, "powers_down", answer={"status": "running", "running": True})
+    process = sevlaunch.start("up", PLAIN, "--foreground", *options)
+    assert process.stdout and process.stdout.readline().startswith("plain is running")
+    process.send_signal(sent)
+    result = finish(process)
+    assert result.code == 0, result
+    assert "sevlaunch: plain is taken down\nsevlaunch: plain has ended (guest-shutdown)\n" in result.stderr
+    assert asked_of(sevlaunch) == ["system_powerdown"]
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_guest_that_does_not_power_down_is_quit(qemu_binary: str, sevlaunch: Command) -> None:
+    process = sevlaunch.start("up", PLAIN, "--foreground", "--down-timeout", "0.5", *with_qemu(qemu_binary))
+    wait_until(lambda: listed(sevlaunch).get("plain") == "running", 30, "the guest")
+    process.send_signal(signal.SIGTERM)
+    result = finish(process)
+    assert result.code == 0, result
+    assert "plain has ended (host-qmp-quit)" in result.stderr
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_second_signal_ends_a_guest_in_the_foreground_at_once(qemu_binary: str, sevlaunch: Command) -> None:
+    # Without the second one it would be asked for longer than this test waits.
+    process = sevlaunch.start("up", PLAIN, "--foreground", "--down-timeout", "600", *with_qemu(qemu_binary))
     wait_until(lambda: listed(sevlaunch).get("plain") == "running", 30, "the guest")
     process.send_signal(signal.SIGINT)
-    assert finish(process).code == 130
+    assert process.stderr and process.stderr.readline() == "sevlaunch: plain is taken down\n"
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert (result.code, result.stderr) == (130, "sevlaunch: interrupted\n")
+    assert sevlaunch.left_behind() == []
+
+
+def test_a_qemu_that_a_signal_has_to_kill_is_no_failure(sevlaunch: Command) -> None:
+    process = sevlaunch.start("up", PLAIN, "--foreground", "--down-timeout", "0", *fake_qemu(sevlaunch, "stubborn"))
+    assert process.stdout and process.stdout.readline().startswith("plain is paused")
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).code == 0
+    assert asked_of(sevlaunch) == ["quit", "SIGTERM"]
     assert sevlaunch.left_behind() == []
 
 

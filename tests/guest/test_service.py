@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.errors import QemuError
-from sevlaunch.flows.service import REBOOTS, WITHIN_SECONDS, RebootLimit, notify_service
+from sevlaunch.flows.service import RELAUNCHES, WITHIN_SECONDS, RelaunchLimit, notify_service
 from sevlaunch.host.model import Host
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.unit import Service, quote, systemd_unit, unit_name
@@ -82,8 +82,7 @@ def test_the_unit_gives_the_guest_its_devices_and_its_lock_limit_and_no_more(sev
     assert settings(text, "DeviceAllow") == ["/dev/kvm rw", "/dev/sev rw"]
     assert settings(text, "LimitMEMLOCK") == [str(plan.memory.lock_bytes)]
     assert settings(text, "Type") == ["notify"]
-    assert settings(text, "ExecStart")[0].endswith("sev.yaml --foreground")
-    assert " down sev --timeout " in settings(text, "ExecStop")[0]
+    assert settings(text, "ExecStart")[0].endswith("sev.yaml --foreground --down-timeout 90")
     assert settings(unit_of(sevlaunch, PLAIN, "--set", "accel=tcg"), "DeviceAllow") == []
     assert settings(unit_of(sevlaunch, PLAIN), "LimitMEMLOCK") == []
 
@@ -106,8 +105,9 @@ def test_writable_images_networks_and_limits_show_in_the_unit() -> None:
     assert settings(unit, "NoNewPrivileges") == []
     assert "AF_VSOCK" in settings(unit, "RestrictAddressFamilies")[0]
     assert int(settings(unit, "MemoryMax")[0]) > plan.memory.limit.size.value
-    assert settings(unit, "ExecStart") == ["sevlaunch up /p.yaml --set memory.hard_limit=null --foreground"]
-    assert settings(unit, "ExecStop") == ['-sevlaunch down "a b" --timeout 90']
+    assert settings(unit, "ExecStart") == [
+        "sevlaunch up /p.yaml --set memory.hard_limit=null --foreground --down-timeout 90"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,16 @@ def test_systemd_is_told_when_the_guest_is_up(sevlaunch: Command) -> None:
         manager.bind(str(sevlaunch.base / "notify"))
         manager.settimeout(60)
         sevlaunch.environment["NOTIFY_SOCKET"] = str(sevlaunch.base / "notify")
-        process = sevlaunch.start("up", PLAIN, *some_qemu(), "--foreground", "--set", "accel=tcg")
+        process = sevlaunch.start(
+            "up", PLAIN, *some_qemu(), "--foreground", "--down-timeout", "0", "--set", "accel=tcg"
+        )
         try:
             told = manager.recv(4096).decode()
             assert told == "READY=1\nSTATUS=plain is running"
             assert sevlaunch("status", "plain", "--format", "json").json["state"] == "running"
             process.send_signal(signal.SIGTERM)
-            finish(process)
+            assert finish(process).code == 0
+            assert manager.recv(4096).decode() == "STATUS=plain is taken down"
         finally:
             process.kill()
             process.wait()
@@ -164,13 +167,13 @@ def test_an_abstract_socket_is_told_and_a_missing_one_is_an_error(monkeypatch: p
 
 def test_a_loop_of_reboots_ends() -> None:
     now = 0.0
-    limit = RebootLimit(clock=lambda: now)
-    for _ in range(REBOOTS):
-        limit.count("g")
+    limit = RelaunchLimit(clock=lambda: now)
+    for _ in range(RELAUNCHES):
+        limit.count("g", "rebooted")
     with pytest.raises(QemuError, match=r"g rebooted 6 times within 300 s"):
-        limit.count("g")
+        limit.count("g", "rebooted")
     now = WITHIN_SECONDS + 1
-    limit.count("g")
+    limit.count("g", "rebooted")
 
 
 def test_systemd_is_told_once_the_guest_is_ready(sevlaunch: Command, demo: Path) -> None:

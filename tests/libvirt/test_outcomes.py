@@ -105,6 +105,11 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         (f"<devices>{AGENT}</devices>" + SEV, False),
         (f"<devices>{AGENT.replace('agent.0', 'agent.1')}</devices>", False),
     ],
+    "on_crash": [
+        ("<on_crash>destroy</on_crash>", "stop"),
+        ("<on_crash>restart</on_crash>", "relaunch"),
+        ("<on_crash>preserve</on_crash>", "keep"),
+    ],
     "on_reboot": [("<on_reboot>destroy</on_reboot>", "stop"), ("<on_reboot>restart</on_reboot>", "relaunch")],
     "uuid": [
         ("<uuid>c7a5fdbdedaf9455926ad65c16db1809</uuid>", "c7a5fdbd-edaf-9455-926a-d65c16db1809"),

@@ -56,6 +56,13 @@ class Profile(Model, frozen=True, kw_only=True):
         Literal["relaunch", "stop"],
         Meta(description="what a reboot of the guest does; relaunch: the guest comes up again"),
     ] = "relaunch"
+    on_crash: Annotated[
+        Literal["stop", "relaunch", "keep"],
+        Meta(
+            description="what `up --foreground` does when the guest can't go on: its system gave up, KVM can't run its "
+            "code, a disk fails; keep: leave it as it is, to be looked at"
+        ),
+    ] = "stop"
     run_as: (
         Annotated[
             str, matching(_USER, "user that QEMU runs as when root starts the guest", wanted="the name of a user")
