@@ -35,6 +35,7 @@ PLACES = {
     "console": Places(range(0x08, 0x09)),
     "agent": Places(range(0x09, 0x0A)),
     "scsi": Places(range(0x0A, 0x0B)),
+    "usb": Places(range(0x0D, 0x0E)),
     "sata": Places(range(0x0B, 0x0D), (0x14,)),
     "iommu": Places(range(0x0F, 0x10)),
     "share": Places(range(0), (0x0E,)),

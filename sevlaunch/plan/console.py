@@ -11,6 +11,9 @@ from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.plan.places import AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET
 
+# The controller of the agent's port, and of further ones.
+PORTS_BUS = "agent-bus"
+
 
 class ConsolePlan(Part, frozen=True, kw_only=True):
     """``kind``: serial or virtio. QEMU listens on ``socket`` and writes all that comes into ``log``.
@@ -30,7 +33,7 @@ class ConsolePlan(Part, frozen=True, kw_only=True):
         if self.address is None:
             yield Option("-serial", (Parameter("", "chardev:console", self.kind.reason),), verbatim=True)
             return
-        yield _serial_bus("console-bus", self.address, self.kind.reason, why)
+        yield serial_bus("console-bus", self.address, self.kind.reason, why)
         port = (Parameter("", "virtconsole", self.kind.reason), Parameter("chardev", "console", why))
         yield Option("-device", port)
 
@@ -46,12 +49,12 @@ class AgentPlan(Part, frozen=True, kw_only=True):
         """The socket, and the port that the agent opens."""
         why = self.wanted
         yield listening("agent", self.socket, why)
-        yield _serial_bus("agent-bus", self.address, why, why)
+        yield serial_bus(PORTS_BUS, self.address, why, why)
         yield Option(
             "-device",
             (
                 Parameter("", "virtserialport", why),
-                Parameter("bus", "agent-bus.0", why),
+                Parameter("bus", f"{PORTS_BUS}.0", why),
                 Parameter("chardev", "agent", why),
                 Parameter("name", "org.qemu.guest_agent.0", rule("the name that the agent looks for")),
             ),
@@ -95,6 +98,7 @@ def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Opti
     )
 
 
-def _serial_bus(name: str, address: Address, wanted: Reason, why: Reason) -> Option:
+def serial_bus(name: str, address: Address, wanted: Reason, why: Reason) -> Option:
+    """A controller of virtio-serial ports."""
     identity = (Parameter("", "virtio-serial-pci", wanted), Parameter("id", name, why))
     return Option("-device", (*identity, *address.parameters(), *virtio_parameters()))

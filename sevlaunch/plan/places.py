@@ -10,5 +10,8 @@ PROGRAMS_SOCKET = "qmp.sock"
 CONSOLE_SOCKET = "console.sock"
 CONSOLE_LOG = "console.log"
 AGENT_SOCKET = "agent.sock"
+# Of a display, by its kind, and of the channels, by their numbers.
+DISPLAY_SOCKET = "{}.sock"
+CHANNEL_SOCKET = "port{}.sock"
 
 LONGEST_SOCKET = max((COMMANDS_SOCKET, PROGRAMS_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET), key=len)

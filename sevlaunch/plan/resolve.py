@@ -23,7 +23,7 @@ from sevlaunch.plan.places import LONGEST_SOCKET
 from sevlaunch.plan.plan import Plan, Reboot
 from sevlaunch.plan.storage import resolve_storage
 from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.profile.model import SevSecurity, SnpSecurity
+from sevlaunch.profile.model import NoDisplay, SevSecurity, SnpSecurity
 from sevlaunch.remedies import INSTALL_QEMU
 
 if TYPE_CHECKING:
@@ -38,6 +38,21 @@ def _video(context: Context) -> Iterator[Part]:
         from sevlaunch.plan.video import resolve_video
 
         yield resolve_video(context)
+
+
+def _display(context: Context) -> Iterator[Part]:
+    display = context.profile.display
+    if not isinstance(display, NoDisplay):
+        from sevlaunch.plan.display import resolve_display
+
+        yield from resolve_display(context, display)
+
+
+def _channels(context: Context) -> Iterator[Part]:
+    if context.profile.channels:
+        from sevlaunch.plan.channels import resolve_channels
+
+        yield from resolve_channels(context)
 
 
 def _shares(context: Context) -> Iterator[Part]:
@@ -61,8 +76,10 @@ _DEVICES: tuple[Callable[[Context], Iterator[Part]], ...] = (
     resolve_rng,
     resolve_balloon,
     _video,
+    _display,
     resolve_vsock,
     resolve_agent,
+    _channels,
     _shares,
 )
 

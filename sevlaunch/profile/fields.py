@@ -282,6 +282,16 @@ def _disk_serial(value: object) -> str:
     return str(value)
 
 
+def _ip_address(value: object) -> str:
+    # Few profiles have one.
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError as error:
+        raise ValueError(f"wanted an IP address such as 127.0.0.1 or ::1, found {value!r}") from error
+
+
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}")
 
 
@@ -323,6 +333,7 @@ Numbers = Annotated[str, Parser(_numbers), Placeholder("0"), Meta(extra_json_sch
 Name = Annotated[str, Parser(_name), Placeholder("guest")]
 DiskSerial = Annotated[str, Parser(_disk_serial), Meta(min_length=1)]
 Mac = Annotated[str, Parser(_mac)]
+IpAddress = Annotated[str, Parser(_ip_address)]
 SevPolicyValue = Annotated[int, *_policy(SEV_POLICY)]
 SnpPolicyValue = Annotated[int, *_policy(SNP_POLICY)]
 

@@ -24,7 +24,7 @@ from sevlaunch.profile.source import Mark, Node
 from sevlaunch.profile.validation import Reading, switch
 
 # Each of these keys takes one plain value as the short form of a mapping: the value goes to the key named here.
-SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "iommu": "type"}
+SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "display": "type", "iommu": "type"}
 
 # Each of these takes true (all defaults), false (the device is left out) or a mapping.
 SWITCHES = ("rng", "balloon")

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 from sevlaunch.profile.fields import BLOB_BYTES, inline_blob, split_forward
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import (
+    FIRST_PORT,
     BridgeNetwork,
     Disk,
     MacvtapNetwork,
     Model,
     Network,
+    NoDisplay,
     PasstNetwork,
     Profile,
     TapNetwork,
@@ -136,6 +138,9 @@ def _rest(loaded: LoadedProfile) -> Iterator[Reach]:
     profile: Profile = loaded.profile
     for index, _ in enumerate(profile.shares):
         yield _at(loaded, RUNS, "virtiofsd", "shares", index)
+    display = profile.display
+    if not isinstance(display, NoDisplay) and display.address is not None:
+        yield _at(loaded, LISTENS, f"tcp port {display.port or FIRST_PORT} of {display.address}", "display", "address")
     if profile.vsock is not None:
         yield _at(loaded, CONNECTS, "this host, through vsock", "vsock")
     if profile.run_as is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sevlaunch.profile.device_rules import check_devices, device_cautions
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
 from sevlaunch.profile.machine_types import Q35
 from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
@@ -35,6 +36,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _boot_order(profile)
     yield from check_machine(profile)
     yield from check_networks(profile)
+    yield from check_devices(profile)
     for finding in extra_args_findings(profile):
         if finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)
@@ -47,6 +49,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
     yield from network_cautions(profile)
+    yield from device_cautions(profile)
     yield from check_machine_cautions(profile)
     for finding in extra_args_findings(profile):
         if not finding.refused:
@@ -190,16 +193,6 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             "kernel_hashes measures a direct boot: it needs boot.kernel",
             (("boot", "kernel"),),
         )
-    video = profile.video
-    for key in ("ram", "vram", "vgamem"):
-        if getattr(video, key) is not None and video.type != "qxl" and (video.type, key) != ("std", "vram"):
-            yield Violation(("video", key), f"{key} is for qxl video, found type {video.type}", (("video", "type"),))
-    for key, unit, name in (("ram", 1 << 10, "KiB"), ("vram", 1 << 10, "KiB"), ("vgamem", 1 << 20, "MiB")):
-        size = getattr(video, key)
-        if size is not None and (size % unit or size < 1 << 20):
-            yield Violation(
-                ("video", key), f"wanted at least 1M in whole {name}, found {size} bytes; write 65536K for 65536 KiB"
-            )
     if profile.memory.size % (1 << 20):
         yield Violation(("memory", "size"), f"wanted whole MiB, found {profile.memory.size} bytes")
     if profile.memory.hugepages and profile.memory.size % PAGE_SIZES[profile.memory.hugepages]:
@@ -208,11 +201,6 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             f"the size of memory is no multiple of {profile.memory.hugepages}",
             (("memory", "size"),),
         )
-    tags = [share.tag for share in profile.shares]
-    for index, tag in enumerate(tags):
-        if tag in tags[:index]:
-            first = tags.index(tag)
-            yield Violation(("shares", index, "tag"), f"two shares have the tag {tag!r}", (("shares", first, "tag"),))
     yield from _disks(profile)
 
 

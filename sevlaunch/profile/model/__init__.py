@@ -2,8 +2,9 @@
 
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
-from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
+from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Video
 from sevlaunch.profile.model.disks import Bus, Cache, Disk, ImageFormat
+from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
 from sevlaunch.profile.model.networks import (
     BridgeNetwork,
@@ -24,8 +25,11 @@ __all__ = [
     "Bus",
     "Cache",
     "Cbitpos",
+    "Channel",
     "Cpu",
     "Disk",
+    "Display",
+    "FIRST_PORT",
     "Firmware",
     "ImageFormat",
     "Iommu",
@@ -33,6 +37,7 @@ __all__ = [
     "Memory",
     "Model",
     "Network",
+    "NoDisplay",
     "NoSecurity",
     "PasstNetwork",
     "Profile",
@@ -43,7 +48,9 @@ __all__ = [
     "SevSecurity",
     "Share",
     "SnpSecurity",
+    "SpiceDisplay",
     "TapNetwork",
     "UserNetwork",
     "Video",
+    "VncDisplay",
 ]

@@ -35,6 +35,19 @@ class Video(Model, frozen=True, kw_only=True):
     heads: Annotated[int, Meta(ge=1, le=16, description="qxl and virtio: number of outputs")] = 1
 
 
+class Channel(Model, frozen=True, kw_only=True):
+    """A virtio-serial port. com.redhat.spice.0 leads to SPICE, any other to a socket in the guest's folder."""
+
+    name: Annotated[
+        str,
+        matching(
+            r"[A-Za-z0-9._-]{1,128}",
+            "the guest finds the port as /dev/virtio-ports/NAME",
+            wanted="1 to 128 letters, digits, dots, dashes and underscores",
+        ),
+    ]
+
+
 class Share(Model, frozen=True, kw_only=True):
     """A folder of the host, shared through virtiofs."""
 

@@ -9,8 +9,9 @@ from sevlaunch.documents import matching
 from sevlaunch.profile.fields import AbsolutePath, Name, auto_or_number
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
-from sevlaunch.profile.model.devices import Balloon, Rng, Share, Video
+from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Video
 from sevlaunch.profile.model.disks import Disk
+from sevlaunch.profile.model.display import Display, NoDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
 from sevlaunch.profile.model.networks import Network
 from sevlaunch.profile.model.security import NoSecurity, Security
@@ -45,12 +46,14 @@ class Profile(Model, frozen=True, kw_only=True):
     rng: Annotated[Rng | None, Meta(description="a random number generator; false: none")] = Rng()
     balloon: Annotated[Balloon | None, Meta(description="a memory balloon; true: with defaults")] = None
     video: Video = Video()
+    display: Display = NoDisplay()
     console: Annotated[Literal["serial", "virtio", "none"], Meta(description="where the guest's console is")] = "serial"
     vsock: Annotated[
         Annotated[int | Auto, *auto_or_number(3, (1 << 32) - 2)] | None,
         Meta(description="context ID of a vsock device; auto: derived from the guest's name"),
     ] = None
     guest_agent: Annotated[bool, Meta(description="a channel for the QEMU guest agent")] = False
+    channels: list[Channel] = []
     shares: list[Share] = []
     on_reboot: Annotated[
         Literal["relaunch", "stop"],
