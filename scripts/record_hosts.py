@@ -11,8 +11,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from sevlaunch.host.facts import CpuFacts, Device, EncryptionLeaf, Folders, KvmFacts, MemoryFacts
+from sevlaunch.host.facts import CpuFacts, Device, Distribution, EncryptionLeaf, Folders, KvmFacts, MemoryFacts
 from sevlaunch.host.firmware import parse_descriptor
+from sevlaunch.host.firmware_facts import FirmwareImage
 from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
 
@@ -56,6 +57,20 @@ DESCRIPTORS = {
     },
 }
 
+# What stands in the images: those of Debian 12, and the OVMF.amdsev.fd of 2026.08.
+IMAGES = [
+    FirmwareImage(path="/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", es_reset_vector=0x808004),
+    FirmwareImage(path="/usr/share/OVMF/OVMF_CODE_4M.fd", es_reset_vector=0x808004),
+    FirmwareImage(path="/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    FirmwareImage(
+        path="/usr/share/ovmf/OVMF.amdsev.fd",
+        es_reset_vector=0x80B004,
+        hashes_table=True,
+        secret_area=True,
+        snp_pages=[1, 2, 3, 4, 16],
+    ),
+]
+
 
 def milan(version: str) -> Host:
     """The host with one version of QEMU."""
@@ -85,6 +100,8 @@ def milan(version: str) -> Host:
         ),
         qemu=replace(facts, binary="/usr/bin/qemu-system-x86_64"),
         firmware=[descriptor for descriptor in parsed if descriptor],
+        firmware_images=IMAGES,
+        distribution=Distribution(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)"),
         memory=MemoryFacts(
             total=256 << 30, available=200 << 30, memlock_soft=8 << 20, memlock_hard=8 << 20, can_raise_memlock=True
         ),

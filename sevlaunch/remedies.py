@@ -7,10 +7,13 @@ INSTALL_QEMU = (
     "zypper install qemu-x86)"
 )
 INSTALL_OVMF = (
-    "install OVMF (Debian, Ubuntu: ovmf, and ovmf-amdsev for SEV-ES and SNP; Fedora: edk2-ovmf; openSUSE: "
-    "qemu-ovmf-x86_64), or name it in firmware"
+    "install OVMF (Debian, Ubuntu: ovmf; Fedora, RHEL: edk2-ovmf; openSUSE, SLES: qemu-ovmf-x86_64), or name it in "
+    "firmware"
 )
-SEV_OVMF = "use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)"
+SEV_OVMF = (
+    "use an OVMF that is built for it: OVMF.amdsev.fd (Debian 14, Ubuntu 26.04: package ovmf-amdsev; Fedora, RHEL: "
+    "edk2-ovmf), ovmf-x86_64-sev.bin (openSUSE, SLES: qemu-ovmf-x86_64)"
+)
 NEWER_QEMU = "install a newer QEMU, or set qemu.binary"
 
 # The kernel's module behind a device file.

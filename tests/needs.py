@@ -101,6 +101,14 @@ def guest_agent() -> Path:
     return found
 
 
+def debian_firmware(suite: str) -> Path:
+    """The root folder of the firmware packages of a Debian: 12, 13 or sid."""
+    found = tool(f"ovmf-{suite}")
+    if found is None:
+        pytest.skip(f"the firmware of Debian {suite} is not here: scripts/test-tools ovmf-{suite} brings it")
+    return found
+
+
 def demo_guest() -> Path:
     """The folder of the demo guest: vmlinuz, initrd.img, disk.raw."""
     folder = ROOT / "build/demo"

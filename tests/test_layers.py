@@ -14,7 +14,10 @@ PACKAGE = Path(sevlaunch.__file__).parent
 
 # From the ground floor up. A row's rooms import from lower rows and from rooms further left in their own row.
 ROWS = (
-    ("guest_type", "remedies", "text", "units", "errors", "atomic", "opening", "files", "documents", "evidence"),
+    (
+        *("guest_type", "remedies", "text", "units", "errors", "atomic"),
+        *("opening", "qcow2", "files", "documents", "evidence"),
+    ),
     ("sevapi",),
     ("profile", "host"),
     ("libvirt", "image", "plan", "doctor"),

@@ -58,7 +58,11 @@ def doctor(
             Host.load(host_file)
             if host_file
             else Host.probe(
-                loaded.profile.qemu.binary, thorough=True, images=loaded.profile.images, helpers=loaded.profile.helpers
+                loaded.profile.qemu.binary,
+                thorough=True,
+                images=loaded.profile.images,
+                helpers=loaded.profile.helpers,
+                firmware=loaded.profile.firmware.files,
             )
         )
         report = examine_for(loaded, host, here=host_file is None)

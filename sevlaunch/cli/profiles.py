@@ -107,7 +107,12 @@ def render(
     facts = (
         Host.load(host)
         if host
-        else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images, helpers=loaded.profile.helpers)
+        else Host.probe(
+            loaded.profile.qemu.binary,
+            images=loaded.profile.images,
+            helpers=loaded.profile.helpers,
+            firmware=loaded.profile.firmware.files,
+        )
     )
     plan = resolve(loaded, facts, rehearse=rehearse)
     if output is not RenderFormat.EXPLAIN:

@@ -38,7 +38,12 @@ def unit(
     host = (
         Host.load(host_file)
         if host_file
-        else Host.probe(loaded.profile.qemu.binary, images=loaded.profile.images, helpers=loaded.profile.helpers)
+        else Host.probe(
+            loaded.profile.qemu.binary,
+            images=loaded.profile.images,
+            helpers=loaded.profile.helpers,
+            firmware=loaded.profile.firmware.files,
+        )
     )
     plan = resolve(loaded, host)
     arguments = [str(profile.absolute()), *(("--name", name) if name else ())]

@@ -8,7 +8,8 @@ from sevlaunch.doctor.tree import ANY, ENCRYPTED, LOCKERS, SNP, HostCheck, Judge
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.firmware_choice import Wanted, choose
 from sevlaunch.host.model import Host
-from sevlaunch.remedies import INSTALL_OVMF, INSTALL_QEMU, MODULES, NEWER_QEMU, qemu_since
+from sevlaunch.host.packages import install_firmware
+from sevlaunch.remedies import INSTALL_QEMU, MODULES, NEWER_QEMU, qemu_since
 
 GUESTS = ENCRYPTED | {GuestType.NONE}
 
@@ -36,40 +37,24 @@ def _firmware(guest_type: GuestType) -> Callable[[Host], Judgement]:
     def judge(host: Host) -> Judgement:
         if host.qemu is None:
             return unknown("depends on QEMU's machine types")
-        wanted = Wanted(
-            guest_type=guest_type,
-            machine=host.qemu.machines.get("q35", "q35"),
-            pflash=guest_type.has_pflash,
-            stateless=False,
-        )
-        choice = choose(host.firmware, wanted)
+        machine = host.qemu.machines.get("q35", "q35")
+        choice = choose(host, Wanted(guest_type=guest_type, machine=machine, pflash=guest_type.has_pflash))
         over = "; ".join(f"{file.rpartition('/')[2]}: {reason}" for file, reason in choice.passed_over.items())
         passed_over = f" (passed over: {over})" if over else ""
         if not choice.fitting:
-            return failed(f"none is described{passed_over}", INSTALL_OVMF)
+            return failed(f"none fits{passed_over}", install_firmware(host.distribution, guest_type))
         path = choice.fitting[0].executable
-        lacking = _lacking(host, guest_type, path)
-        if lacking:
-            return failed(f"{path}: {lacking}", INSTALL_OVMF)
         return ok(f"{path}{_supports(host, path)}{passed_over}")
 
     return judge
 
 
-def _lacking(host: Host, guest_type: GuestType, path: str) -> str:
-    image = next((image for image in host.platform.images if image.path == path), None) if host.platform else None
+def _supports(host: Host, path: str) -> str:
+    image = host.firmware_image(path)
     if image is None:
         return ""
-    if image.error:
-        return image.error
-    return image.lacks_for(guest_type)
-
-
-def _supports(host: Host, path: str) -> str:
-    images = [image for image in host.platform.images if image.path == path] if host.platform else []
     parts = [
         name
-        for image in images
         for name, there in (
             ("SEV-ES reset vector", image.es_reset_vector is not None),
             ("hashes table", image.hashes_table),

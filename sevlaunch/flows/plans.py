@@ -68,7 +68,12 @@ def plan_guest(loaded: LoadedProfile, host: Host | None = None, *, rehearse: boo
     :raise UsageError: when there is nothing to rehearse.
     """
     profile = loaded.profile
-    host = host or Host.probe(profile.qemu.binary, images=profile.images, helpers=profile.helpers)
+    host = host or Host.probe(
+        profile.qemu.binary,
+        images=profile.images,
+        helpers=profile.helpers,
+        firmware=profile.firmware.files,
+    )
     if rehearse:
         return _plan_rehearsal(loaded, host)
     lacking = missing(profile.security.guest_type, profile.accel, host)

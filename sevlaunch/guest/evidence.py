@@ -19,6 +19,7 @@ from sevlaunch.guest.monitor import Qmp
 from sevlaunch.guest.record import Record
 from sevlaunch.guest_type import GuestType
 from sevlaunch.opening import open_regular
+from sevlaunch.qcow2 import MAGIC, MAX_FLASH_BYTES, Qcow2
 
 
 class RunState(Struct, frozen=True):
@@ -164,11 +165,14 @@ def check_encryption(evidence: Evidence, expected_policy: int | None) -> None:
 
 
 def sha256_of(path: str) -> str | None:
-    """SHA-256 of a file in hexadecimal; None when it can't be read any more. A file that is as it was is read once."""
+    """SHA-256 of firmware, as it is measured, in hexadecimal; None when it can't be read any more.
+
+    A file that is as it was is read once.
+    """
     try:
         status = Path(path).stat()
         return _sha256(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -176,6 +180,9 @@ def sha256_of(path: str) -> str | None:
 def _sha256(path: str, *_state: int) -> str:
     digest = hashlib.sha256()
     with open_regular(path) as stream:
+        if stream.read(len(MAGIC)) == MAGIC:
+            return hashlib.sha256(Qcow2(stream).whole(MAX_FLASH_BYTES)).hexdigest()
+        stream.seek(0)
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sevlaunch.remedies import MODULES, NEWER_QEMU, linux_since, qemu_since
+from sevlaunch.remedies import MODULES, NEWER_QEMU, SEV_OVMF, linux_since, qemu_since
 
 
 class Known(NamedTuple):
@@ -37,7 +37,6 @@ _NO_SNP = (
 _NO_SEV = "KVM has no SEV here: see `sevlaunch doctor`"
 _TUN = "the tap interface needs to exist, and to belong to the user who starts the guest (ip tuntap add ... user NAME)"
 _MEMORY = "there is not enough free memory, or too few huge pages are free: take less, or free some"
-_FIRMWARE = "use an OVMF that is built for it (OVMF.amdsev.fd; Debian, Ubuntu: ovmf-amdsev)"
 _SEV_C = "target/i386/sev.c"
 _KVM_ALL = "accel/kvm/kvm-all.c"
 
@@ -72,19 +71,19 @@ EXACT = (
     ),
     Known(
         r"reset address is zero|no SEV-ES reset|information block/Firmware GUID Table block not found",
-        f"the firmware image has no SEV-ES reset vector: {_FIRMWARE}",
+        f"the firmware image has no SEV-ES reset vector: {SEV_OVMF}",
         "SEV-ES reset address is zero",
         _SEV_C,
     ),
     Known(
         r"Failed to locate SEV metadata header|Failed to add metadata page",
-        f"the firmware image has no SNP metadata that fits: {_FIRMWARE}",
+        f"the firmware image has no SNP metadata that fits: {SEV_OVMF}",
         "Failed to locate SEV metadata header",
         _SEV_C,
     ),
     Known(
         r"has no hashes table GUID|hashes table area is invalid",
-        f"the firmware image has no table of hashes for kernel_hashes: {_FIRMWARE}",
+        f"the firmware image has no table of hashes for kernel_hashes: {SEV_OVMF}",
         "guest firmware has no hashes table GUID",
         _SEV_C,
     ),

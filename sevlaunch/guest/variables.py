@@ -10,7 +10,9 @@ from pathlib import Path
 from sevlaunch.errors import HostError
 from sevlaunch.guest.locks import VARIABLES, take
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant
+from sevlaunch.opening import open_regular
 from sevlaunch.plan.plan import Plan
+from sevlaunch.qcow2 import Qcow2
 
 
 def prepare_variables(plan: Plan, account: Account | None) -> int:
@@ -29,6 +31,23 @@ def prepare_variables(plan: Plan, account: Account | None) -> int:
         for folder in (plan.state_folder, *plan.state_folder.parents[:2]):
             grant(folder, account, PASS)
     return _lock(variables)
+
+
+def _check_whole(plan: Plan, template: Path) -> None:
+    """A qcow2 image that leans on another file would not do so from where its copy is.
+
+    :raise HostError: when it does, or is damaged.
+    """
+    if plan.firmware.vars_format.value != "qcow2":
+        return
+    try:
+        with open_regular(template) as stream:
+            Qcow2(stream)
+    except ValueError as error:
+        raise HostError(
+            f"can't make the guest's own NVRAM from {template}: {error}",
+            hint=f"make one that stands alone: qemu-img convert -O qcow2 {template} VARS.qcow2",
+        ) from error
 
 
 def _lock(variables: Path) -> int:
@@ -64,6 +83,7 @@ def _copy(plan: Plan, template: Path, target: Path) -> None:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
         try:
+            _check_whole(plan, template)
             shutil.copyfile(template, temporary)
             temporary.chmod(0o600)
             # Another start may have made it in this moment, and have it locked by now.

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sevlaunch.guest_type import GuestType
-
 
 class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of facts about a machine."""
@@ -161,21 +159,6 @@ class QemuFacts(Facts, frozen=True, kw_only=True):
         return int(major), int(minor)
 
 
-class FirmwareDescriptor(Facts, frozen=True, kw_only=True):
-    """A firmware descriptor, QEMU's docs/interop/firmware.json."""
-
-    file: str
-    description: str = ""
-    device: Annotated[str, Meta(description="flash or memory")]
-    mode: Annotated[str, Meta(description="of flash: split, combined or stateless")] = "split"
-    executable: str
-    executable_format: str = "raw"
-    nvram_template: str | None = None
-    interface_types: list[str] = []
-    machines: Annotated[list[str], Meta(description="patterns of machine types for x86_64")] = []
-    features: list[str] = []
-
-
 class CgroupFacts(Facts, frozen=True, kw_only=True):
     """The cgroup of this process, as far as it limits memory."""
 
@@ -248,27 +231,6 @@ class AsidPool(Facts, frozen=True, kw_only=True):
     used: int
 
 
-class FirmwareImage(Facts, frozen=True, kw_only=True):
-    """What an OVMF image has for encrypted guests."""
-
-    path: str
-    error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
-    es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
-    hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False
-    secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
-    snp_metadata: Annotated[bool, Meta(description="the list of pages that a SNP launch prepares")] = False
-
-    def lacks_for(self, guest_type: GuestType, *, kernel_hashes: bool = False) -> str:
-        """What the image lacks for a guest of this type, or nothing."""
-        needed = {
-            "SEV-ES reset vector": self.es_reset_vector is not None or not guest_type.encrypts_registers,
-            "SNP metadata": self.snp_metadata or guest_type is not GuestType.SEV_SNP,
-            "table of hashes for kernel_hashes": self.hashes_table or not kernel_hashes,
-        }
-        lacking = [name for name, fine in needed.items() if not fine]
-        return f"it has no {' and no '.join(lacking)}" if lacking else ""
-
-
 class Setting(Facts, frozen=True, kw_only=True):
     """A kernel parameter or module option that has to do with SEV."""
 
@@ -300,7 +262,6 @@ class PlatformFacts(Facts, frozen=True, kw_only=True):
     container: Annotated[str, Meta(description="the kind of container that this is, or empty")] = ""
     seccomp_actions: Annotated[list[str], Meta(description="/proc/sys/kernel/seccomp/actions_avail")] = []
     devices: Annotated[list[Device], Meta(description="/dev/net/tun, /dev/vhost-net, /dev/vhost-vsock")] = []
-    images: Annotated[list[FirmwareImage], Meta(description="the images that firmware descriptors name")] = []
 
 
 class ImageFacts(Facts, frozen=True, kw_only=True):
@@ -316,6 +277,21 @@ class HelperFacts(Facts, frozen=True, kw_only=True):
 
     path: str
     options: Annotated[list[str], Meta(description="long options that its help names, such as --shared-dir")]
+
+
+class Distribution(Facts, frozen=True, kw_only=True):
+    """The distribution, by os-release(5)."""
+
+    id: Annotated[str, Meta(description="such as debian")] = ""
+    like: Annotated[list[str], Meta(description="the distributions that it comes from")] = []
+    version: Annotated[str, Meta(description="such as 12, empty for one that only moves on")] = ""
+    name: Annotated[str, Meta(description="for people")] = ""
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version in numbers; (): it has none, and is the newest."""
+        parts = self.version.split(".")
+        return tuple(int(part) for part in parts) if all(part.isascii() and part.isdigit() for part in parts) else ()
 
 
 class Folders(Facts, frozen=True, kw_only=True):

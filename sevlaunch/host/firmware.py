@@ -12,10 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sevlaunch.host.facts import FirmwareDescriptor
+from sevlaunch.host.firmware_facts import FirmwareDescriptor
 from sevlaunch.host.folders import base_folder
+from sevlaunch.opening import open_regular
 
 ARCHITECTURE = "x86_64"
+# A hundred times what a descriptor has.
+MAX_BYTES = 1 << 18
+
+# Images for encrypted guests that packages bring without a descriptor: Debian and Ubuntu, Fedora and RHEL, openSUSE
+# and SLES, Proxmox.
+UNDESCRIBED = (
+    "/usr/share/ovmf/OVMF.amdsev.fd",
+    "/usr/share/edk2/ovmf/OVMF.amdsev.fd",
+    "/usr/share/qemu/ovmf-x86_64-sev.bin",
+    "/usr/share/pve-edk2-firmware/OVMF_SEV_4M.fd",
+    "/usr/share/ovmf/OVMF.fd",
+)
 
 
 def folders() -> list[Path]:
@@ -38,7 +51,8 @@ def read_descriptors(search: Sequence[Path]) -> tuple[list[FirmwareDescriptor], 
     problems: list[str] = []
     for _name, file in sorted(files.items()):
         try:
-            content = file.read_bytes()
+            with open_regular(file) as stream:
+                content = stream.read(MAX_BYTES)
             descriptor = parse_descriptor(json.loads(content), str(file)) if content.strip() else None
         except OSError as error:
             problems.append(f"{file}: {error.strerror}")
@@ -51,13 +65,13 @@ def read_descriptors(search: Sequence[Path]) -> tuple[list[FirmwareDescriptor], 
 
 
 def parse_descriptor(content: dict[str, Any], file: str) -> FirmwareDescriptor | None:
-    """The descriptor in ``content``, or None if it is for another architecture or not flash or memory.
+    """The descriptor in ``content``, or None if it is for another architecture, or a kernel.
 
     :raise KeyError: and relatives, when it lacks what every descriptor has.
     """
     mapping = content["mapping"]
     targets = [target for target in content["targets"] if target["architecture"] == ARCHITECTURE]
-    if not targets or mapping["device"] not in ("flash", "memory"):
+    if not targets or mapping["device"] not in ("flash", "memory", "igvm"):
         return None
     flash = mapping["device"] == "flash"
     template = mapping.get("nvram-template")
@@ -69,6 +83,7 @@ def parse_descriptor(content: dict[str, Any], file: str) -> FirmwareDescriptor |
         executable=mapping["executable"]["filename"] if flash else mapping["filename"],
         executable_format=mapping["executable"].get("format", "raw") if flash else "raw",
         nvram_template=template["filename"] if template else None,
+        nvram_template_format=template.get("format", "raw") if template else "raw",
         interface_types=content["interface-types"],
         machines=[machine for target in targets for machine in target["machines"]],
         features=content["features"],

@@ -16,8 +16,8 @@ from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
 from sevlaunch.host.facts import (
     CpuFacts,
+    Distribution,
     Facts,
-    FirmwareDescriptor,
     Folders,
     HelperFacts,
     ImageFacts,
@@ -26,6 +26,7 @@ from sevlaunch.host.facts import (
     PlatformFacts,
     QemuFacts,
 )
+from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
 from sevlaunch.host.folders import runtime_folder, state_folder
 from sevlaunch.opening import open_given
 
@@ -53,6 +54,10 @@ class Host(Facts, frozen=True, kw_only=True):
     firmware_problems: Annotated[list[str], Meta(description="descriptors that could not be read")] = field(
         default_factory=list
     )
+    firmware_images: Annotated[
+        list[FirmwareImage], Meta(description="the images that descriptors and the profile name, and well-known ones")
+    ] = field(default_factory=list)
+    distribution: Distribution = Distribution()
     memory: MemoryFacts = MemoryFacts()
     platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
     images: Annotated[dict[str, ImageFacts], Meta(description="images of disks that were looked at, by their path")] = (
@@ -75,6 +80,7 @@ class Host(Facts, frozen=True, kw_only=True):
         thorough: bool = False,
         images: Iterable[str] = (),
         helpers: Iterable[str] = (),
+        firmware: Iterable[str] = (),
     ) -> Host:
         """What this machine offers. A missing QEMU is noted, not raised: a plan needs it, a look at the host does not.
 
@@ -85,12 +91,16 @@ class Host(Facts, frozen=True, kw_only=True):
         :param thorough: look at what only the doctor wants to know, too.
         :param images: paths of disks' images to look into.
         :param helpers: names of helper programs to ask for their options, such as virtiofsd.
+        :param firmware: paths of firmware, and of its variables, to look into beside what the host describes.
         """
         # A saved host needs none of the probes, and most commands not all of them.
-        from sevlaunch.host import firmware, memory, processor, qemu
+        from sevlaunch.host import memory, processor, qemu
         from sevlaunch.host.devices import kvm_facts, user_name
+        from sevlaunch.host.distribution import distribution_of
+        from sevlaunch.host.firmware import UNDESCRIBED, folders, read_descriptors
         from sevlaunch.host.helpers import helpers_here
         from sevlaunch.host.images import images_at
+        from sevlaunch.host.ovmf import firmware_images
         from sevlaunch.host.system import System
 
         system = system or System()
@@ -99,15 +109,13 @@ class Host(Facts, frozen=True, kw_only=True):
             qemu_facts = qemu.qemu_facts(qemu.find_binary(qemu_binary))
         except HostError as error:
             qemu_problem = error.message
-        descriptors, firmware_problems = firmware.read_descriptors(
-            [system.path(str(folder)) for folder in firmware.folders()]
-        )
+        descriptors, firmware_problems = read_descriptors([system.path(str(folder)) for folder in folders()])
         machine = os.uname()
         platform_facts = None
         if thorough:
             from sevlaunch.host import platform
 
-            platform_facts = platform.platform_facts(system, descriptors)
+            platform_facts = platform.platform_facts(system)
         return cls(
             hostname=machine.nodename,
             kernel=system.text("/proc/sys/kernel/osrelease") or machine.release,
@@ -119,6 +127,8 @@ class Host(Facts, frozen=True, kw_only=True):
             qemu_problem=qemu_problem,
             firmware=descriptors,
             firmware_problems=firmware_problems,
+            firmware_images=firmware_images(system, descriptors, (*firmware, *UNDESCRIBED)),
+            distribution=distribution_of(system),
             memory=memory.memory_facts(system),
             platform=platform_facts,
             images=images_at(images),
@@ -127,6 +137,10 @@ class Host(Facts, frozen=True, kw_only=True):
                 runtime=str((runtime or runtime_folder()).absolute()), state=str((state or state_folder()).absolute())
             ),
         )
+
+    def firmware_image(self, path: str) -> FirmwareImage | None:
+        """What the image or variable store at ``path`` is; None where nobody looked, or it is not there."""
+        return next((image for image in self.firmware_images if image.path == path), None)
 
     @classmethod
     def load(cls, path: Path | str) -> Host:

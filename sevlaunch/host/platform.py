@@ -8,16 +8,7 @@ import struct
 from contextlib import suppress
 
 from sevlaunch.host.devices import device_facts
-from sevlaunch.host.facts import (
-    AsidPool,
-    FirmwareDescriptor,
-    FirmwareImage,
-    PlatformFacts,
-    Setting,
-    SevStatus,
-    SnpStatus,
-)
-from sevlaunch.host.ovmf import firmware_image
+from sevlaunch.host.facts import AsidPool, PlatformFacts, Setting, SevStatus, SnpStatus
 from sevlaunch.host.system import System
 
 # linux/psp-sev.h: commands of SEV_ISSUE_CMD, and their answers (packed).
@@ -44,7 +35,7 @@ _PARAMETERS = re.compile(r"(kvm[_-](amd|intel)\.|mem_encrypt=|(amd_|intel_)?iomm
 _OPTIONS = re.compile(r"\s*(options|blacklist|install)\s+(kvm[_-]amd|kvm|ccp)\b")
 
 
-def platform_facts(system: System, descriptors: list[FirmwareDescriptor]) -> PlatformFacts:
+def platform_facts(system: System) -> PlatformFacts:
     """All of it, as far as this user may look."""
     sev, sev_problem = _sev_status(system)
     snp, snp_problem = _snp_status(system)
@@ -70,7 +61,6 @@ def platform_facts(system: System, descriptors: list[FirmwareDescriptor]) -> Pla
         container=_container(system),
         seccomp_actions=(system.text("/proc/sys/kernel/seccomp/actions_avail") or "").split(),
         devices=[device_facts(system, path) for path in _DEVICES],
-        images=_images(system, descriptors),
     )
 
 
@@ -204,8 +194,3 @@ def _container(system: System) -> str:
             if system.path(file).exists():
                 return kind
     return ""
-
-
-def _images(system: System, descriptors: list[FirmwareDescriptor]) -> list[FirmwareImage]:
-    paths = list(dict.fromkeys(descriptor.executable for descriptor in descriptors))
-    return [firmware_image(system.path(path), path) for path in paths]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sevlaunch.libvirt.conversion import Conversion
 from sevlaunch.libvirt.document import Element, Part
 
+_FORMATS = ("raw", "qcow2")
 _DIRECT = {"kernel": "kernel", "initrd": "initrd", "cmdline": "cmdline"}
 
 
@@ -40,8 +41,8 @@ def _firmware(conversion: Conversion, os_element: Element) -> None:
             outcomes.same(feature.part("enabled"), "firmware without it is preferred")
         else:
             outcomes.unsupported(feature, "name such firmware in firmware.code; firmware: auto passes it over")
-    if loader.get("format") == "raw":
-        outcomes.same(loader.part("format"), "firmware is raw")
+    if loader.get("format") in _FORMATS:
+        outcomes.same(loader.part("format"), "firmware is opened as what its magic says")
     if loader.get("secure") == "no":
         outcomes.same(loader.part("secure"), "firmware: auto passes over what needs SMM")
     else:
@@ -94,8 +95,8 @@ def _pflash(conversion: Conversion, loader: Element, nvram: Element) -> None:
     if template:
         outcomes.carry(("firmware", "vars"), template, nvram.part("template"))
     for name in ("format", "templateFormat"):
-        if nvram.get(name) == "raw":
-            outcomes.same(nvram.part(name), "firmware is raw")
+        if nvram.get(name) in _FORMATS:
+            outcomes.same(nvram.part(name), "firmware is opened as what its magic says")
     source = nvram.child("source")
     if nvram.text:
         outcomes.carry(("firmware", "nvram"), nvram.text, nvram)

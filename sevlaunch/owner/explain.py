@@ -13,11 +13,11 @@ from sevlaunch.files import hash_file, read_bounded
 from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
-from sevlaunch.owner.firmware import MAX_BYTES
 from sevlaunch.owner.search import Findings, Target, search
 from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup
 from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
+from sevlaunch.qcow2 import MAX_FLASH_BYTES
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
 
@@ -89,5 +89,5 @@ def _known(setup: Setup, profile: Profile | None) -> Known:
     for name in (firmware.vars, firmware.nvram):
         with suppress(UsageError):
             if name:
-                variables.append((name, read_bounded(Path(name), "variables", MAX_BYTES)))
+                variables.append((name, read_bounded(Path(name), "variables", MAX_FLASH_BYTES)))
     return Known(kernel, cmdline if kernel else None, tuple(variables))

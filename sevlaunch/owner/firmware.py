@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 from sevsnpmeasure.gctx import GCTX
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import read_bounded
+from sevlaunch.qcow2 import MAGIC, MAX_FLASH_BYTES, Qcow2
 from sevlaunch.sevapi.ovmf import Section, es_reset_eip, hashes_table_gpa, secret_area, sev_metadata
 
-# QEMU's hw/i386/pc.c, pc_machine_set_max_fw_size: more does not fit below the I/O APIC.
-MAX_BYTES = 16 << 20
 _PAGE = 4096
 _END_GPA = 1 << 32
 
@@ -119,9 +119,18 @@ class Firmware:
 
 
 def read_firmware(file: Path, *, snp_pages: bytes = b"") -> Firmware:
-    """The firmware in a file.
+    """The firmware in a file, raw or qcow2: what is measured is what the guest sees of it.
 
     :raise UsageError: when it can't be read, is empty, too large or damaged.
     """
-    content = read_bounded(file, "firmware", MAX_BYTES)
+    content = read_bounded(file, "firmware", 2 * MAX_FLASH_BYTES)
+    try:
+        if content.startswith(MAGIC):
+            content = Qcow2(BytesIO(content)).whole(MAX_FLASH_BYTES)
+    except ValueError as error:
+        raise UsageError(f"the firmware {file}: {error}", hint="is it another file?") from error
+    if len(content) > MAX_FLASH_BYTES:
+        raise UsageError(
+            f"firmware: wanted at most {MAX_FLASH_BYTES} bytes, {file} has more", hint="is it another file?"
+        )
     return Firmware.of_image(content, snp_pages=snp_pages, name=f"the firmware {file}")

@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from sevlaunch.host.facts import FirmwareDescriptor
-from sevlaunch.host.firmware_choice import FEATURES, Wanted, choose, is_stateless
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.firmware_source import Source, chosen_source, named_source
 from sevlaunch.plan.needs import NeededFile, Needs
-from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
+from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 from sevlaunch.plan.part import Part
-from sevlaunch.remedies import INSTALL_OVMF
 
 
 class FirmwarePlan(Part, frozen=True, kw_only=True):
     """``kind`` pflash: ``code`` and perhaps ``vars`` on flash units 0 and 1; image: ``code`` through -bios.
 
-    ``own_vars``: the variables lie in sevlaunch's folder for what outlives guests.
+    ``code_format``, ``vars_format``: raw or qcow2. ``combined``: both are one, of which the guest has a copy of its
+    own, ``vars``, on unit 0. ``own_vars``: the variables lie in sevlaunch's folder for what outlives guests.
     """
 
     kind: Literal["pflash", "image"]
     code: Choice[str]
+    code_format: Choice[str]
     vars: Choice[str] | None
+    vars_format: Choice[str]
     vars_template: str | None
     secure_flash: Choice[bool]
     passed_over: tuple[str, ...]
     own_vars: bool = False
+    combined: bool = False
 
     @property
     def needs(self) -> Needs:
@@ -42,7 +44,7 @@ class FirmwarePlan(Part, frozen=True, kw_only=True):
         """What puts firmware on pflash."""
         if self.kind == "pflash":
             yield Parameter("pflash0", "pflash0", self.code.reason)
-            if self.vars:
+            if self.vars and not self.combined:
                 yield Parameter("pflash1", "pflash1", self.vars.reason)
         if self.secure_flash.value:
             yield self.secure_flash.parameter("smm")
@@ -52,9 +54,12 @@ class FirmwarePlan(Part, frozen=True, kw_only=True):
         if self.kind == "image":
             yield Option("-bios", (self.code.parameter(""),), verbatim=True)
             return
-        yield _flash_unit(0, self.code, read_only=True)
-        if self.vars:
-            yield _flash_unit(1, self.vars, read_only=False)
+        if self.combined and self.vars:
+            yield _flash_unit(0, "code and variables", self.vars, self.vars_format, read_only=False)
+        else:
+            yield _flash_unit(0, "code", self.code, self.code_format, read_only=True)
+            if self.vars:
+                yield _flash_unit(1, "variables", self.vars, self.vars_format, read_only=False)
         if self.secure_flash.value:
             reason = self.secure_flash.reason
             yield Option(
@@ -69,43 +74,22 @@ class FirmwarePlan(Part, frozen=True, kw_only=True):
 
 def resolve_firmware(context: Context) -> FirmwarePlan | None:
     """The firmware for the profile; None with a noted problem where there is none."""
-    wanted = context.profile.firmware
-    if wanted.image:
-        descriptor = _described(context, wanted.image)
-        _check_features(context, descriptor, "image", wanted.image)
-        return _image(context.choice(wanted.image, "firmware", "image"))
-    if wanted.code:
-        descriptor = _described(context, wanted.code)
-        _check_features(context, descriptor, "code", wanted.code)
-        template = wanted.vars or (descriptor.nvram_template if descriptor else None)
-        reason = context.why("firmware", "vars", default="NVRAM template of the firmware's descriptor")
-        return _pflash(context, context.choice(wanted.code, "firmware", "code"), template, reason, descriptor, ())
-    chosen, passed_over = _choose(context)
-    if chosen is None:
-        features = " and ".join(FEATURES.get(context.profile.security.guest_type, ()))
-        context.lack(
-            "no UEFI firmware"
-            + (f" with {features}" if features else "")
-            + " is described on this host"
-            + "".join(f"\n      passed over {line}" for line in passed_over),
-            hint=INSTALL_OVMF,
-        )
+    source = named_source(context) or chosen_source(context)
+    if source is None:
         return None
-    code = Choice(chosen.executable, fact(f"firmware descriptor {chosen.file}"))
-    if is_stateless(chosen):
-        return _image(code, passed_over)
-    return _pflash(context, code, chosen.nvram_template, fact(f"NVRAM template of {chosen.file}"), chosen, passed_over)
+    return _image(source) if source.through_bios else _pflash(context, source)
 
 
 _NOT_SECURE = Choice(False, rule("the firmware does not need SMM"))
+_NO_VARIABLES = Choice("raw", rule("there are no variables"))
 
 
-def _flash_unit(unit: int, file: Choice[str], *, read_only: bool) -> Option:
-    reason = rule(f"pflash unit {unit} holds the firmware's {'code' if unit == 0 else 'variables'}")
+def _flash_unit(unit: int, content: str, file: Choice[str], image_format: Choice[str], *, read_only: bool) -> Option:
+    reason = rule(f"pflash unit {unit} holds the firmware's {content}")
     return Option(
         "-blockdev",
         (
-            Parameter("driver", "raw", reason),
+            image_format.parameter("driver"),
             Parameter("node-name", f"pflash{unit}", reason),
             Parameter("read-only", "on" if read_only else "off", reason),
             Parameter("file.driver", "file", reason),
@@ -114,88 +98,57 @@ def _flash_unit(unit: int, file: Choice[str], *, read_only: bool) -> Option:
     )
 
 
-def _image(code: Choice[str], passed_over: tuple[str, ...] = ()) -> FirmwarePlan:
+def _image(source: Source) -> FirmwarePlan:
     return FirmwarePlan(
-        kind="image", code=code, vars=None, vars_template=None, secure_flash=_NOT_SECURE, passed_over=passed_over
+        kind="image",
+        code=source.code,
+        code_format=source.code_format,
+        vars=None,
+        vars_format=_NO_VARIABLES,
+        vars_template=None,
+        secure_flash=_NOT_SECURE,
+        passed_over=source.passed_over,
     )
 
 
-def _pflash(
-    context: Context,
-    code: Choice[str],
-    template: str | None,
-    template_reason: Reason,
-    descriptor: FirmwareDescriptor | None,
-    passed_over: tuple[str, ...],
-) -> FirmwarePlan:
+def _pflash(context: Context, source: Source) -> FirmwarePlan:
     security = context.profile.security
-    secure = bool(descriptor and "requires-smm" in descriptor.features)
-    if secure and not security.has_smm:
+    if source.requires_smm and not security.has_smm:
         context.refuse(
-            f"the firmware {code.value} needs SMM, which SEV-ES can't have",
+            f"the firmware {source.code.value} needs SMM, which SEV-ES can't have",
             "firmware",
             hint="choose one without requires-smm",
         )
-    nvram = context.profile.firmware.nvram
-    if nvram:
-        variables: Choice[str] | None = context.choice(nvram, "firmware", "nvram")
-    elif template:
-        own = str(context.state_folder / "VARS.fd")
-        variables = Choice(own, rule(f"the guest's own copy, kept between runs, of {template} ({template_reason})"))
-    else:
-        variables = None
+    variables, vars_format = _variables(context, source)
     if variables and security.wants_attestation:
         context.warn(
             f"the NVRAM {variables.value} is not measured, and the host can write to it: what the owner verifies does "
             "not cover the firmware's variables; a stateless image (firmware.image, OVMF.amdsev.fd) has none"
         )
+    secure = Choice(True, fact("the firmware's descriptor says requires-smm")) if source.requires_smm else _NOT_SECURE
     return FirmwarePlan(
         kind="pflash",
-        code=code,
+        code=source.code,
+        code_format=source.code_format,
         vars=variables,
-        vars_template=template,
-        secure_flash=Choice(True, fact("the firmware's descriptor says requires-smm")) if secure else _NOT_SECURE,
-        passed_over=passed_over,
-        own_vars=nvram is None,
+        vars_format=vars_format,
+        vars_template=source.template,
+        secure_flash=secure,
+        passed_over=source.passed_over,
+        own_vars=context.profile.firmware.nvram is None,
+        combined=source.combined,
     )
 
 
-def _described(context: Context, path: str) -> FirmwareDescriptor | None:
-    return next((descriptor for descriptor in context.host.firmware if descriptor.executable == path), None)
-
-
-def _check_features(context: Context, descriptor: FirmwareDescriptor | None, key: str, path: str) -> None:
-    needed = FEATURES.get(context.profile.security.guest_type, ())
-    if not needed:
-        return
-    if descriptor is None:
-        context.warn(f"no firmware descriptor says whether {path} supports {context.profile.security.type}")
-        return
-    lacking = [feature for feature in needed if feature not in descriptor.features]
-    if lacking:
-        context.refuse(
-            f"the firmware's descriptor {descriptor.file} lacks {' and '.join(lacking)}, which the guest needs",
-            "firmware",
-            key,
-            hint="use firmware: auto, or a firmware built for it (OVMF.amdsev.fd)",
-        )
-
-
-def _choose(context: Context) -> tuple[FirmwareDescriptor | None, tuple[str, ...]]:
-    """The first descriptor that fits, and why the others were passed over.
-
-    A stateless image goes first where attestation counts (kernel hashes).
-    """
-    security = context.profile.security
-    choice = choose(
-        context.host.firmware,
-        Wanted(
-            guest_type=security.guest_type,
-            machine=context.qemu.machines.get(context.profile.machine, context.profile.machine),
-            pflash=security.has_pflash,
-            stateless=security.measures_boot,
-            secure_boot=bool(context.profile.firmware.secure_boot),
-        ),
-    )
-    passed_over = tuple(f"{file}: {reason}" for file, reason in choice.passed_over.items())
-    return (choice.fitting[0] if choice.fitting else None), passed_over
+def _variables(context: Context, source: Source) -> tuple[Choice[str] | None, Choice[str]]:
+    """The guest's own variables, and their format: that of the store itself, or of what it is made from."""
+    nvram = context.profile.firmware.nvram
+    if nvram:
+        there = context.host.firmware_image(nvram)
+        found = Choice(there.format, rule("by a look at it")) if there else source.template_format
+        return context.choice(nvram, "firmware", "nvram"), found
+    if source.template is None:
+        return None, _NO_VARIABLES
+    ending = "fd" if source.template_format.value == "raw" else source.template_format.value
+    why = f"the guest's own copy, kept between runs, of {source.template} ({source.template_reason})"
+    return Choice(str(context.state_folder / f"VARS.{ending}"), rule(why)), source.template_format

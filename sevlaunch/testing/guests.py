@@ -183,8 +183,15 @@ class GuestFactory:
             profile = Profile.from_dict(source, base=self._folder, overrides=overrides, name=name)
         else:
             profile = Profile.load(self._folder / source, overrides=overrides, name=name)
-        session, binary, images = self._session, profile.profile.qemu.binary, profile.profile.images
-        host = Host.probe(binary, runtime=session.root, state=session.state, images=images)
+        session, wanted = self._session, profile.profile
+        host = Host.probe(
+            wanted.qemu.binary,
+            runtime=session.root,
+            state=session.state,
+            images=wanted.images,
+            helpers=wanted.helpers,
+            firmware=wanted.firmware.files,
+        )
         guest_type = profile.profile.security.guest_type
         if rehearse is None:
             rehearse = guest_type.encrypted and bool(missing(guest_type, "kvm", host))

@@ -130,7 +130,7 @@ def test_why_each_other_firmware_was_passed_over_is_told(host: Host) -> None:
 
 def test_attestation_with_a_writable_nvram_is_a_warning(host: Host) -> None:
     measured = "name: g\nsecurity: {type: sev, kernel_hashes: true}\nboot: {kernel: /k}\n"
-    on_flash = plan_of(measured + "firmware: {code: /usr/share/OVMF/OVMF_CODE_4M.fd}\n", host)
+    on_flash = plan_of(measured + "firmware: {code: /new/OVMF_CODE.fd, vars: /new/OVMF_VARS.fd}\n", host)
     assert any("is not measured, and the host can write to it" in warning for warning in on_flash.warnings)
     assert not any("not measured" in warning for warning in plan_of(measured, host).warnings)
     assert not any("not measured" in warning for warning in plan_of("name: g\nsecurity: sev\n", host).warnings)

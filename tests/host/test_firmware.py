@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sevlaunch.host.facts import FirmwareDescriptor
 from sevlaunch.host.firmware import parse_descriptor, read_descriptors
+from sevlaunch.host.firmware_facts import FirmwareDescriptor
 from tests.published import libvirts_descriptors
 
 
@@ -84,6 +85,28 @@ def test_what_is_no_descriptor_is_named_and_the_rest_is_read(folders: list[Path]
     assert files(found) == ["60-good.json"]
     assert len(problems) == 1
     assert "50-bad.json" in problems[0]
+
+
+def test_a_descriptor_that_is_a_fifo_is_named_and_not_waited_for(folders: list[Path]) -> None:
+    os.mkfifo(folders[0] / "50-fifo.json")
+    write(folders[0], "60-good.json", described())
+    found, problems = read_descriptors(folders)
+    assert files(found) == ["60-good.json"]
+    assert problems == [f"{folders[0]}/50-fifo.json: it is a FIFO, and no regular file"]
+
+
+def test_an_igvm_file_is_described_and_the_formats_of_a_pair(folders: list[Path]) -> None:
+    igvm = parse_descriptor(described(mapping={"device": "igvm", "filename": "/x.igvm"}), "f")
+    assert igvm
+    assert (igvm.device, igvm.mode, igvm.executable) == ("igvm", "stateless", "/x.igvm")
+    mapping = {
+        "device": "flash",
+        "executable": {"filename": "/c.qcow2", "format": "qcow2"},
+        "nvram-template": {"filename": "/v.qcow2", "format": "qcow2"},
+    }
+    pair = parse_descriptor(described(mapping=mapping), "f")
+    assert pair
+    assert (pair.executable_format, pair.nvram_template_format) == ("qcow2", "qcow2")
 
 
 def test_other_architectures_and_kernels_are_no_firmware_for_us() -> None:

@@ -132,12 +132,11 @@ def test_the_memory_encryption_option_is_the_one_that_the_qemu_does_not_deprecat
         assert "memory-encryption=sev0" in machine
 
 
-def test_es_and_snp_get_no_smm_no_reset_and_the_stateless_image(host: Host) -> None:
+def test_es_and_snp_get_no_smm_and_no_reset(host: Host) -> None:
     for kind in ("sev-es", "sev-snp"):
         plan = plan_of(f"name: g\nsecurity: {{type: {kind}}}\n", host)
         assert "smm=off" in value_of(plan, "-machine")
         assert "-no-reboot" in argv(plan)
-        assert value_of(plan, "-bios") == "/usr/share/ovmf/OVMF.amdsev.fd"
     assert "kernel-irqchip=split" in value_of(plan, "-machine")
 
 
@@ -205,20 +204,6 @@ def test_what_a_qemu_lacks_is_refused_with_the_version_that_has_it() -> None:
     ):
         with pytest.raises(HostError, match=lacking):
             plan_of(f"name: g\n{text}\n", old)
-
-
-def test_firmware_without_the_needed_feature_is_refused(host: Host) -> None:
-    text = "name: g\nsecurity: sev-es\nfirmware: {code: /usr/share/OVMF/OVMF_CODE_4M.fd}\n"
-    with pytest.raises(ProfileError, match=r"test\.yaml:3:18: firmware\.code: .* lacks amd-sev-es"):
-        plan_of(text, host)
-
-
-def test_no_fitting_firmware_lists_why_each_was_passed_over(host: Host) -> None:
-    bare = replace(host, firmware=[one for one in host.firmware if one.device == "flash"])
-    with pytest.raises(HostError) as caught:
-        plan_of("name: g\nsecurity: sev-es\n", bare)
-    assert "50-edk2-x86_64-secure.json: lacks amd-sev-es" in str(caught.value)
-    assert "60-edk2-x86_64.json: lacks amd-sev-es" in str(caught.value)
 
 
 def test_locking_over_the_limit_is_refused_with_the_number_and_three_ways(host: Host) -> None:

@@ -101,3 +101,8 @@ class Firmware(Model, frozen=True, kw_only=True):
     secure_boot: Annotated[
         bool | None, Meta(description="choose a described firmware that boots signed systems alone")
     ] = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that are named."""
+        return tuple(path for path in (self.code, self.vars, self.nvram, self.image) if path)

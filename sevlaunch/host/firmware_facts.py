@@ -1,0 +1,70 @@
+"""The facts about a host's firmware: what descriptors say of it, and what stands in the images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from sevlaunch.guest_type import GuestType
+from sevlaunch.host.facts import Facts
+from sevlaunch.sevapi.ovmf import SectionKind
+
+_SINCE_2024 = {SectionKind.SVSM_CAA, SectionKind.SNP_KERNEL_HASHES}
+
+
+class FirmwareDescriptor(Facts, frozen=True, kw_only=True):
+    """A firmware descriptor, QEMU's docs/interop/firmware.json."""
+
+    file: str
+    description: str = ""
+    device: Annotated[str, Meta(description="flash, memory or igvm")]
+    mode: Annotated[str, Meta(description="of flash: split, combined or stateless")] = "split"
+    executable: str
+    executable_format: str = "raw"
+    nvram_template: str | None = None
+    nvram_template_format: str = "raw"
+    interface_types: list[str] = []
+    machines: Annotated[list[str], Meta(description="patterns of machine types for x86_64")] = []
+    features: list[str] = []
+
+
+class FirmwareImage(Facts, frozen=True, kw_only=True):
+    """What an OVMF image, or a store of its variables, is, and has for encrypted guests, by a look into it."""
+
+    path: str
+    error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
+    format: Annotated[str, Meta(description="by its magic, as QEMU's block driver is called: raw or qcow2")] = "raw"
+    es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
+    hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False
+    secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
+    snp_pages: Annotated[
+        list[int], Meta(description="the kinds of pages in the list of those that a SNP launch prepares")
+    ] = []
+
+    @property
+    def snp_metadata(self) -> bool:
+        """It has that list, without which a SNP guest can't be launched."""
+        return bool(self.snp_pages)
+
+    @property
+    def older_amdsev(self) -> bool:
+        """A build of edk2's OvmfPkg/AmdSev from before 2024, when pages for a SVSM and for the hashes of SNP came.
+
+        A general build got a table of hashes after that, if at all. The older ones of these, from before edk2 commit
+        81dc0d8b4c (May 2023), boot a measured kernel or their own GRUB, and no disk.
+        """
+        return self.hashes_table and not _SINCE_2024 & set(self.snp_pages)
+
+    def lacks_for(self, guest_type: GuestType, *, kernel_hashes: bool = False) -> str:
+        """What the image lacks for a guest of this type, or nothing."""
+        needed = {
+            "SEV-ES reset vector": self.es_reset_vector is not None or not guest_type.encrypts_registers,
+            "SNP metadata": self.snp_metadata or guest_type is not GuestType.SEV_SNP,
+            "table of hashes for kernel_hashes": self.hashes_table or not kernel_hashes,
+            "page for the hashes of a SNP guest": SectionKind.SNP_KERNEL_HASHES in self.snp_pages
+            or not self.hashes_table
+            or not (kernel_hashes and guest_type is GuestType.SEV_SNP),
+        }
+        lacking = [name for name, fine in needed.items() if not fine]
+        return f"it has no {' and no '.join(lacking)}" if lacking else ""
