@@ -290,6 +290,11 @@ class Start:
             for file in self.plan.security.files:
                 self._write_for_qemu(Path(file.path).name, file.text.encode())
         self._variables = prepare_variables(self.plan, self._account)
+        if self.plan.needs.state_folders:
+            # Few guests have any.
+            from sevlaunch.guest.state import prepare_state_folders
+
+            prepare_state_folders(self.plan, self._account)
 
     def _write_for_qemu(self, name: str, content: bytes) -> None:
         """Write a file of this user's that QEMU's account may read."""

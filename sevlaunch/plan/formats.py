@@ -57,6 +57,7 @@ def shell(plan: Plan) -> str:
         steps.append(f"install -d -m 0700 {shlex.quote(plan.firmware.vars.value.rsplit('/', 1)[0])}")
         steps.append(f"test -e {target} || install -m 0600 {shlex.quote(plan.firmware.vars_template)} {target}")
     needs = plan.needs
+    steps += [f"install -d -m 0700 {shlex.quote(folder)}" for folder in needs.state_folders]
     for companion in needs.companions:
         # The fallbacks lie in folders that are on nobody's PATH.
         folders = [place.rpartition("/")[0] for place in companion.fallbacks]

@@ -118,6 +118,7 @@ class Needs(Struct, frozen=True):
     ``capabilities`` as in capabilities(7); ``namespaces`` that are made, as in systemd's RestrictNamespaces=;
     ``address_families`` and ``system_calls`` beside those of every guest, as systemd names them; ``runtime_folders``:
     folders of helper programs below /run. ``descriptors``: what is open already when QEMU starts.
+    ``state_folders``: in the guest's state folder, made at the start, and QEMU's account's own.
     ``locked_memory`` and ``memory_limit`` in bytes; a limit of None: none. ``environment``: variables of QEMU.
     """
 
@@ -132,6 +133,7 @@ class Needs(Struct, frozen=True):
     address_families: tuple[str, ...] = ()
     system_calls: tuple[str, ...] = ()
     runtime_folders: tuple[str, ...] = ()
+    state_folders: tuple[str, ...] = ()
     locked_memory: int = 0
     memory_limit: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
@@ -153,6 +155,7 @@ def merged(parts: Iterable[Needs]) -> Needs:
         address_families=_once(name for needs in all_needs for name in needs.address_families),
         system_calls=_once(name for needs in all_needs for name in needs.system_calls),
         runtime_folders=_once(name for needs in all_needs for name in needs.runtime_folders),
+        state_folders=_once(folder for needs in all_needs for folder in needs.state_folders),
         locked_memory=sum(needs.locked_memory for needs in all_needs),
         memory_limit=sum(limits) if limits else None,
         environment=_once(variable for needs in all_needs for variable in needs.environment),

@@ -13,5 +13,8 @@ AGENT_SOCKET = "agent.sock"
 # Of a display, by its kind, and of the channels, by their numbers.
 DISPLAY_SOCKET = "{}.sock"
 CHANNEL_SOCKET = "port{}.sock"
+TPM_SOCKET = "tpm.sock"
+# In the guest's state folder.
+TPM_STATE = "tpm"
 
 LONGEST_SOCKET = max((COMMANDS_SOCKET, PROGRAMS_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET), key=len)

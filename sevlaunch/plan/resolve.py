@@ -55,6 +55,13 @@ def _channels(context: Context) -> Iterator[Part]:
         yield from resolve_channels(context)
 
 
+def _tpm(context: Context) -> Iterator[Part]:
+    if context.profile.tpm is not None:
+        from sevlaunch.plan.tpm import resolve_tpm
+
+        yield from resolve_tpm(context, context.profile.tpm)
+
+
 def _shares(context: Context) -> Iterator[Part]:
     if context.profile.shares:
         from sevlaunch.plan.shares import resolve_shares
@@ -80,6 +87,7 @@ _DEVICES: tuple[Callable[[Context], Iterator[Part]], ...] = (
     resolve_vsock,
     resolve_agent,
     _channels,
+    _tpm,
     _shares,
 )
 

@@ -23,6 +23,12 @@ def check_devices(profile: Profile) -> Iterator[Violation]:
 
 def device_cautions(profile: Profile) -> Iterator[Violation]:
     """What others than the user can do to a guest through its devices."""
+    if profile.tpm and profile.security.encrypted:
+        yield Violation(
+            ("tpm",),
+            "the TPM is a program of the host, which can read and change what is in it: keep an encrypted guest's "
+            "secrets elsewhere, such as in its launch secret",
+        )
     display = profile.display
     if not isinstance(display, NoDisplay) and display.address is not None:
         yield Violation(

@@ -138,6 +138,8 @@ def _rest(loaded: LoadedProfile) -> Iterator[Reach]:
     profile: Profile = loaded.profile
     for index, _ in enumerate(profile.shares):
         yield _at(loaded, RUNS, "virtiofsd", "shares", index)
+    if profile.tpm is not None:
+        yield _at(loaded, RUNS, "swtpm", "tpm")
     display = profile.display
     if not isinstance(display, NoDisplay) and display.address is not None:
         yield _at(loaded, LISTENS, f"tcp port {display.port or FIRST_PORT} of {display.address}", "display", "address")

@@ -91,6 +91,7 @@ networks:
   - {type: tap, descriptors: [7, 8]}
 rng: {source: /dev/hwrng}
 vsock: auto
+tpm: true
 run_as: somebody
 qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
 """
@@ -119,6 +120,7 @@ qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
             ("networks.6", "opens", "the network behind the descriptors 7, 8"),
             ("rng.source", "reads", "/dev/hwrng"),
             ("vsock", "connects", "this host, through vsock"),
+            ("tpm", "runs", "swtpm"),
             ("run_as", "becomes", "the user somebody"),
             ("qemu.binary", "runs", "/opt/qemu"),
             ("qemu.extra_args.1", "writes", "/log"),

@@ -2,7 +2,7 @@
 
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
-from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Video
+from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Bus, Cache, Disk, ImageFormat
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
@@ -50,6 +50,7 @@ __all__ = [
     "SnpSecurity",
     "SpiceDisplay",
     "TapNetwork",
+    "Tpm",
     "UserNetwork",
     "Video",
     "VncDisplay",

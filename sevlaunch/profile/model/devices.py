@@ -35,6 +35,12 @@ class Video(Model, frozen=True, kw_only=True):
     heads: Annotated[int, Meta(ge=1, le=16, description="qxl and virtio: number of outputs")] = 1
 
 
+class Tpm(Model, frozen=True, kw_only=True):
+    """A TPM 2.0, emulated by swtpm."""
+
+    model: Annotated[Literal["tis", "crb"], Meta(description="the interface that the guest sees")] = "tis"
+
+
 class Channel(Model, frozen=True, kw_only=True):
     """A virtio-serial port. com.redhat.spice.0 leads to SPICE, any other to a socket in the guest's folder."""
 

@@ -9,7 +9,7 @@ from sevlaunch.documents import matching
 from sevlaunch.profile.fields import AbsolutePath, Name, auto_or_number
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
-from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Video
+from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
@@ -54,6 +54,7 @@ class Profile(Model, frozen=True, kw_only=True):
     ] = None
     guest_agent: Annotated[bool, Meta(description="a channel for the QEMU guest agent")] = False
     channels: list[Channel] = []
+    tpm: Annotated[Tpm | None, Meta(description="a TPM that swtpm emulates; true: with defaults")] = None
     shares: list[Share] = []
     on_reboot: Annotated[
         Literal["relaunch", "stop"],
