@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 from sevlaunch.errors import GuestTimeout, UsageError
+from sevlaunch.guest.user_network import accepts
 
 if TYPE_CHECKING:
     # `up` imports this before QEMU starts, and the rest while it does.
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 READY_LIMIT = 120.0
 # Between two attempts to connect: nobody tells when a port opens.
 ATTEMPT_INTERVAL = 0.1
-# User-mode networks accept every connection, and hang up when the guest refuses it.
+# User-mode networks accept every connection, and hang up when the guest refuses it. QEMU's own tells whether the guest
+# has accepted it; passt does not.
 STAYS_OPEN = 0.3
 FORMS = "console:TEXT, port:HOST:PORT, vsock:PORT or qga"
 
@@ -47,8 +49,13 @@ class PortOpens(Struct, frozen=True):
     port: int
 
     async def reached(self, guest: Guest) -> None:
-        """Connect until it works."""
-        await _connects(lambda: socket.socket(_family(self.host)), (self.host, self.port))
+        """Connect until it works, and the guest has accepted it where QEMU's user-mode network forwards the port."""
+
+        async def accepted() -> bool | None:
+            text = await guest.qmp("human-monitor-command", command_line="info usernet")
+            return accepts(str(text), self.port)
+
+        await _connects(lambda: socket.socket(_family(self.host)), (self.host, self.port), accepted)
 
 
 class VsockOpens(Struct, frozen=True):
@@ -112,26 +119,48 @@ async def wait_until_ready(guest: Guest, condition: Condition, *, limit: float =
         ) from error
 
 
-async def _connects(new_socket: Callable[[], socket.socket], address: tuple[object, ...]) -> None:
-    while not await _attempt(new_socket, address):  # noqa: ASYNC110 - nobody sends an event
+async def _nobody_knows() -> None:
+    return None
+
+
+async def _connects(
+    new_socket: Callable[[], socket.socket],
+    address: tuple[object, ...],
+    accepted: Callable[[], Awaitable[bool | None]] = _nobody_knows,
+) -> None:
+    """Connect until the other end is there.
+
+    :param accepted: whether it has accepted a connection; None where that can't be told.
+    """
+    while not await _attempt(new_socket, address, accepted):  # noqa: ASYNC110 - nobody sends an event
         await asyncio.sleep(ATTEMPT_INTERVAL)
 
 
-async def _attempt(new_socket: Callable[[], socket.socket], address: tuple[object, ...]) -> bool:
+async def _attempt(
+    new_socket: Callable[[], socket.socket],
+    address: tuple[object, ...],
+    accepted: Callable[[], Awaitable[bool | None]],
+) -> bool:
     loop = asyncio.get_running_loop()
     with new_socket() as connection:
         connection.setblocking(False)
         try:
             await loop.sock_connect(connection, address)
+            while await _stays_open(connection):
+                if await accepted() is not False:
+                    return True
         except OSError:
             return False
-        try:
-            async with asyncio.timeout(STAYS_OPEN):
-                return bool(await loop.sock_recv(connection, 1))
-        except TimeoutError:
-            return True
-        except OSError:
-            return False
+    return False
+
+
+async def _stays_open(connection: socket.socket) -> bool:
+    """Whether the other end does not hang up for a while."""
+    try:
+        async with asyncio.timeout(STAYS_OPEN):
+            return bool(await asyncio.get_running_loop().sock_recv(connection, 1))
+    except TimeoutError:
+        return True
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -106,9 +106,23 @@ def test_a_forwarded_port_that_the_guest_refuses_is_not_ready(sevlaunch: Command
     network = f"networks=[{{type: user, forward: ['tcp:127.0.0.1:{port}:22']}}]"
     ready = ("--wait", "console:demo: ready", "--wait-timeout", "300")
     sevlaunch("up", demo, "--set", network, *ready, limit=330)
-    with sync.attach("demo", root=sevlaunch.runtime) as guest, pytest.raises(GuestTimeout, match=f"port={port}"):
-        guest.wait_until_ready(parse_condition(f"port:127.0.0.1:{port}"), limit=5)
+    opens = parse_condition(f"port:127.0.0.1:{port}")
+    with sync.attach("demo", root=sevlaunch.runtime) as guest:
+        with pytest.raises(GuestTimeout, match=f"port={port}"):
+            guest.wait_until_ready(opens, limit=5)
+        # It is, once somebody listens there.
+        guest.console.send("while sleep 600 | nc -l -p 22; do :; done &\n")
+        guest.wait_until_ready(opens, limit=60)
     sevlaunch("down", "demo", "--now")
+    nothing_left(sevlaunch)
+
+
+def test_a_port_that_the_network_alone_accepts_is_not_ready(sevlaunch: Command) -> None:
+    port = free_port()
+    network = ("--set", f"networks=[{{type: user, forward: ['tcp:127.0.0.1:{port}:22']}}]")
+    wait = ("--wait", f"port:127.0.0.1:{port}", "--wait-timeout", "2")
+    # No system runs in this guest: QEMU's network holds the connection until somebody in the guest answers.
+    assert "was not ready within 2 s" in sevlaunch("up", PLAIN, *some_qemu(), *network, *wait, check=6).stderr
     nothing_left(sevlaunch)
 
 
