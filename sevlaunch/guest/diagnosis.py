@@ -6,7 +6,9 @@ import re
 import signal
 from collections.abc import Sequence
 
-from sevlaunch.guest.known_failures import EXACT, KNOWN, Known
+from sevlaunch.guest.failure import Known
+from sevlaunch.guest.known_failures import KNOWN
+from sevlaunch.guest.sev_failures import EXACT, SEV
 
 # How QEMU ended, where it says nothing of it: its exit code, negative for a signal.
 SIGNALS = {
@@ -34,7 +36,7 @@ def hint_for(lines: Sequence[str], exit_code: int | None = None) -> str:
         from sevlaunch.sevapi.status import explain_status
 
         return explain_status(int(answered[1]))
-    return exact or _first(KNOWN, text) or (SIGNALS.get(exit_code, "") if exit_code is not None else "")
+    return exact or _first((*SEV, *KNOWN), text) or (SIGNALS.get(exit_code, "") if exit_code is not None else "")
 
 
 def _first(table: Sequence[Known], text: str) -> str:

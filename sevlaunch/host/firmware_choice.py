@@ -147,9 +147,10 @@ def _unfit_mapping(descriptor: FirmwareDescriptor, image: FirmwareImage | None, 
     if is_stateless(descriptor):
         if not wanted.guest_type.encrypted:
             return "stateless: an ordinary guest keeps its boot entries"
-        if image_format != "raw" and not (wanted.pflash and descriptor.device == "flash"):
-            return f"a {image_format} image, which -bios does not take"
-        return ""
+        if wanted.pflash and descriptor.device == "flash":
+            return ""
+        seen = image or FirmwareImage(path=descriptor.executable, format=image_format)
+        return seen.unfit_for_bios()
     if not wanted.pflash:
         why = "" if wanted.guest_type is GuestType.SEV_SNP else " of KVM_SEV_INIT2"
         return f"on pflash, which a {wanted.guest_type} guest{why} can't have"

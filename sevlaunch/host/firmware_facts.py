@@ -10,6 +10,7 @@ from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Facts
 from sevlaunch.sevapi.ovmf import SectionKind
 
+_BIOS_UNIT = 64 << 10
 _SINCE_2024 = {SectionKind.SVSM_CAA, SectionKind.SNP_KERNEL_HASHES}
 
 
@@ -35,6 +36,7 @@ class FirmwareImage(Facts, frozen=True, kw_only=True):
     path: str
     error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
     format: Annotated[str, Meta(description="by its magic, as QEMU's block driver is called: raw or qcow2")] = "raw"
+    size: Annotated[int | None, Meta(description="bytes of what the guest sees; null: not told")] = None
     es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
     hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False
     secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
@@ -55,6 +57,14 @@ class FirmwareImage(Facts, frozen=True, kw_only=True):
         81dc0d8b4c (May 2023), boot a measured kernel or their own GRUB, and no disk.
         """
         return self.hashes_table and not _SINCE_2024 & set(self.snp_pages)
+
+    def unfit_for_bios(self) -> str:
+        """Why QEMU would not take it with -bios, or nothing: x86_bios_rom_init() in its hw/i386/x86-common.c."""
+        if self.format != "raw":
+            return f"a {self.format} image, which -bios does not take"
+        if self.size is not None and self.size % _BIOS_UNIT:
+            return f"{self.size} bytes, and -bios takes multiples of 64 KiB"
+        return ""
 
     def lacks_for(self, guest_type: GuestType, *, kernel_hashes: bool = False) -> str:
         """What the image lacks for a guest of this type, or nothing."""

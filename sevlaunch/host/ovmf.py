@@ -34,7 +34,7 @@ def firmware_image(file: Path, path: str) -> FirmwareImage:
         with open_regular(file) as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 image_format = "qcow2"
-            tail = _tail_of(stream, image_format)
+            tail, size = _tail_of(stream, image_format)
         table = table_of(tail)
         eip = es_reset_eip(tail)
     except (OSError, ValueError) as error:
@@ -43,6 +43,7 @@ def firmware_image(file: Path, path: str) -> FirmwareImage:
     return FirmwareImage(
         path=path,
         format=image_format,
+        size=size,
         es_reset_vector=eip or None,
         hashes_table=_has_area(table.get(HASHES_TABLE, b"")),
         secret_area=_has_area(table.get(SECRET_AREA, b"")),
@@ -59,15 +60,16 @@ def firmware_images(
     return [firmware_image(system.path(path), path) for path in dict.fromkeys((*described, *there))]
 
 
-def _tail_of(stream: BinaryIO, image_format: str) -> bytes:
+def _tail_of(stream: BinaryIO, image_format: str) -> tuple[bytes, int]:
+    """The end of what the guest sees, and the size of all."""
     if image_format == "qcow2":
         image = Qcow2(stream)
         if image.size > MAX_FLASH_BYTES:
             raise ValueError(f"a qcow2 image of {image.size} bytes: firmware has at most {MAX_FLASH_BYTES}")
-        return image.read(max(0, image.size - _TAIL), _TAIL)
+        return image.read(max(0, image.size - _TAIL), _TAIL), image.size
     size = stream.seek(0, 2)
     stream.seek(max(0, size - _TAIL))
-    return stream.read()
+    return stream.read(), size
 
 
 def _has_area(entry: bytes) -> bool:

@@ -49,13 +49,13 @@ def named_source(context: Context) -> Source | None:
     code_format = _format_of(context, path, descriptor.executable_format if descriptor else "raw")
     if wanted.image:
         _check_boots(context, path, image)
-        if code_format.value != "raw":
-            context.refuse(
-                f"{path} is a {code_format.value} image, and -bios, which a stateless one is for, takes raw ones",
-                "firmware",
-                "image",
-                hint=f"make a raw one: qemu-img convert -O raw {path} OVMF.fd",
+        seen = image if image and not image.error else FirmwareImage(path=path, format=code_format.value)
+        if unfit := seen.unfit_for_bios():
+            raw = seen.format == "raw"
+            instead = (
+                "the code of a pflash pair goes into firmware.code" if raw else f"qemu-img convert -O raw {path} F"
             )
+            context.refuse(f"{path} {'has' if raw else 'is'} {unfit}", "firmware", "image", hint=instead)
         return Source(code=code, code_format=code_format, through_bios=True)
     template = wanted.vars or (descriptor.nvram_template if descriptor else None)
     said = descriptor.nvram_template_format if descriptor and not wanted.vars else "raw"

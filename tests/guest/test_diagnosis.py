@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.guest.diagnosis import SIGNALS, hint_for
-from sevlaunch.guest.known_failures import EXACT, KNOWN
+from sevlaunch.guest.known_failures import KNOWN
+from sevlaunch.guest.sev_failures import EXACT, SEV
 from tests import needs
 from tests.conftest import VERSIONS, Command, qemu_binary_of
 
@@ -88,6 +89,61 @@ PUBLISHED: dict[str, tuple[list[str], str]] = {
         ],
         "KVM has no SEV here",
     ),
+    "SNP's private memory and little of it free": (
+        [QEMU + "sev_snp_launch_update: SNP_LAUNCH_UPDATE ret=-12 fw_error=0 ''"],
+        "there is not enough free memory",
+    ),
+    "too many entries of CPUID": (
+        [QEMU + "SEV-SNP: CPUID entry count (66) exceeds max (64)", QEMU + "SEV-SNP: failed update CPUID page"],
+        "leave cpu.model at auto or use EPYC-v4",
+    ),
+    "no ASID is free": (
+        [
+            QEMU + "sev_common_kvm_init: failed to initialize ret=-16 fw_error=0 ''",
+            QEMU + "failed to initialize kvm: Operation not permitted",
+        ],
+        "no ASID is free",
+    ),
+    "a session that is no base64": (
+        [
+            QEMU + "SEV: Failed to read '/run/sevlaunch/g/session.b64' (Base64 data 'x' is not valid)",
+            QEMU + "sev_common_kvm_init: failed to create encryption context",
+            QEMU + "failed to initialize kvm: Operation not permitted",
+        ],
+        "name the files again in security.dh_cert",
+    ),
+    "no private memory": (
+        [QEMU + "Error creating KVM guest_memfd: Invalid argument", QEMU + "cannot set up guest memory 'ram0'"],
+        "KVM has no SNP",
+    ),
+    "a secret for firmware without a place for it": (
+        ["SEV: no secret area found in OVMF, gpa must be specified."],
+        "no area for secrets",
+    ),
+    "a secret that comes too late": (["SEV: Not in correct state. (LSECRET) 1"], "between launch and run"),
+    "a guest that ended itself, GHCB": ([QEMU + "SEV termination (reason set: 0 code: 1)"], "GHCB protocol"),
+    "a guest that ended itself, SNP": ([QEMU + "SEV termination (reason set: 0 code: 2)"], "a feature of SNP"),
+    "a guest that ended itself, Linux": ([QEMU + "SEV termination (reason set: 1 code: 4)"], "what it printed last"),
+    "another hypervisor": (
+        [
+            "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy",
+            QEMU + "failed to initialize kvm: Device or resource busy",
+        ],
+        "another hypervisor",
+    ),
+    "another hypervisor, of a newer QEMU": (
+        [
+            QEMU + "-accel kvm: ioctl(KVM_CREATE_VM) failed: Device or resource busy",
+        ],
+        "another hypervisor",
+    ),
+    "more vCPUs than KVM has": (
+        [
+            QEMU + "-accel kvm: Number of SMP cpus requested (5000) exceeds the maximum cpus supported by KVM (4096)",
+        ],
+        "lower cpu.count",
+    ),
+    "an instruction of an encrypted guest": (["KVM internal error. Suberror: 1"], "not made for SEV"),
     "no call of the firmware": (
         [QEMU + "sev_snp_launch_start: SNP_LAUNCH_START ret=-22 fw_error=-1 'unknown error'"],
         "KVM does not take the guest policy",
@@ -178,7 +234,18 @@ PROVOKED: dict[str, tuple[list[str], str, tuple[str, ...]]] = {
         "the file is not there",
         VERSIONS,
     ),
-    "no such firmware": ([*TCG, "-bios", "/nonexistent"], "the file is not there", VERSIONS),
+    "no such firmware": ([*TCG, "-bios", "/nonexistent"], "is not there, or its size is no multiple", VERSIONS),
+    "firmware of an odd size": ([*TCG, "-bios", "/etc/hostname"], "its size is no multiple of 64 KiB", VERSIONS),
+    "firmware of an odd size on pflash": (
+        [*TCG, "-drive", "if=pflash,format=raw,readonly=on,file=/etc/passwd"],
+        "nothing that QEMU takes on pflash",
+        VERSIONS,
+    ),
+    "physical address bits that no CPU has": (
+        [*TCG, "-cpu", "EPYC-v3,phys-bits=20"],
+        "phys-bits in cpu.features",
+        VERSIONS,
+    ),
     "no such KVM device": (["-accel", "kvm,device=/nonexistent"], "modprobe kvm_amd", ("10.0", "11.1")),
     "a script of tap": (
         [*TCG, "-sandbox", "on,spawn=deny", "-netdev", "tap,id=n0,ifname=sltest1"],
@@ -318,7 +385,7 @@ def test_what_is_looked_for_is_what_qemus_have() -> None:
     contents = [
         (one if not (below := one.parent / "usr/bin" / one.name).exists() else below).read_bytes() for one in programs
     ]
-    for known in (*EXACT, *KNOWN):
+    for known in (*EXACT, *SEV, *KNOWN):
         assert not known.printed or any(known.printed.encode() in content for content in contents), known.printed
         assert known.source
 
@@ -352,6 +419,8 @@ PRINTED = [
     QEMU + "-blockdev driver=file,node-name=a,filename=/etc/shadow: Could not open '/etc/shadow': Permission denied",
     QEMU + "-blockdev driver=file,node-name=a,filename=/none: Could not open '/none': No such file or directory",
     "qemu: could not load PC BIOS '/nonexistent'",
+    QEMU + "system firmware block device pflash0 has invalid size 1536",
+    QEMU + "phys-bits should be between 32 and 52  (but is 20)",
     QEMU + "cannot write to the log: No space left on device",
     QEMU + "-accel kvm: failed to initialize kvm: Operation not permitted",
     QEMU + "terminating on signal 15 from pid 16221 (timeout)",
@@ -360,5 +429,5 @@ PRINTED = [
 
 def test_each_entry_has_a_line_that_no_other_entry_takes() -> None:
     reached = {hint_for(lines) for lines, _ in PUBLISHED.values()} | {hint_for([line]) for line in PRINTED}
-    assert [known.pattern for known in (*EXACT, *KNOWN) if known.hint not in reached] == []
+    assert [known.pattern for known in (*EXACT, *SEV, *KNOWN) if known.hint not in reached] == []
     assert "" not in reached

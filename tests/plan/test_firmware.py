@@ -215,8 +215,22 @@ def test_qcow2_firmware_is_opened_as_such_and_its_copy_is_one(host: Host) -> Non
     host = with_image(host, FirmwareImage(path="/my/NVRAM", format="qcow2"))
     _, variables = flash_of(plan_of("firmware: {code: /f/CODE.fd, vars: /f/VARS.fd, nvram: /my/NVRAM}\n", host))
     assert variables == "driver=qcow2,node-name=pflash1,read-only=off,file.driver=file,file.filename=/my/NVRAM"
-    with pytest.raises(ProfileError, match=r"firmware\.image: /f/CODE\.fd is a qcow2 image, and -bios"):
+    with pytest.raises(ProfileError, match=r"firmware\.image: /f/CODE\.fd is a qcow2 image, which"):
         plan_of("security: sev\nfirmware: {image: /f/CODE.fd}\n", host)
+
+
+def test_what_bios_would_not_take_is_refused_and_passed_over(host: Host) -> None:
+    # The size of Debian's OVMF_CODE_4M.fd.
+    code = FirmwareImage(path="/f.fd", size=3653632, es_reset_vector=1, snp_pages=[1, 2, 3])
+    with pytest.raises(
+        ProfileError, match=r"/f\.fd has 3653632 bytes, and -bios takes multiples of 64 KiB .*pflash pair"
+    ):
+        plan_of("security: sev-snp\nfirmware: {image: /f.fd}\n", with_image(host, code))
+    stateless = with_image(described(host, mapped(mode="stateless")), code)
+    with pytest.raises(HostError, match=r"passed over /50\.json: 3653632 bytes, and -bios"):
+        plan_of("security: sev-snp\n", stateless)
+    assert plan_of("security: sev-es\n", stateless).firmware.kind == "pflash"
+    assert plan_of("security: sev-snp\n", with_image(stateless, replace(code, size=4 << 20))).firmware.kind == "image"
 
 
 def mapped(**changes: object) -> FirmwareDescriptor:
