@@ -270,6 +270,7 @@ class ImageFacts(Facts, frozen=True, kw_only=True):
     format: Annotated[str, Meta(description="by its magic, as QEMU's block driver is called")]
     block_device: bool
     size: Annotated[int, Meta(description="bytes of the file, or of the device")]
+    luks: Annotated[bool, Meta(description="it is a LUKS container, or qcow2 with LUKS inside")] = False
 
 
 class HelperFacts(Facts, frozen=True, kw_only=True):

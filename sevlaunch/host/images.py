@@ -21,6 +21,10 @@ _MAGIC = (
     ("vpc", 0, b"conectix"),
 )
 _HEAD_BYTES = 512
+# LUKS on-disk format specification, section 2: the first bytes of both versions.
+_LUKS = b"LUKS\xba\xbe"
+# QEMU's docs/interop/qcow2.txt: crypt_method in the header.
+_QCOW2_CRYPT_METHOD, _QCOW2_LUKS = 32, b"\0\0\0\2"
 # A Virtual PC image of fixed size has its only mark at the end; raw in front of it is what a guest sees.
 _FOOTER_BYTES = 512
 
@@ -31,6 +35,12 @@ def image_format(head: bytes, tail: bytes = b"") -> str:
         if head[offset:].startswith(magic):
             return name
     return "vpc" if tail.startswith(b"conectix") else "raw"
+
+
+def _has_luks(found: str, head: bytes) -> bool:
+    if found == "qcow2":
+        return head[_QCOW2_CRYPT_METHOD : _QCOW2_CRYPT_METHOD + 4] == _QCOW2_LUKS
+    return found == "raw" and head.startswith(_LUKS)
 
 
 def image_facts(path: str) -> ImageFacts | None:
@@ -50,7 +60,8 @@ def image_facts(path: str) -> ImageFacts | None:
             tail = os.pread(fd, _FOOTER_BYTES, max(0, size - _FOOTER_BYTES))
         finally:
             os.close(fd)
-        return ImageFacts(format=image_format(head, tail), block_device=block_device, size=size)
+        found = image_format(head, tail)
+        return ImageFacts(format=found, block_device=block_device, size=size, luks=_has_luks(found, head))
     return None
 
 

@@ -41,6 +41,7 @@ DEVICE_PREFIXES = (
     "scsi-cd",
     "virtconsole",
     "ich9-ahci",
+    "nvme",
     "e1000e",
     "qemu-xhci",
     "usb-tablet",

@@ -6,6 +6,7 @@ from typing import get_args
 
 from sevlaunch.libvirt.boot_order import note_boot
 from sevlaunch.libvirt.conversion import Conversion
+from sevlaunch.libvirt.disk_tuning import import_disk_tuning
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
 from sevlaunch.libvirt.virtio import import_dma_api
@@ -14,7 +15,7 @@ from sevlaunch.profile.model import ImageFormat
 
 # disk@type -> the attribute of source that has the path.
 _SOURCES = {"file": "file", "block": "dev"}
-_BUSES = {"virtio": "virtio-blk", "scsi": "virtio-scsi", "sata": "sata", "ide": "ide"}
+_BUSES = {"virtio": "virtio-blk", "scsi": "virtio-scsi", "nvme": "nvme", "sata": "sata", "ide": "ide"}
 _CACHES = ("writeback", "none", "writethrough", "directsync", "unsafe")
 
 
@@ -75,6 +76,7 @@ def _disk(conversion: Conversion, disk: Element, key: Key) -> None:
         outcomes.same(driver.part("cache"), "QEMU's default, writeback")
     if driver.get("discard") in ("unmap", "ignore"):
         outcomes.carry((*key, "discard"), driver.get("discard") == "unmap", driver.part("discard"))
+    import_disk_tuning(conversion, disk, key)
     _serial(conversion, disk.child("serial"), key)
     note_boot(conversion, disk, key)
 
@@ -89,18 +91,13 @@ def _bus(conversion: Conversion, disk: Element, key: Key, *, cdrom: bool) -> Non
     bus = _BUSES.get(wanted)
     fitting = "virtio-scsi" if cdrom else "virtio-blk"
     about = target.part("bus") or Part(target if target else disk)
-    if bus == "virtio-blk" and cdrom:
+    if bus in ("virtio-blk", "nvme") and cdrom:
         bus = None
     read_only_ata = bus in ("ide", "sata") and bool(disk.child("readonly")) and not cdrom
-    if conversion.encrypted and bus in ("ide", "sata"):
-        reason = (
-            f"an encrypted guest can't have {wanted.upper()} disks (no DMA API): its system needs the virtio driver"
-        )
-        outcomes.correct((*key, "bus"), fitting, about, reason)
-    elif bus is None or read_only_ata:
+    if bus is None or read_only_ata:
         found = f"read-only {wanted} disks" if read_only_ata else f"{wanted} {'CD-ROM drives' if cdrom else 'disks'}"
         outcomes.correct((*key, "bus"), fitting, about, f"no {found} in sevlaunch")
-    elif bus == "ide" and _is_q35(conversion):
+    elif bus == "ide" and (conversion.encrypted or _is_q35(conversion)):
         outcomes.correct((*key, "bus"), "sata", about, "q35 has no IDE controller")
     else:
         outcomes.carry((*key, "bus"), bus, about)

@@ -54,6 +54,7 @@ UNKNOWN = "sevlaunch has no key for it"
 
 _PINNING = "sevlaunch keeps vCPUs on host CPUs, not QEMU's other threads: use a systemd unit with CPUAffinity="
 _TUNING = "sevlaunch sets no cgroup limits: start it in a systemd unit that does"
+_IOTHREADS = "sevlaunch makes those threads that disks name"
 _HOTPLUG = "sevlaunch plugs nothing in while the guest runs"
 
 # The guest lacks them.
@@ -71,10 +72,10 @@ UNSUPPORTED = {
     "soft_limit": _TUNING,
     "swap_hard_limit": _TUNING,
     "min_guarantee": _TUNING,
-    "iothreads": "no I/O threads",
-    "iothreadids": "no I/O threads",
-    "defaultiothread": "no I/O threads",
-    "driver@iothread": "no I/O threads",
+    "iothreads": _IOTHREADS,
+    "iothreadids": _IOTHREADS,
+    "defaultiothread": _IOTHREADS,
+    "driver@iothread": "an I/O thread is for a virtio disk; for all virtio-scsi disks, say it in disks (iothread)",
     "cpu/numa": "no NUMA nodes for the guest",
     "sysinfo": "no SMBIOS tables of one's own; qemu.extra_args takes -smbios",
     "os/smbios": "no SMBIOS tables of one's own; qemu.extra_args takes -smbios",

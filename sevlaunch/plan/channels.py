@@ -24,12 +24,13 @@ class ChannelPlan(Part, frozen=True, kw_only=True):
     name: Choice[str]
     socket: Path | None
     controller: Address | None
+    dma_api: Choice[bool]
 
     def options(self) -> Iterator[Option]:
         """The socket, or the end at SPICE, and the port."""
         why = self.name.reason
         if self.controller:
-            yield serial_bus(PORTS_BUS, self.controller, why, why)
+            yield serial_bus(PORTS_BUS, self.controller, self.dma_api, why)
         chardev = f"port{self.index}"
         if self.socket:
             yield listening(chardev, self.socket, why)
@@ -57,4 +58,5 @@ def resolve_channels(context: Context) -> Iterator[ChannelPlan]:
             name=context.choice(channel.name, "channels", index, "name"),
             socket=None if channel.name == SPICE_CHANNEL else context.qemu_folder / CHANNEL_SOCKET.format(index),
             controller=controller if index == 0 else None,
+            dma_api=context.dma_api(),
         )

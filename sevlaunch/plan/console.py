@@ -25,6 +25,7 @@ class ConsolePlan(Part, frozen=True, kw_only=True):
     socket: Path
     log: Path
     address: Address | None
+    dma_api: Choice[bool]
 
     def options(self) -> Iterator[Option]:
         """The socket, and the port or device."""
@@ -33,7 +34,7 @@ class ConsolePlan(Part, frozen=True, kw_only=True):
         if self.address is None:
             yield Option("-serial", (Parameter("", "chardev:console", self.kind.reason),), verbatim=True)
             return
-        yield serial_bus("console-bus", self.address, self.kind.reason, why)
+        yield serial_bus("console-bus", self.address, self.dma_api, self.kind.reason)
         port = (Parameter("", "virtconsole", self.kind.reason), Parameter("chardev", "console", why))
         yield Option("-device", port)
 
@@ -44,12 +45,13 @@ class AgentPlan(Part, frozen=True, kw_only=True):
     wanted: Reason
     socket: Path
     address: Address
+    dma_api: Choice[bool]
 
     def options(self) -> Iterator[Option]:
         """The socket, and the port that the agent opens."""
         why = self.wanted
         yield listening("agent", self.socket, why)
-        yield serial_bus(PORTS_BUS, self.address, why, why)
+        yield serial_bus(PORTS_BUS, self.address, self.dma_api, why)
         yield Option(
             "-device",
             (
@@ -70,6 +72,7 @@ def resolve_console(context: Context) -> Iterator[ConsolePlan]:
             socket=context.qemu_folder / CONSOLE_SOCKET,
             log=context.qemu_folder / CONSOLE_LOG,
             address=context.address("console") if kind == "virtio" else None,
+            dma_api=context.dma_api(),
         )
 
 
@@ -80,6 +83,7 @@ def resolve_agent(context: Context) -> Iterator[AgentPlan]:
             wanted=context.why("guest_agent"),
             socket=context.qemu_folder / AGENT_SOCKET,
             address=context.address("agent"),
+            dma_api=context.dma_api(),
         )
 
 
@@ -98,7 +102,7 @@ def listening(name: str, socket: Path, why: Reason, *further: Parameter) -> Opti
     )
 
 
-def serial_bus(name: str, address: Address, wanted: Reason, why: Reason) -> Option:
+def serial_bus(name: str, address: Address, dma_api: Choice[bool], why: Reason) -> Option:
     """A controller of virtio-serial ports."""
-    identity = (Parameter("", "virtio-serial-pci", wanted), Parameter("id", name, why))
-    return Option("-device", (*identity, *address.parameters(), *virtio_parameters()))
+    identity = (Parameter("", "virtio-serial-pci", why), Parameter("id", name, why))
+    return Option("-device", (*identity, *address.parameters(), *virtio_parameters(dma_api)))

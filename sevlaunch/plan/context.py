@@ -73,6 +73,12 @@ class Context:
         """A value that the profile says at ``path``; None where it says none."""
         return None if value is None else self.choice(value, *path)
 
+    def dma_api(self, own: bool | None = None, *path: str | int) -> Choice[bool]:
+        """Whether a virtio device is behind the DMA API: as its ``own`` key at ``path`` says, or else as all are."""
+        if own is not None:
+            return self.choice(own, *path)
+        return self.choice(self.profile.iommu_platform, "iommu_platform", default="every virtio device")
+
     def correct(self, key: str) -> str:
         """What to do about a file that the profile names under ``key``, and that is not there."""
         return f"make it, or correct {key} in {self.loaded.file}, which may say where it comes from"

@@ -64,6 +64,7 @@ class VsockPlan(Part, frozen=True, kw_only=True):
     wanted: Reason
     cid: Choice[int]
     address: Address
+    dma_api: Choice[bool]
 
     @property
     def needs(self) -> Needs:
@@ -77,7 +78,7 @@ class VsockPlan(Part, frozen=True, kw_only=True):
         """The device."""
         driver = Parameter("", "vhost-vsock-pci", self.wanted)
         cid = self.cid.parameter("guest-cid")
-        yield Option("-device", (driver, cid, *self.address.parameters(), *virtio_parameters()))
+        yield Option("-device", (driver, cid, *self.address.parameters(), *virtio_parameters(self.dma_api)))
 
 
 def resolve_rng(context: Context) -> Iterator[RngPlan]:
@@ -88,7 +89,7 @@ def resolve_rng(context: Context) -> Iterator[RngPlan]:
             wanted=context.why("rng"),
             source=context.choice(rng.source, "rng", "source"),
             address=context.address("rng"),
-            dma_api=context.choice(rng.iommu_platform, "rng", "iommu_platform", default="every virtio device"),
+            dma_api=context.dma_api(rng.iommu_platform, "rng", "iommu_platform"),
         )
 
 
@@ -97,13 +98,14 @@ def resolve_balloon(context: Context) -> Iterator[BalloonPlan]:
     balloon = context.profile.balloon
     if balloon is None:
         return
-    if balloon.iommu_platform:
+    dma_api = context.dma_api(balloon.iommu_platform, "balloon", "iommu_platform")
+    if dma_api.value:
         # Linux' drivers/virtio/virtio_balloon.c clears VIRTIO_F_ACCESS_PLATFORM, and QEMU then refuses the features.
         context.warn("Linux guests don't use a balloon behind the DMA API: it is there, and does nothing")
     yield BalloonPlan(
         wanted=context.why("balloon"),
         address=context.address("balloon"),
-        dma_api=context.choice(balloon.iommu_platform, "balloon", "iommu_platform", default="every virtio device"),
+        dma_api=dma_api,
     )
 
 
@@ -118,6 +120,7 @@ def resolve_vsock(context: Context) -> Iterator[VsockPlan]:
         wanted=context.why("vsock"),
         cid=derived if wanted == "auto" else context.choice(int(wanted), "vsock"),
         address=context.address("vsock"),
+        dma_api=context.dma_api(),
     )
 
 

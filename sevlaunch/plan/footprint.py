@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from sevlaunch.plan.context import Context
+from sevlaunch.profile.io_threads import loops
 from sevlaunch.profile.model import Video
 from sevlaunch.units import MEBIBYTE, mebibytes
 
@@ -18,7 +19,8 @@ ROMS = 4 * MEBIBYTE
 QEMU_ITSELF = 128 * MEBIBYTE
 # Besides the vCPUs: RCU, the QMP monitor, a worker, signals.
 OTHER_THREADS = 5
-# QEMU's include/block/thread-pool.h, THREAD_POOL_MAX_THREADS_DEFAULT: threads that read and write images.
+# QEMU's include/block/thread-pool.h, THREAD_POOL_MAX_THREADS_DEFAULT: threads of each event loop that read and write
+# images.
 WORKERS = 64
 # accel/tcg/tcg-all.c and tcg/region.c: 1 GiB, or an eighth of the host's memory.
 TCG_BUFFER = 1024 * MEBIBYTE
@@ -61,15 +63,17 @@ class Footprint(Struct, frozen=True):
 def locked(context: Context, accel: str) -> Footprint:
     """What mlockall() of QEMU counts: all that it maps, whether it is used or not. Huge pages are not among it."""
     profile = context.profile
-    threads = profile.cpu.count + OTHER_THREADS
+    disk_loops = loops(profile.disks)
+    threads = profile.cpu.count + OTHER_THREADS + len(disk_loops - {None})
     pieces = [
         *_guest(context),
         Piece("QEMU itself", QEMU_ITSELF),
         Piece(f"stacks of {threads} threads", threads * context.host.memory.stack),
         *_translations(context, accel),
     ]
-    if profile.disks:
-        pieces.append(Piece(f"stacks of {WORKERS} threads for disks", WORKERS * context.host.memory.stack))
+    if disk_loops:
+        workers = WORKERS * len(disk_loops)
+        pieces.append(Piece(f"stacks of {workers} threads for disks", workers * context.host.memory.stack))
     return Footprint(tuple(pieces))
 
 
@@ -84,7 +88,8 @@ def pinned(context: Context) -> Footprint:
 def charged(context: Context, accel: str, lock: bool) -> Footprint:
     """What the memory controller of cgroup v2 charges, at most. Huge pages are not among it."""
     profile = context.profile
-    threads = profile.cpu.count + OTHER_THREADS + (WORKERS if profile.disks else 0)
+    disk_loops = loops(profile.disks)
+    threads = profile.cpu.count + OTHER_THREADS + len(disk_loops - {None}) + WORKERS * len(disk_loops)
     # Unlocked, a stack is as large as it was ever used.
     stack = context.host.memory.stack if lock else MEBIBYTE
     return Footprint(

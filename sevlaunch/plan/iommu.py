@@ -23,10 +23,11 @@ class IommuPlan(Part, frozen=True, kw_only=True):
     translation: Choice[bool]
     caching: Choice[bool]
     address: Address | None
+    dma_api: Choice[bool]
 
     def options(self) -> Iterator[Option]:
         """The device; it stands before the devices that it serves."""
-        place = (*self.address.parameters(), *virtio_parameters()) if self.address else self._remapping()
+        place = (*self.address.parameters(), *virtio_parameters(self.dma_api)) if self.address else self._remapping()
         yield Option("-device", (self.driver.parameter(""), *place))
 
     def _remapping(self) -> Iterator[Parameter]:
@@ -68,6 +69,7 @@ def resolve_iommu(context: Context, accel: str) -> Iterator[IommuPlan]:
         ),
         address=context.address("iommu") if iommu.type == "virtio" else None,
         caching=context.choice(iommu.caching_mode, "iommu", "caching_mode"),
+        dma_api=context.dma_api(),
     )
 
 

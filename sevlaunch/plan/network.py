@@ -126,7 +126,7 @@ def _network(context: Context, index: int, network: Network, numbers: Iterator[i
         queues=_queues(context, index, network),
         boot_index=boot_index(context, f"net{index}"),
         address=context.address("network", index, *path, instead="leave some networks out"),
-        dma_api=context.choice(network.iommu_platform, *path, "iommu_platform", default="every virtio device"),
+        dma_api=context.dma_api(network.iommu_platform, *path, "iommu_platform"),
     )
 
 

@@ -9,8 +9,6 @@ from msgspec import Struct
 from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 
-EVERY_VIRTIO_DEVICE = Choice(True, rule("every virtio device"))
-
 
 class Part(Struct, frozen=True, kw_only=True):
     """The choices for one part of a guest, each with its reason, and what follows from them.
@@ -32,7 +30,7 @@ class Part(Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
 
-def virtio_parameters(dma_api: Choice[bool] = EVERY_VIRTIO_DEVICE) -> Iterator[Parameter]:
-    """A modern device behind the DMA API, so that an encrypted guest shares only what it means to share."""
+def virtio_parameters(dma_api: Choice[bool]) -> Iterator[Parameter]:
+    """A modern device; behind the DMA API, an encrypted guest shares with it only what it means to share."""
     yield Parameter("disable-legacy", "on", rule("iommu_platform needs a modern virtio device"))
     yield dma_api.parameter("iommu_platform")

@@ -1,146 +1,69 @@
-"""Disks: block devices, and where they are."""
+"""All disks, and what they hang on: controllers beyond those of the machine, and I/O threads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
-
 from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.needs import NeededDevice, NeededFile, Needs, is_device, merged
+from sevlaunch.plan.disk import DiskPlan
+from sevlaunch.plan.disk_image import LIMITS, ImagePlan
+from sevlaunch.plan.needs import Needs, is_device, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
-from sevlaunch.plan.seats import IDE_UNITS, SATA_PORTS, SCSI_TARGETS, seats
-from sevlaunch.profile.model import Bus, Cache, Disk
+from sevlaunch.profile.io_threads import SCSI_CONTROLLER, thread_name
+from sevlaunch.profile.model import Disk
+from sevlaunch.profile.seats import IDE_UNITS, SATA_PORTS, SCSI_TARGETS, seats
 
 
-class _CacheMode(Struct, frozen=True):
-    direct: str
-    no_flush: str
-    write_cache: str
+class ScsiPlan(Part, frozen=True, kw_only=True):
+    """The controller of all virtio-scsi disks."""
 
-
-# As QEMU's -drive documents it in qemu-options.hx.
-_CACHE: dict[Cache, _CacheMode] = {
-    "writeback": _CacheMode("off", "off", "on"),
-    "none": _CacheMode("on", "off", "on"),
-    "writethrough": _CacheMode("off", "off", "off"),
-    "directsync": _CacheMode("on", "off", "off"),
-    "unsafe": _CacheMode("off", "on", "on"),
-}
-
-
-class DiskPlan(Struct, frozen=True, kw_only=True):
-    """A disk or CD-ROM, the ``index``-th of the guest.
-
-    ``place``: where it is on its bus. ``dma_api``: for a disk that is a virtio device itself. ``remedy``: what to do
-    where its image is missing.
-    """
-
-    index: int
-    path: Choice[str]
-    format: Choice[str]
-    block_device: Choice[bool]
-    bus: Choice[Bus]
-    cdrom: bool
-    read_only: Choice[bool]
-    discard: Choice[bool]
-    cache: Choice[Cache]
-    serial: Choice[str] | None
-    boot_index: Choice[int] | None
-    place: tuple[Parameter, ...]
+    address: Address
+    iothread: Choice[str] | None
+    queues: Choice[int] | None
     dma_api: Choice[bool]
-    remedy: str
 
-    @property
-    def name(self) -> str:
-        """The name in boot.order, and of QEMU's block device."""
-        return f"disk{self.index}"
-
-    @property
-    def needs(self) -> Needs:
-        """The image."""
-        why = f"It is the guest's {self.name}."
-        path, write = self.path.value, not self.read_only.value
-        if self.block_device.value:
-            return Needs(devices=(NeededDevice(path, why, self.remedy, write=write, what="disk"),))
-        image_format = self.format.value
-        instead = "set read_only: true"
-        file = NeededFile(path, "disk", self.remedy, write=write, instead=instead, image_format=image_format)
-        return Needs(files=(file,))
-
-    def backend(self) -> Option:
-        """The block device."""
-        cache = _CACHE[self.cache.value]
-        return Option(
-            "-blockdev",
-            (
-                self.format.parameter("driver"),
-                Parameter("node-name", self.name, rule("position in disks")),
-                self.read_only.parameter("read-only"),
-                Parameter("discard", "unmap" if self.discard.value else "ignore", self.discard.reason),
-                Parameter("cache.direct", cache.direct, self.cache.reason),
-                Parameter("cache.no-flush", cache.no_flush, self.cache.reason),
-                Parameter(
-                    "file.driver", "host_device" if self.block_device.value else "file", self.block_device.reason
-                ),
-                self.path.parameter("file.filename"),
-            ),
-        )
-
-    def frontend(self) -> Option:
-        """The disk that the guest sees."""
-        kind = "cd" if self.cdrom else "hd"
-        driver = {"virtio-blk": "virtio-blk-pci", "virtio-scsi": f"scsi-{kind}"}.get(self.bus.value, f"ide-{kind}")
+    def options(self) -> Iterator[Option]:
+        """The device."""
         parameters = [
-            Parameter("", driver, self.bus.reason),
-            Parameter("id", f"{self.name}-device", rule("position in disks")),
-            Parameter("drive", self.name, rule("its block device")),
+            Parameter("", "virtio-scsi-pci", rule("controller of the virtio-scsi disks")),
+            Parameter("id", SCSI_CONTROLLER, rule("name of the controller")),
+            *self.address.parameters(),
         ]
-        if self.serial:
-            parameters.append(self.serial.parameter("serial"))
-        if not self.cdrom:
-            parameters.append(Parameter("write-cache", _CACHE[self.cache.value].write_cache, self.cache.reason))
-        if self.boot_index:
-            parameters.append(self.boot_index.parameter("bootindex"))
-        parameters += self.place
-        if self.bus.value == "virtio-blk":
-            parameters += virtio_parameters(self.dma_api)
-        return Option("-device", tuple(parameters))
+        if self.iothread:
+            parameters.append(self.iothread.parameter("iothread"))
+        if self.queues:
+            parameters.append(self.queues.parameter("num_queues"))
+        yield Option("-device", (*parameters, *virtio_parameters(self.dma_api)))
 
 
 class StoragePlan(Part, frozen=True, kw_only=True):
-    """All disks, and the controllers that the machine does not have by itself."""
+    """All disks, the controllers that the machine does not have by itself, and the I/O threads."""
 
     disks: tuple[DiskPlan, ...]
-    scsi: Address | None
+    iothreads: tuple[Choice[str], ...]
+    scsi: ScsiPlan | None
     sata: tuple[Address, ...]
 
     @property
     def needs(self) -> Needs:
         """The images."""
-        return merged(disk.needs for disk in self.disks)
+        return merged(disk.image.needs for disk in self.disks)
 
     def options(self) -> Iterator[Option]:
-        """The controllers, then each disk with what is behind it."""
+        """Threads and controllers, then each disk with what is behind it."""
+        for thread in self.iothreads:
+            yield Option("-object", (Parameter("", "iothread", thread.reason), thread.parameter("id")))
         for number, address in enumerate(self.sata):
             why = rule("controller of the SATA disks")
             identity = (Parameter("", "ich9-ahci", why), Parameter("id", f"sata{number}", why))
             yield Option("-device", (*identity, *address.parameters()))
         if self.scsi:
-            yield Option(
-                "-device",
-                (
-                    Parameter("", "virtio-scsi-pci", rule("controller of the virtio-scsi disks")),
-                    Parameter("id", "scsi0", rule("name of the controller")),
-                    *self.scsi.parameters(),
-                    *virtio_parameters(),
-                ),
-            )
+            yield from self.scsi.options()
         for disk in self.disks:
-            yield disk.backend()
+            yield from disk.image.options()
             yield disk.frontend()
 
 
@@ -150,11 +73,33 @@ def resolve_storage(context: Context) -> StoragePlan:
     places = seats(disks)
     last_sata = max((place for disk, place in zip(disks, places, strict=True) if disk.bus == "sata"), default=-1)
     added = range(last_sata // SATA_PORTS + 1 - _own_sata(context))
+    threads = {
+        thread.value: thread
+        for index, disk in enumerate(disks)
+        if (thread := _iothread(context, index, disk)) is not None
+    }
     return StoragePlan(
-        scsi=context.address("scsi") if any(disk.bus == "virtio-scsi" for disk in disks) else None,
+        iothreads=tuple(threads.values()),
+        scsi=_scsi(context),
         sata=tuple(context.address("sata", number, "disks", instead="use bus: virtio-scsi") for number in added),
         disks=tuple(_disk(context, index, disk, places[index]) for index, disk in enumerate(disks)),
     )
+
+
+def _scsi(context: Context) -> ScsiPlan | None:
+    """The controller, where there are disks for it. What it has, one of the disks says: they agree."""
+    disks = [(index, disk) for index, disk in enumerate(context.profile.disks) if disk.bus == "virtio-scsi"]
+    if not disks:
+        return None
+    threads = (thread for index, disk in disks if (thread := _iothread(context, index, disk)))
+    queues = (context.choice(disk.queues, "disks", index, "queues") for index, disk in disks if disk.queues)
+    address = context.address("scsi")
+    return ScsiPlan(address=address, iothread=next(threads, None), queues=next(queues, None), dma_api=context.dma_api())
+
+
+def _iothread(context: Context, index: int, disk: Disk) -> Choice[str] | None:
+    """The name of a disk's I/O thread, or none."""
+    return context.choice_or_none(thread_name(index, disk), "disks", index, "iothread")
 
 
 def _own_sata(context: Context) -> int:
@@ -164,13 +109,13 @@ def _own_sata(context: Context) -> int:
 
 def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Parameter]:
     """The place of a disk, the ``seat``-th on its bus."""
-    why = rule("each disk has its place on the bus, and CD-ROMs the last ones")
-    if disk.bus == "virtio-blk":
+    why = context.why("disks", index, "slot", default="each disk has its place on the bus, and CD-ROMs the last ones")
+    if disk.bus in ("virtio-blk", "nvme"):
         yield from context.address("disk", seat, "disks", index, instead="use bus: virtio-scsi").parameters()
     elif disk.bus == "virtio-scsi":
         if seat >= SCSI_TARGETS:
             context.refuse(f"a controller has {SCSI_TARGETS} virtio-scsi disks at most", "disks", index)
-        yield Parameter("bus", "scsi0.0", why)
+        yield Parameter("bus", f"{SCSI_CONTROLLER}.0", why)
         yield Parameter("scsi-id", str(seat), why)
     elif disk.bus == "sata":
         controller, port = divmod(seat, SATA_PORTS)
@@ -187,21 +132,41 @@ def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Para
 
 def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
     path = ("disks", index)
-    read_only = disk.read_only or disk.cdrom
+    if disk.bus == "nvme":
+        context.need_device("nvme", f"disks.{index}")
+    # The drive has no name of its own for that: QEMU takes no NVMe disk without a serial number.
+    serial = Choice(f"disk{index}", rule("an NVMe disk has a serial number")) if disk.bus == "nvme" else None
     return DiskPlan(
         index=index,
+        image=_image(context, index, disk),
+        bus=context.choice(disk.bus, *path, "bus"),
+        cdrom=disk.cdrom,
+        serial=context.choice_or_none(disk.serial, *path, "serial") or serial,
+        block_size=context.choice_or_none(disk.logical_block_size, *path, "logical_block_size"),
+        boot_index=boot_index(context, f"disk{index}"),
+        place=tuple(_place(context, index, disk, seat)),
+        iothread=_iothread(context, index, disk),
+        queues=context.choice_or_none(disk.queues, *path, "queues"),
+        dma_api=context.dma_api(disk.iommu_platform, *path, "iommu_platform"),
+    )
+
+
+def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
+    path = ("disks", index)
+    zeroes = disk.detect_zeroes if isinstance(disk.detect_zeroes, str) else "on" if disk.detect_zeroes else "off"
+    limits = ((key, getattr(disk.throttle, key)) for key in LIMITS if disk.throttle)
+    return ImagePlan(
+        name=f"disk{index}",
         path=context.choice(disk.path, *path, "path"),
         format=_format(context, index, disk),
         block_device=_block_device(context, disk),
-        bus=context.choice(disk.bus, *path, "bus"),
-        cdrom=disk.cdrom,
-        read_only=context.choice(read_only, *path, "cdrom" if disk.cdrom else "read_only"),
+        read_only=context.choice(disk.read_only or disk.cdrom, *path, "cdrom" if disk.cdrom else "read_only"),
         discard=context.choice(disk.discard, *path, "discard"),
         cache=context.choice(disk.cache, *path, "cache"),
-        serial=context.choice_or_none(disk.serial, *path, "serial"),
-        boot_index=boot_index(context, f"disk{index}"),
-        place=tuple(_place(context, index, disk, seat)),
-        dma_api=context.choice(disk.iommu_platform, *path, "iommu_platform", default="every virtio device"),
+        aio=context.choice(disk.aio, *path, "aio"),
+        detect_zeroes=context.choice(zeroes, *path, "detect_zeroes"),
+        luks_key=context.choice_or_none(disk.luks_key, *path, "luks_key"),
+        limits=tuple((key, context.choice(limit, *path, "throttle", key)) for key, limit in limits if limit),
         remedy=context.correct("disks"),
     )
 
@@ -211,16 +176,24 @@ def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
     path = ("disks", index)
     facts = context.host.images.get(disk.path)
     said = disk.format or disk.named_format
-    if facts and said and said != facts.format:
+    # LUKS is a raw image whose content QEMU, or the guest itself, decrypts.
+    content = "raw" if said == "luks" else said
+    if facts and content and content != facts.format:
         by, key = ("format", "format") if disk.format else ("name", "path")
         hint = "leave format out" if disk.format else f"say format: {facts.format}, or give it a name that fits"
         message = f"{disk.path} is a {facts.format} image by its content, and {said} by its {by}"
         context.refuse(message, *path, key, hint=hint)
+    if facts and disk.luks_key and not facts.luks:
+        message = f"{disk.path} is no LUKS image, neither as a whole nor inside of qcow2"
+        context.refuse(message, *path, "luks_key", hint="leave luks_key out, or make one with qemu-img create -f luks")
+    if facts and facts.luks and facts.format == "qcow2" and not disk.luks_key:
+        context.refuse(f"{disk.path} is encrypted (LUKS in qcow2)", *path, "path", hint="name its key in luks_key")
+    found = disk.format or (facts.format if facts else said or "raw")
+    if disk.luks_key and found == "raw":
+        return Choice("luks", context.why(*path, "luks_key"))
     if disk.format:
         return context.choice(disk.format, *path, "format")
-    if facts:
-        return Choice(facts.format, rule("by the image's content"))
-    return Choice(said or "raw", rule("by the file's name"))
+    return Choice(found, rule("by the image's content" if facts else "by the file's name"))
 
 
 def _block_device(context: Context, disk: Disk) -> Choice[bool]:

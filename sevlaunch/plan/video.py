@@ -22,6 +22,7 @@ class VideoPlan(Part, frozen=True, kw_only=True):
     vgamem: Choice[int] | None
     heads: Choice[int]
     address: Address
+    dma_api: Choice[bool]
 
     def options(self) -> Iterator[Option]:
         """The device."""
@@ -43,7 +44,7 @@ class VideoPlan(Part, frozen=True, kw_only=True):
         if kind in ("qxl", "virtio"):
             yield self.heads.parameter("max_outputs")
         if kind == "virtio":
-            yield from virtio_parameters()
+            yield from virtio_parameters(self.dma_api)
 
 
 def resolve_video(context: Context) -> VideoPlan:
@@ -57,6 +58,7 @@ def resolve_video(context: Context) -> VideoPlan:
         vgamem=context.choice_or_none(video.vgamem, "video", "vgamem"),
         heads=context.choice(video.heads, "video", "heads"),
         address=context.address("video"),
+        dma_api=context.dma_api(),
     )
 
 

@@ -57,7 +57,7 @@ def _model(index: int, network: Network) -> Iterator[Violation]:
         return
     told = {
         "mtu": network.mtu is not None,
-        "iommu_platform": not network.iommu_platform,
+        "iommu_platform": network.iommu_platform is not None,
         "queues": queues_of(network) > 1,
         "vhost": getattr(network, "vhost", False),
     }

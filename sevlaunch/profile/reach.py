@@ -33,6 +33,7 @@ BECOMES = "becomes"
 PATHS = {
     "boot.initrd": READS,
     "boot.kernel": READS,
+    "disks.luks_key": READS,
     "disks.path": WRITES,
     "firmware.code": READS,
     "firmware.image": READS,

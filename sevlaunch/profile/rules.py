@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sevlaunch.profile.device_rules import check_devices, device_cautions
+from sevlaunch.profile.disk_rules import check_disks, disk_cautions
+from sevlaunch.profile.dma_rules import check_dma_api
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
-from sevlaunch.profile.machine_types import Q35
 from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
@@ -25,7 +26,6 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     """Every rule that ``profile`` breaks."""
     if profile.security.encrypted:
         yield from _encrypted_machine(profile)
-        yield from _dma_api(profile)
     if isinstance(profile.security, SevSecurity):
         yield from _sev(profile.security)
         yield from _locked_memory(profile)
@@ -35,7 +35,9 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _consistency(profile)
     yield from _boot_order(profile)
     yield from check_machine(profile)
+    yield from check_disks(profile)
     yield from check_networks(profile)
+    yield from check_dma_api(profile)
     yield from check_devices(profile)
     for finding in extra_args_findings(profile):
         if finding.refused:
@@ -48,6 +50,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     if isinstance(security, (SevSecurity, SnpSecurity)) and security.policy is not None:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
+    yield from disk_cautions(profile)
     yield from network_cautions(profile)
     yield from device_cautions(profile)
     yield from check_machine_cautions(profile)
@@ -70,31 +73,11 @@ def extra_args_findings(profile: Profile) -> list[Finding]:
 def _encrypted_machine(profile: Profile) -> Iterator[Violation]:
     if profile.accel == "tcg":
         yield Violation(("accel",), "an encrypted guest needs KVM: use accel: kvm, or security: none with tcg")
-    for index, disk in enumerate(profile.disks):
-        if disk.bus in ("ide", "sata"):
-            yield Violation(
-                ("disks", index, "bus"),
-                f"an encrypted guest can't have {disk.bus.upper()} disks (no DMA API): use virtio-blk or virtio-scsi",
-            )
     for index, _share in enumerate(profile.shares):
         yield Violation(
             ("shares", index),
             "a shared folder needs a process on the host that reads guest memory, which is encrypted: use a disk",
         )
-
-
-def _dma_api(profile: Profile) -> Iterator[Violation]:
-    reason = "a virtio device of an encrypted guest needs the DMA API: leave iommu_platform on"
-    for index, disk in enumerate(profile.disks):
-        if not disk.iommu_platform:
-            yield Violation(("disks", index, "iommu_platform"), reason)
-    for index, network in enumerate(profile.networks):
-        if not network.iommu_platform:
-            yield Violation(("networks", index, "iommu_platform"), reason)
-    if profile.rng and not profile.rng.iommu_platform:
-        yield Violation(("rng", "iommu_platform"), reason)
-    if profile.balloon and not profile.balloon.iommu_platform:
-        yield Violation(("balloon", "iommu_platform"), reason)
 
 
 def _sev(security: SevSecurity) -> Iterator[Violation]:
@@ -201,35 +184,6 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             f"the size of memory is no multiple of {profile.memory.hugepages}",
             (("memory", "size"),),
         )
-    yield from _disks(profile)
-
-
-def _disks(profile: Profile) -> Iterator[Violation]:
-    for index, disk in enumerate(profile.disks):
-        if disk.bus == "ide" and Q35.fullmatch(profile.machine) and not profile.security.encrypted:
-            yield Violation(
-                ("disks", index, "bus"),
-                "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata",
-                (("machine",), ("security",)),
-            )
-        if disk.bus in ("sata", "ide") and disk.read_only and not disk.cdrom:
-            yield Violation(
-                ("disks", index, "read_only"),
-                f"{disk.bus.upper()} disks can't be read-only: use virtio-blk or cdrom: true",
-                (("disks", index, "cdrom"),),
-            )
-        if disk.cdrom and disk.bus == "virtio-blk":
-            yield Violation(
-                ("disks", index, "cdrom"),
-                "virtio-blk has no CD-ROM drives: use bus: virtio-scsi",
-                (("disks", index, "bus"),),
-            )
-        if disk.path in [other.path for other in profile.disks[:index]] and not disk.read_only and not disk.cdrom:
-            yield Violation(
-                ("disks", index, "path"),
-                "the same image stands in the list twice, and is writable",
-                (("disks", index, "read_only"), ("disks", index, "cdrom")),
-            )
 
 
 def _boot_order(profile: Profile) -> Iterator[Violation]:

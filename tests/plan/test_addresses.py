@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from sevlaunch.errors import ProfileError
-from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
-from sevlaunch.host.qemu import qemu_facts
 from sevlaunch.plan.addresses import PLACES, capacity, root_bus
-from sevlaunch.plan.command_line import argv, render
+from sevlaunch.plan.command_line import render
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
-from tests.conftest import HOSTS, VERSIONS, qemu_binary_of
+from tests.conftest import HOSTS, VERSIONS
+from tests.plan.asking import ask
 
 # Devices that are on no PCI bus.
 ELSEWHERE = ("scsi-hd", "scsi-cd", "ide-hd", "ide-cd", "virtconsole", "virtserialport")
@@ -55,7 +51,7 @@ def devices(plan: Plan) -> list[dict[str, str]]:
 def places(host: Host, text: str) -> dict[str, tuple[str, ...]]:
     """Where each device is: of disks by their image, of networks by their address, of all others by their driver."""
     plan = resolve(loads(text, file="p.yaml", base=Path("/")), host)
-    image = {disk.name: Path(disk.path.value).name for disk in plan.storage.disks}
+    image = {disk.name: Path(disk.image.path.value).name for disk in plan.storage.disks}
     found = {}
     for device in devices(plan):
         name = image.get(device.get("drive", "")) or device.get("mac") or device.get("id") or device[""]
@@ -152,26 +148,6 @@ def test_pc_takes_four_ide_disks_each_on_a_unit_of_its_own(host: Host) -> None:
     ]
     with pytest.raises(ProfileError, match="takes 4 disks, and this is one more"):
         places(host, profile(machine="pc", disks=disks))
-
-
-def ask(version: str, base: Path, text: str, *commands: tuple[str, dict[str, Any]]) -> list[Any]:
-    """What a real QEMU with the plan of a profile answers, paused; it may not complain of anything."""
-    recorded = Host.load(HOSTS / f"milan-qemu-{version}.json")
-    facts = qemu_facts(qemu_binary_of(version))
-    host = replace(recorded, qemu=facts, folders=Folders(runtime=str(base / "run"), state=str(base / "state")))
-    plan = resolve(loads(text, base=base), host)
-    plan.qemu_folder.mkdir(parents=True)
-    (base / "fw.fd").write_bytes(bytes(4 << 20))
-    for disk in plan.storage.disks:
-        Path(disk.path.value).write_bytes(bytes(1 << 20))
-    questions = [("qmp_capabilities", {}), *commands, ("quit", {})]
-    script = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in questions)
-    done = subprocess.run(
-        [*argv(plan), "-qmp", "stdio"], input=script, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stderr == ""
-    replies = [reply for reply in map(json.loads, done.stdout.splitlines()) if "return" in reply or "error" in reply]
-    return [reply.get("return", reply.get("error")) for reply in replies[1 : len(commands) + 1]]
 
 
 def of_root_bus(answer: Any) -> dict[str, int]:

@@ -24,7 +24,7 @@ from sevlaunch.plan.command_line import argv, choices
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.formats import as_json, explain, lines, shell
 from sevlaunch.plan.needs import Companion, NeededDevice, Needs, merged
-from sevlaunch.plan.option import Option, Parameter, flag, rule
+from sevlaunch.plan.option import Choice, Option, Parameter, flag, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
@@ -59,7 +59,7 @@ class CrystalPlan(Part, frozen=True, kw_only=True):
     def options(self) -> Iterator[Option]:
         """The device."""
         driver = Parameter("", "vhost-crystal-pci", rule("made up"))
-        yield Option("-device", (driver, *virtio_parameters()))
+        yield Option("-device", (driver, *virtio_parameters(Choice(True, rule("made up")))))
 
 
 @pytest.fixture

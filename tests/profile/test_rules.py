@@ -38,7 +38,7 @@ ENCRYPTED = [
     ("machine: microvm", "machine", "needs a q35 machine"),
     ("accel: tcg", "accel", "needs KVM"),
     ("disks: [{path: a, bus: ide}]", "disks.0.bus", "can't have IDE disks"),
-    ("disks: [{path: b}, {path: a, bus: sata}]", "disks.1.bus", "can't have SATA disks"),
+    ("iommu_platform: false", "iommu_platform", "needs the DMA API"),
     ("disks: [{path: a, iommu_platform: false}]", "disks.0.iommu_platform", "needs the DMA API"),
     ("networks: [{type: user, iommu_platform: off}]", "networks.0.iommu_platform", "needs the DMA API"),
     ("networks: [{type: tap, interface: t, iommu_platform: no}]", "networks.0.iommu_platform", "needs the DMA API"),
@@ -53,6 +53,8 @@ ENCRYPTED_FINE = [
     "machine: pc-q35-10.0.1",
     "accel: kvm",
     "disks: [{path: a, bus: virtio-scsi}, {path: b, bus: virtio-blk, iommu_platform: true}]",
+    "disks: [{path: b}, {path: a, bus: sata}, {path: c, bus: sata, cdrom: true}, {path: d, bus: nvme}]",
+    "iommu_platform: true",
     "networks: [{type: user, iommu_platform: true}]",
     "rng: {iommu_platform: true}",
     "rng: false",
@@ -84,7 +86,7 @@ def test_without_encryption_it_is_fine(line: str) -> None:
 def test_an_ide_disk_without_encryption_needs_a_machine_with_ide() -> None:
     assert broken("machine: pc-i440fx-7.2", "disks: [{path: a, bus: ide}]") == []
     assert broken("disks: [{path: a, bus: ide}]") == [
-        ("disks.0.bus", "q35 has no IDE controller: use virtio-blk, virtio-scsi or sata")
+        ("disks.0.bus", "q35 has no IDE controller: use virtio-blk, virtio-scsi, nvme or sata")
     ]
 
 

@@ -3,7 +3,7 @@
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
-from sevlaunch.profile.model.disks import Bus, Cache, Disk, ImageFormat
+from sevlaunch.profile.model.disks import OWN_THREAD, Bus, Cache, Disk, ImageFormat, Throttle
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
 from sevlaunch.profile.model.networks import (
@@ -18,6 +18,7 @@ from sevlaunch.profile.model.profile import Profile, Qemu
 from sevlaunch.profile.model.security import Cbitpos, NoSecurity, ReducedPhysBits, Security, SevSecurity, SnpSecurity
 
 __all__ = [
+    "OWN_THREAD",
     "Auto",
     "Balloon",
     "Boot",
@@ -50,6 +51,7 @@ __all__ = [
     "SnpSecurity",
     "SpiceDisplay",
     "TapNetwork",
+    "Throttle",
     "Tpm",
     "UserNetwork",
     "Video",

@@ -16,13 +16,13 @@ class Rng(Model, frozen=True, kw_only=True):
     """virtio-rng."""
 
     source: Annotated[AbsolutePath, Meta(description="host device that the random numbers come from")] = "/dev/urandom"
-    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
+    iommu_platform: Annotated[bool | None, Meta(description="DMA API; default: that of the guest")] = None
 
 
 class Balloon(Model, frozen=True, kw_only=True):
     """virtio-balloon."""
 
-    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
+    iommu_platform: Annotated[bool | None, Meta(description="DMA API; default: that of the guest")] = None
 
 
 class Video(Model, frozen=True, kw_only=True):

@@ -5,13 +5,21 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.profile.fields import DiskSerial, ImagePath
+from sevlaunch.documents import matching
+from sevlaunch.profile.fields import AbsolutePath, DiskSerial, ImagePath, Size
 from sevlaunch.profile.model.base import Model
 
-Bus = Literal["virtio-blk", "virtio-scsi", "sata", "ide"]
+Bus = Literal["virtio-blk", "virtio-scsi", "nvme", "sata", "ide"]
 Cache = Literal["writeback", "none", "writethrough", "directsync", "unsafe"]
 # QEMU's block drivers for the formats of images.
-ImageFormat = Literal["raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc"]
+ImageFormat = Literal["raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc", "luks"]
+# The word for an I/O thread that serves one disk, where others are names.
+OWN_THREAD = "own"
+# QEMU's include/qemu/throttle.h, THROTTLE_VALUE_MAX.
+_MOST_A_SECOND = 10**15
+# QEMU's hw/scsi/virtio-scsi.c takes the fewest of those that have queues.
+_MOST_QUEUES = 1022
+_Operations = Annotated[int, Meta(ge=1, le=_MOST_A_SECOND)] | None
 _FORMAT_OF_NAME: dict[str, ImageFormat] = {
     "raw": "raw",
     "iso": "raw",
@@ -21,6 +29,17 @@ _FORMAT_OF_NAME: dict[str, ImageFormat] = {
     "vdi": "vdi",
     "vhd": "vpc",
 }
+
+
+class Throttle(Model, frozen=True, kw_only=True):
+    """What a disk may do in a second: operations, and bytes."""
+
+    iops: Annotated[_Operations, Meta(description="reads and writes together")] = None
+    iops_read: _Operations = None
+    iops_write: _Operations = None
+    bytes: Annotated[Size | None, Meta(description="bytes read and written together, such as 50M")] = None
+    bytes_read: Size | None = None
+    bytes_write: Size | None = None
 
 
 class Disk(Model, frozen=True, kw_only=True):
@@ -34,7 +53,42 @@ class Disk(Model, frozen=True, kw_only=True):
     serial: Annotated[DiskSerial | None, Meta(description="serial number that the guest sees")] = None
     cache: Cache = "writeback"
     discard: Annotated[bool, Meta(description="pass the guest's discards on to the image")] = True
-    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
+    detect_zeroes: Annotated[
+        bool | Literal["unmap"], Meta(description="write no blocks of zeros; unmap: give their place back")
+    ] = False
+    aio: Annotated[
+        Literal["threads", "native", "io_uring"],
+        Meta(description="how the host reads and writes; native takes cache: none"),
+    ] = "threads"
+    iothread: (
+        Annotated[
+            str,
+            matching(
+                r"[A-Za-z][A-Za-z0-9_-]{0,31}",
+                "own: a thread of its own for the disk's I/O; another name: the thread that all disks with it share",
+                wanted="own, or a name of letters, digits, - and _",
+            ),
+        ]
+        | None
+    ) = None
+    queues: Annotated[
+        Annotated[int, Meta(ge=1, le=_MOST_QUEUES)] | None,
+        Meta(description="queues of the disk, or of the controller of all virtio-scsi disks; default: QEMU's"),
+    ] = None
+    logical_block_size: Annotated[
+        Size | None, Meta(description="smallest block that the guest writes, such as 4K; default: 512 bytes")
+    ] = None
+    throttle: Throttle | None = None
+    luks_key: Annotated[
+        AbsolutePath | None, Meta(description="file with the passphrase of a LUKS image, and nothing else in it")
+    ] = None
+    slot: Annotated[
+        Annotated[int, Meta(ge=0, le=255)] | None,
+        Meta(description="place among the disks of its bus, from 0; default: as it stands in the list"),
+    ] = None
+    iommu_platform: Annotated[
+        bool | None, Meta(description="DMA API of a virtio-blk disk; default: that of the guest")
+    ] = None
 
     @property
     def named_format(self) -> ImageFormat | None:

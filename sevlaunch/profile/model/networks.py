@@ -23,7 +23,7 @@ class _Network(Model, frozen=True, kw_only=True):
     mtu: (
         Annotated[int, Meta(ge=68, le=65535, description="largest packet in bytes, which the guest is told")] | None
     ) = None
-    iommu_platform: Annotated[bool, Meta(description="DMA API; can't be off in an encrypted guest")] = True
+    iommu_platform: Annotated[bool | None, Meta(description="DMA API; default: that of the guest")] = None
 
 
 class UserNetwork(_Network, frozen=True, kw_only=True):

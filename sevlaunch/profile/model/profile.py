@@ -40,6 +40,10 @@ class Profile(Model, frozen=True, kw_only=True):
     firmware: Firmware = Firmware()
     security: Security = NoSecurity()
     iommu: Iommu = Iommu()
+    iommu_platform: Annotated[
+        bool,
+        Meta(description="DMA API for all virtio devices, controllers included; can't be off in an encrypted guest"),
+    ] = True
     boot: Boot = Boot()
     disks: list[Disk] = []
     networks: list[Network] = []

@@ -1,7 +1,7 @@
 """Where each disk is on its bus: disks from the first place on, CD-ROMs from the last one back.
 
 A CD-ROM that is removed after an installation so moves no disk, nor does a disk that is added behind the others move
-a CD-ROM.
+a CD-ROM. A disk's own ``slot`` goes before both.
 """
 
 from __future__ import annotations
@@ -18,19 +18,28 @@ IDE_UNITS = 4
 # QEMU's include/hw/virtio/virtio-scsi.h, VIRTIO_SCSI_MAX_TARGET.
 SCSI_TARGETS = 256
 
+# Disks that are PCI devices themselves are on one bus, whatever their kind.
+_PCI: tuple[Bus, ...] = ("virtio-blk", "nvme")
 _ON_ONE_CONTROLLER: dict[Bus, int] = {"sata": SATA_PORTS, "ide": IDE_UNITS, "virtio-scsi": SCSI_TARGETS}
+
+
+def bus_group(bus: Bus) -> Bus:
+    """One name for all kinds of disks that are on the same bus."""
+    return _PCI[0] if bus in _PCI else bus
 
 
 def seats(disks: Sequence[Disk]) -> list[int]:
     """The place of each disk among those on its bus, counted from 0 through all controllers of the bus."""
-    found: dict[int, int] = {}
-    for bus in dict.fromkeys(disk.bus for disk in disks):
-        here = [index for index, disk in enumerate(disks) if disk.bus == bus]
-        cdroms = [index for index in here if disks[index].cdrom]
-        found |= zip(cdroms, _from_the_last(_ON_ONE_CONTROLLER.get(bus, len(here))), strict=False)
-        taken = {found[index] for index in cdroms}
-        free = (seat for seat in count() if seat not in taken)
-        found |= zip((index for index in here if index not in cdroms), free, strict=False)
+    found = {index: disk.slot for index, disk in enumerate(disks) if disk.slot is not None}
+    for bus in dict.fromkeys(bus_group(disk.bus) for disk in disks):
+        here = [index for index, disk in enumerate(disks) if bus_group(disk.bus) == bus]
+        taken = {found[index] for index in here if index in found}
+        backwards = _from_the_last(_ON_ONE_CONTROLLER.get(bus, len(here)))
+        for cdroms, places in ((True, backwards), (False, count())):
+            for index in here:
+                if disks[index].cdrom == cdroms and index not in found:
+                    found[index] = next(place for place in places if place not in taken)
+                    taken.add(found[index])
     return [found[index] for index in range(len(disks))]
 
 
