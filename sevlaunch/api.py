@@ -63,8 +63,9 @@ if TYPE_CHECKING:
     from sevlaunch.owner.id_block import SignedIdBlock, read_private_key, sign_id_block, write_id_block
     from sevlaunch.owner.lock import Lock, compare_locks, lock_plan, read_lock
     from sevlaunch.owner.platform import PlatformNote, read_platform_note, require_vouched
-    from sevlaunch.owner.report import ReportVerdict, Trust, WantedReport, parse_tcb, verify_report
+    from sevlaunch.owner.report import ReportVerdict, Trust, verify_report
     from sevlaunch.owner.report_file import ReportFile, read_report
+    from sevlaunch.owner.report_wanted import WantedReport, parse_tcb
     from sevlaunch.owner.secret import Packet, Secret, read_packet, read_secret, wrap_secrets
     from sevlaunch.owner.session import LaunchSession, make_session, write_session
     from sevlaunch.owner.setup import Options as LaunchOptions
@@ -142,7 +143,7 @@ _HOMES = {
     "UsageError": "errors.UsageError",
     "Verdict": "owner.checks.Verdict",
     "Verification": "flows.verification.Verification",
-    "WantedReport": "owner.report.WantedReport",
+    "WantedReport": "owner.report_wanted.WantedReport",
     "bring_up": "flows.bring_up.bring_up",
     "compare_locks": "owner.lock.compare_locks",
     "guest_status": "flows.guests.guest_status",
@@ -154,7 +155,7 @@ _HOMES = {
     "parse_claims": "owner.claims.parse_claims",
     "parse_condition": "guest.readiness.parse_condition",
     "parse_sev_certificates": "owner.chain.parse_sev_certificates",
-    "parse_tcb": "owner.report.parse_tcb",
+    "parse_tcb": "owner.report_wanted.parse_tcb",
     "plan": "plan.resolve.resolve",
     "plan_guest": "flows.plans.plan_guest",
     "plan_guests": "flows.plans.plan_guests",

@@ -104,6 +104,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "not-debian": _not_debian,
     "no-tcg": _without_tcg,
     "no-archive": lambda: _fails(str(ROOT / "scripts/test-tools"), "--reachable"),
+    "no-shared-reports": lambda: not any((folder / "shared/vectors/reports").is_dir() for folder in ROOT.parents),
     "no-package-index": _without_package_index,
     "old-systemd": lambda: shutil.which("systemd-analyze") is not None and _systemd_before_250(),
     "no-libvirt": lambda: not any(Path("/usr/lib").glob("*/libvirt/connection-driver/*_qemu.so")),

@@ -34,6 +34,13 @@ def vector(name: str) -> bytes:
     return next(iter(found.values()))
 
 
+def reports(folder: str) -> Path:
+    """A published report with its certificates; skips by name where it is nowhere."""
+    if SHARED is None or not (SHARED / "vectors/reports" / folder).is_dir():
+        pytest.skip(f"the published report {folder} is not here: a folder shared beside the project may have it")
+    return SHARED / "vectors/reports" / folder
+
+
 def libvirts(in_tools: str, in_shared: str | None = None) -> list[Path]:
     """The places of a part of libvirt's test data; skips by name where it is nowhere."""
     found = places(f"libvirt/{in_tools}", in_shared and f"libvirt-cases/{in_shared}")

@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from msgspec import Struct, field
+from msgspec import Struct
 
 from sevlaunch.owner.checks import Check, Verdict
 from sevlaunch.owner.endorsement import Endorsement, EndorsementChain, endorsements
-from sevlaunch.profile.policy import SNP_DEBUG, SNP_POLICY, describe_policy
-from sevlaunch.sevapi.report import NEWEST_VERSION, OLDEST_VERSION, Report, SigningKey, Tcb, is_signed_by
-
-_ECDSA_P384_SHA384 = 1
-_VMPLS = range(4)
-_MAX_VERSION = 255
-
-# CPUID family and models of each generation: AMD 57230 section 1.4, "Determining the Product Name".
-_MODELS = (
-    (0x19, range(0x10), "Milan"),
-    (0x19, range(0x10, 0x20), "Genoa"),
-    (0x19, range(0xA0, 0xB0), "Genoa"),
-    (0x1A, range(0x12), "Turin"),
+from sevlaunch.owner.generations import GENERATIONS, generation_of, has_fmc
+from sevlaunch.owner.report_wanted import WantedReport, check_wanted, show_policy, show_tcb, tcb_parts
+from sevlaunch.owner.revocation import revocation_checks
+from sevlaunch.profile.policy import SNP_POLICY, describe_policy
+from sevlaunch.sevapi.report import (
+    NEWEST_VERSION,
+    NO_MIGRATION_AGENT,
+    OLDEST_VERSION,
+    Report,
+    SigningKey,
+    Tcb,
+    is_signed_by,
 )
 
-
-class WantedReport(Struct, frozen=True):
-    """What the owner wants of a report; None is not compared.
-
-    ``min_tcb`` are the least security version numbers by their names in :class:`Tcb`.
-    """
-
-    digest: bytes | None = None
-    policy: int | None = None
-    host_data: bytes | None = None
-    report_data: bytes | None = None
-    id_key_digest: bytes | None = None
-    author_key_digest: bytes | None = None
-    min_tcb: Mapping[str, int] = field(default_factory=dict)
-    vmpl: int | None = None
-    allow_debug: bool = False
+_ECDSA_P384_SHA384 = 1
+# The first version that has the mitigation vectors.
+_WITH_MITIGATIONS = 5
 
 
 class Trust(Struct, frozen=True):
     """What is trusted: AMD's roots, or only the one with fingerprint ``root``; any in a rehearsal.
 
-    ``at`` is the time at which the certificates have to be in force.
+    ``at`` is the time at which the certificates have to be in force. ``revocations``: AMD's revocation lists; with one
+    or more the chain has to be covered by them.
     """
 
     at: datetime
     root: str | None = None
     rehearsal: bool = False
+    revocations: tuple[x509.CertificateRevocationList, ...] = ()
 
 
 class ReportVerdict(Verdict, frozen=True):
@@ -71,9 +58,11 @@ def verify_report(
     """Check the report in ``content``, 1184 bytes, against ``certificates`` and what is wanted.
 
     :raise ValueError: when there are not as many bytes.
+    :raise InsecureUse: when the answer would mean nothing, :meth:`WantedReport.require_asked`.
     """
+    wanted.require_asked()
     report = Report.from_bytes(content)
-    generation = _generation_by_cpuid(report)
+    generation = generation_of(report)
     checks = _structure(report, content)
     keys = endorsements(certificates)
     signers = [(one, key) for one, key in keys if is_signed_by(content, key.key)]
@@ -86,10 +75,13 @@ def verify_report(
         chain = EndorsementChain.build(certificate, certificates)
         checks.append(Check("signature", True, f"by the key of this {key.kind.name} certificate"))
         checks += chain.checks(key.kind, at=trust.at, trusted=trust.root, rehearsal=trust.rehearsal)
+        if trust.revocations:
+            checks += revocation_checks(chain, trust.revocations, at=trust.at)
         checks += [_generation(report, key, chain), *_key(report, key)]
         generation = generation or key.generation
-    checks += _contents(report, wanted, turin=_is_turin(generation))
-    return ReportVerdict(tuple(checks), report, generation, _not_compared(wanted))
+    checks += check_wanted(report, wanted, generation=generation)
+    not_compared = wanted.not_compared if trust.revocations else (*wanted.not_compared, "revocation lists")
+    return ReportVerdict(tuple(checks), report, generation, not_compared)
 
 
 def _structure(report: Report, content: bytes) -> list[Check]:
@@ -116,23 +108,11 @@ def _generation(report: Report, key: Endorsement, chain: EndorsementChain) -> Ch
     names = {"certificate": key.generation}
     if report.version >= 3:
         where = f"report (CPUID family {report.cpuid_family:#x}, model {report.cpuid_model:#x})"
-        names[where] = _generation_by_cpuid(report) or "not known"
+        names[where] = generation_of(report) or "not known"
     if chain.amd_generation:
         names["root"] = chain.amd_generation
-    known = {generation for _, _, generation in _MODELS}
-    same = len(set(names.values())) == 1 and key.generation in known
+    same = len(set(names.values())) == 1 and key.generation in GENERATIONS
     return Check("processor generation", same, ", ".join(f"{name}: {found}" for name, found in names.items()))
-
-
-def _generation_by_cpuid(report: Report) -> str:
-    for family, models, generation in _MODELS:
-        if report.version >= 3 and report.cpuid_family == family and report.cpuid_model in models:
-            return generation
-    return ""
-
-
-def _is_turin(generation: str) -> bool:
-    return generation == "Turin"
 
 
 def _key(report: Report, key: Endorsement) -> list[Check]:
@@ -157,85 +137,38 @@ def _key(report: Report, key: Endorsement) -> list[Check]:
     return [*checks, Check("chip id", same, detail if same else f"{detail}, report: {report.chip_id.hex()}")]
 
 
-def _contents(report: Report, wanted: WantedReport, *, turin: bool) -> list[Check]:
-    """What the owner asked for."""
-    checks: list[Check] = []
-    for name, found, value in (
-        ("measurement", report.measurement, wanted.digest),
-        ("host data", report.host_data, wanted.host_data),
-        ("report data", report.report_data, wanted.report_data),
-        ("id key digest", report.id_key_digest, wanted.id_key_digest),
-        ("author key digest", report.author_key_digest, wanted.author_key_digest),
-    ):
-        if value is not None:
-            same = hmac.compare_digest(found, value)
-            checks.append(Check.compared(name, same, value.hex(), found.hex()))
-    if wanted.policy is not None:
-        same = report.policy == wanted.policy
-        checks.append(Check.compared("policy", same, _show_policy(wanted.policy), _show_policy(report.policy)))
-    debug = bool(report.policy & SNP_DEBUG)
-    detail = "the policy lets the host read and write the guest's memory" if debug else "not allowed by the policy"
-    checks.append(Check("debug", wanted.allow_debug or not debug, detail))
-    # The host can ask for a report, too, which then proves nothing about who speaks: VMPL 0xffffffff.
-    allowed, shown = (_VMPLS, "0 to 3") if wanted.vmpl is None else ((wanted.vmpl,), str(wanted.vmpl))
-    checks.append(Check.compared("VMPL", report.vmpl in allowed, shown, str(report.vmpl)))
-    if wanted.min_tcb:
-        checks += [
-            _minimum(name, Tcb.from_bytes(content, turin=turin), wanted.min_tcb)
-            for name, content in (("reported", report.reported_tcb), ("launch", report.launch_tcb))
-        ]
-    return checks
-
-
-def _minimum(name: str, found: Tcb, minimum: Mapping[str, int]) -> Check:
-    # What the processor does not have, FMC before Turin, is below every minimum.
-    numbers = {part: -1 if number is None else number for part, number in found._asdict().items()}
-    enough = all(numbers[part] >= least for part, least in minimum.items())
-    wanted = " ".join(f"{part}={least}" for part, least in minimum.items())
-    return Check.compared(f"minimum TCB, {name}", enough, f"at least {wanted}", show_tcb(found))
-
-
-def _show_policy(policy: int) -> str:
-    return f"{policy:#x} ({', '.join(describe_policy(policy, SNP_POLICY)) or 'no bits'})"
-
-
-def parse_tcb(text: str) -> dict[str, int]:
-    """The numbers in text such as ``boot_loader=3,snp=8``.
-
-    :raise ValueError: when it is none.
-    """
-    found: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, number = part.strip().partition("=")
-        if name not in Tcb._fields or not (number.isascii() and number.isdigit()) or int(number) > _MAX_VERSION:
-            raise ValueError(f"--min-tcb: wanted NAME=0 to 255 with one of {', '.join(Tcb._fields)}; found {part!r}")
-        found[name] = int(number)
-    return found
-
-
 def report_fields(verdict: ReportVerdict) -> dict[str, Any]:
-    """The fields of the report as plain data: bytes in hexadecimal, TCBs by the names of their parts."""
+    """The fields of the report as plain data: bytes in hexadecimal, TCBs by the names of their parts.
+
+    ``policy_bits`` and ``platform_bits`` are the names of what is set in ``policy`` and ``platform_info``.
+    """
     fields: dict[str, Any] = {}
     for name, value in asdict(verdict.report).items():
         if name.endswith("_tcb"):
-            tcb = Tcb.from_bytes(value, turin=_is_turin(verdict.generation))
-            fields[name] = {part: number for part, number in tcb._asdict().items() if number is not None}
+            fields[name] = tcb_parts(Tcb.from_bytes(value, turin=has_fmc(verdict.generation)))
         else:
             fields[name] = value.hex() if isinstance(value, bytes) else value
+    fields["policy_bits"] = describe_policy(verdict.report.policy, SNP_POLICY)
+    fields["platform_bits"] = verdict.report.platform_bits
     return fields
 
 
-def show_tcb(tcb: Tcb) -> str:
-    """The numbers with their names, as `--min-tcb` takes them."""
-    return ",".join(f"{name}={number}" for name, number in tcb._asdict().items() if number is not None)
-
-
-def _not_compared(wanted: WantedReport) -> tuple[str, ...]:
-    given = {
-        "measurement": wanted.digest,
-        "policy": wanted.policy,
-        "report data": wanted.report_data,
-        "host data": wanted.host_data,
-        "minimum TCB": wanted.min_tcb or None,
-    }
-    return tuple(name for name, value in given.items() if value is None)
+def report_lines(verdict: ReportVerdict) -> list[tuple[str, str]]:
+    """What the report says of guest and platform, by name, for people."""
+    report, fmc = verdict.report, has_fmc(verdict.generation)
+    tcbs = (("current", report.current_tcb), ("committed", report.committed_tcb), ("launch", report.launch_tcb))
+    current = f"{report.current_major}.{report.current_minor} build {report.current_build}"
+    committed = f"{report.committed_major}.{report.committed_minor} build {report.committed_build}"
+    mitigations = f"launch {report.launch_mit_vector:#x}, current {report.current_mit_vector:#x}"
+    return [
+        ("policy", show_policy(report.policy)),
+        ("platform", ", ".join(report.platform_bits) or "no bits"),
+        ("guest SVN", str(report.guest_svn)),
+        ("family id", report.family_id.hex()),
+        ("image id", report.image_id.hex()),
+        ("report data", report.report_data.hex()),
+        ("migration agent", "none" if report.report_id_ma == NO_MIGRATION_AGENT else report.report_id_ma.hex()),
+        ("firmware ABI", f"{current}, committed {committed}"),
+        *((f"{name} TCB", show_tcb(Tcb.from_bytes(content, turin=fmc))) for name, content in tcbs),
+        ("mitigations", mitigations if report.version >= _WITH_MITIGATIONS else "not told before version 5"),
+    ]

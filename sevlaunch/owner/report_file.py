@@ -1,4 +1,4 @@
-"""Attestation reports from files: as they are, or in the evidence of a launch."""
+"""Attestation reports from files: as they are, with what stands around them, or in the evidence of a launch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from sevlaunch.errors import EvidenceError, InsecureUse
 from sevlaunch.evidence import MAX_BYTES
 from sevlaunch.files import read_bounded, recognise
 from sevlaunch.owner.claims import parse_claims
-from sevlaunch.owner.x509_files import parse_der
+from sevlaunch.owner.x509_files import parse_certificate_table, parse_der
+from sevlaunch.sevapi.certificate_table import is_table
 from sevlaunch.sevapi.report import REPORT_BYTES
 
 _WHAT = "report"
+# Azure's paravisor keeps the report behind a header of 32 bytes, with data of its own behind it.
+_HCL, _HCL_HEADER_BYTES = b"HCLA", 0x20
 _WANTED = f"{REPORT_BYTES} bytes, or evidence in JSON"
 
 
 class ReportFile(Struct, frozen=True):
-    """A report (1184 bytes) with the certificates that came with it."""
+    """A report (1184 bytes) with what came with it; ``skipped``: what of it is no certificate, and why."""
 
     content: bytes
     certificates: tuple[x509.Certificate, ...] = ()
     rehearsal: bool = False
+    revocations: tuple[x509.CertificateRevocationList, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def read_report(file: Path) -> ReportFile:
     """The report in ``file``: raw, in base64 or in hexadecimal, or under ``report`` in evidence (JSON).
+
+    A host's certificate table may follow it (an extended report), and it may stand in Azure's HCL report.
 
     :raise EvidenceError: when it is none of these.
     :raise UsageError: when it can't be read.
@@ -36,7 +43,7 @@ def read_report(file: Path) -> ReportFile:
     content = read_bounded(file, _WHAT, MAX_BYTES, error=EvidenceError)
     if content.lstrip().startswith(b"{"):
         return _from_evidence(content, file)
-    return ReportFile(recognise(content, _sized, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError))
+    return recognise(content, _around, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError)
 
 
 def require_no_rehearsal(found: ReportFile, *, allowed: bool) -> None:
@@ -71,6 +78,17 @@ def _decoded(text: str) -> bytes:
     if base64.b64encode(decoded) != text.encode():
         raise ValueError("the base64 has bits that stand for nothing")
     return decoded
+
+
+def _around(content: bytes) -> ReportFile:
+    """The report with what stands around it."""
+    if content.startswith(_HCL) and len(content) >= _HCL_HEADER_BYTES + REPORT_BYTES:
+        return ReportFile(content[_HCL_HEADER_BYTES:][:REPORT_BYTES])
+    table = content[REPORT_BYTES:]
+    if not is_table(table):
+        return ReportFile(_sized(content))
+    found = parse_certificate_table(table)
+    return ReportFile(content[:REPORT_BYTES], found.certificates, revocations=found.revocations, skipped=found.skipped)
 
 
 def _sized(content: bytes) -> bytes:

@@ -20,6 +20,7 @@ SEV_DOMAIN = 1 << 4
 SEV_SEV = 1 << 5
 
 SNP_RESERVED_ONE = 1 << 17
+SNP_MIGRATE_MA = 1 << 18
 SNP_DEBUG = 1 << 19
 
 
@@ -77,7 +78,7 @@ SNP_POLICY = PolicyFormat(
     width=64,
     bits={
         "smt": 1 << 16,
-        "migration-agent": 1 << 18,
+        "migration-agent": SNP_MIGRATE_MA,
         "debug": SNP_DEBUG,
         "single-socket": 1 << 20,
         "cxl": 1 << 21,

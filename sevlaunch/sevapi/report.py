@@ -27,6 +27,20 @@ _SINCE = {
     5: ("launch_mit_vector", "current_mit_vector"),
 }
 
+# PLATFORM_INFO. Turins set bit 6, too, which verifiers in use call so; what else is set is shown by its number.
+PLATFORM_BITS = {
+    "smt": 0,
+    "tsme": 1,
+    "ecc": 2,
+    "rapl-disabled": 3,
+    "ciphertext-hiding-dram": 4,
+    "alias-check-complete": 5,
+    "iommu-write-safe": 6,
+    "tio": 7,
+}
+# What REPORT_ID_MA is without a migration agent.
+NO_MIGRATION_AGENT = b"\xff" * 32
+
 # KEY_INFO.
 _KEY_INFO_KNOWN = 0x1F
 AUTHOR_KEY_EN = 1
@@ -127,6 +141,12 @@ class Report:
     def author_key_enabled(self) -> bool:
         """Whether the launch had an author key."""
         return bool(self.key_info & AUTHOR_KEY_EN)
+
+    @property
+    def platform_bits(self) -> list[str]:
+        """What is set in PLATFORM_INFO, by its name, or such as bit9 where it has none."""
+        names = {number: name for name, number in PLATFORM_BITS.items()}
+        return [names.get(bit, f"bit{bit}") for bit in range(64) if self.platform_info >> bit & 1]
 
     def reserved_set(self, content: bytes) -> list[str]:
         """What is not zero in ``content``, of which this was read, though its version reserves it."""

@@ -17,6 +17,7 @@ from sevlaunch.sevapi.report import Report, Tcb
 START, END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHA384, P384 = hashes.SHA384(), ec.SECP384R1()
+ARK_SERIAL, ASK_SERIAL = 0x10000, 0x10001
 AMD = "1.3.6.1.4.1.3704.1"
 TCBS = {"boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8", "fmc": "3.9"}
 
@@ -94,12 +95,13 @@ def _certificate(
     end: datetime = END,
     digest: hashes.SHA256 | hashes.SHA384 | hashes.SHA512 = SHA384,
     pss: bool = True,
+    serial: int = 1,
 ) -> x509.Certificate:
     builder = x509.CertificateBuilder(
         issuer_name=_name(issuer),
         subject_name=_name(subject),
         public_key=key,
-        serial_number=1,
+        serial_number=serial,
         not_valid_before=start,
         not_valid_after=end,
     )
@@ -150,7 +152,7 @@ def processor(
     :param digest: with ``pss``, the scheme of the signature under its certificate.
     :param surname: what the names of all certificates end with.
     """
-    turin = generation == "Turin"
+    turin = generation in ("Turin", "Venice")
     tcb = tcb or Tcb(3, 0, 8, 115, fmc=1 if turin else None)
     key = key or ec.generate_private_key(curve)
     ask, ark = rsa_key("snp-ask", bits[0]), rsa_key("snp-ark", bits[1])
@@ -166,10 +168,10 @@ def processor(
     name = ("SEV-VLEK" if vlek else "SEV-VCEK") + surname
     certificates = (
         _certificate(name, key.public_key(), issuer, ask, extensions, start=start, end=end, digest=digest, pss=pss),
-        _certificate(issuer, ask.public_key(), root, ark, authority=authority),
-        _certificate(root, ark.public_key(), root, ark),
+        _certificate(issuer, ask.public_key(), root, ark, authority=authority, serial=ASK_SERIAL),
+        _certificate(root, ark.public_key(), root, ark, serial=ARK_SERIAL),
     )
-    family, model = {"Milan": (0x19, 1), "Genoa": (0x19, 0x11), "Turin": (0x1A, 2)}[generation]
+    family, model = {"Milan": (0x19, 1), "Genoa": (0x19, 0x11), "Turin": (0x1A, 2), "Venice": (0x1A, 0x51)}[generation]
     blank = Report.from_bytes(bytes(1184))
     report = replace(
         blank,
@@ -189,6 +191,26 @@ def processor(
         cpuid_model=model if version >= 3 else 0,
     )
     return Processor(key, certificates, report)
+
+
+def revocation_list(
+    *revoked: int,
+    key: rsa.RSAPrivateKey | None = None,
+    issuer: str = "ARK-Milan",
+    start: datetime = START,
+    end: datetime = END,
+    pss: bool = True,
+) -> x509.CertificateRevocationList:
+    """A list as the ARK of a Milan of ours signs it, with the serial numbers that are revoked.
+
+    :param key: that signs it, in place of the ARK's.
+    """
+    builder = x509.CertificateRevocationListBuilder(issuer_name=_name(issuer), last_update=start, next_update=end)
+    for serial in revoked:
+        entry = x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=start).build()
+        builder = builder.add_revoked_certificate(entry)
+    scheme = padding.PSS(padding.MGF1(SHA384), SHA384.digest_size) if pss else padding.PKCS1v15()
+    return builder.sign(key or rsa_key("snp-ark", 4096), SHA384, rsa_padding=scheme)
 
 
 def pem(*certificates: x509.Certificate) -> bytes:

@@ -357,6 +357,8 @@ def test_the_command_reads_a_profile_and_options_override_it(sevlaunch: Command,
     # The first is what QEMU does by itself.
     assert [one["vmsa"] for one in spelled["digests"]] == ["es-init", "init2"]
     one = sevlaunch("owner", "digest", *in_profile, "--vmsa", "es-init", "--format", "json").json
+    hexadecimal = [digest["hex"] for digest in from_profile["digests"]]
+    assert sevlaunch("owner", "digest", *in_profile, "--format", "hex").stdout.splitlines() == hexadecimal
     assert one["digests"] == spelled["digests"][:1]
     changed = sevlaunch("owner", "digest", *in_profile, "--cmdline", "console=ttyS1", "--format", "json").json
     assert changed["digests"] != from_profile["digests"]

@@ -163,6 +163,17 @@ def test_a_damaged_pem_is_refused_whole(change: tuple[bytes, bytes]) -> None:
         parse_certificates(pem(ask) + pem(ark).replace(*change, 1))
 
 
+def test_text_between_the_blocks_of_a_pem_file_is_no_part_of_it() -> None:
+    # RFC 7468 section 2; published chains say which certificate is which.
+    first, second, third = processor().certificates
+    content = b"# VCEK\n" + pem(first) + b"\n  Subject: CN = x\r\n" + pem(second, third) + b"the end"
+    assert parse_certificates(content) == (first, second, third)
+    damaged = pem(second).replace(b"-----END", b"-----DEN")
+    for wrong in (damaged, b"-----BEGIN NOTHING-----\n" + pem(first), b"\xff\n" + pem(first)):
+        with pytest.raises(ValueError):
+            parse_certificates(wrong)
+
+
 def test_der_may_come_as_text_but_never_with_more_behind_it() -> None:
     # Hexadecimal of an even number of bytes can be read as base64, too.
     made = [one for each in (processor(), processor("Turin"), processor(vlek=True)) for one in each.certificates]
@@ -170,7 +181,7 @@ def test_der_may_come_as_text_but_never_with_more_behind_it() -> None:
     for vcek in made:
         for encode in ENCODINGS.values():
             assert parse_certificates(encode(der(vcek))) == (vcek,)
-    for content in (b"", der(vcek)[:-1], der(vcek) + b"\0", b"text " + pem(vcek), pem(vcek) + b"text"):
+    for content in (b"", der(vcek)[:-1], der(vcek) + b"\0", b"text " + pem(vcek), pem(vcek) + b"\x01"):
         with pytest.raises(ValueError):
             parse_certificates(content)
 

@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from msgspec.structs import replace
 
+from sevlaunch.errors import InsecureUse
 from sevlaunch.owner.endorsement import root_fingerprint
-from sevlaunch.owner.report import ReportVerdict, Trust, WantedReport, parse_tcb, report_fields, verify_report
+from sevlaunch.owner.report import ReportVerdict, Trust, report_fields, report_lines, verify_report
+from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_platform, parse_tcb
 from sevlaunch.owner.roots import AMD_ROOTS
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
@@ -24,6 +26,11 @@ from tests.published import vector
 AMD_ONLY = Trust(at=NOW)
 
 
+def wanting(**asked: Any) -> WantedReport:
+    """What is asked for, and nothing else."""
+    return WantedReport(**asked, waived=frozenset(ASKED))
+
+
 def trusted(ours: Processor) -> Trust:
     """Our own root, and no other."""
     return Trust(at=NOW, root=root_fingerprint(ours.certificates[2:]))
@@ -31,7 +38,7 @@ def trusted(ours: Processor) -> Trust:
 
 def verdict(ours: Processor, wanted: WantedReport | None = None, **changes: Any) -> ReportVerdict:
     """What becomes of a report of our processor with some fields changed."""
-    return verify_report(ours.signed(**changes), ours.certificates, wanted or WantedReport(), trusted(ours))
+    return verify_report(ours.signed(**changes), ours.certificates, wanted or wanting(), trusted(ours))
 
 
 def failures(found: ReportVerdict) -> list[str]:
@@ -52,12 +59,12 @@ def real(report: bytes, *files: bytes, wanted: WantedReport | None = None, trust
             certificates += parse_certificates(file)
         except ValueError:
             continue
-    return verify_report(report, certificates, wanted or WantedReport(), trust)
+    return verify_report(report, certificates, wanted or wanting(), trust)
 
 
 def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
     report = real_report()
-    wanted = WantedReport(
+    wanted = wanting(
         digest=report[0x90:0xC0],
         policy=0x30000,
         host_data=bytes(32),
@@ -70,7 +77,7 @@ def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
     found = real(report, vector("milan-vcek.der"), vector("milan-chain.pem"), wanted=wanted)
     assert failures(found) == []
     assert found.verified
-    assert found.not_compared == ()
+    assert found.not_compared == ("revocation lists",)
     assert next(check.detail for check in found.checks if check.name == "root") == "AMD's root key for Milan"
     fields = report_fields(found)
     assert fields["reported_tcb"] == {"boot_loader": 3, "tee": 0, "snp": 8, "microcode": 115}
@@ -80,9 +87,9 @@ def test_the_real_milan_report_verifies_up_to_amds_root() -> None:
 def test_a_real_milan_report_of_a_guest_that_may_be_debugged_lacks_only_that() -> None:
     report, vcek, chain = (vector(f"go-sev-guest/{name}") for name in ("report.bin", "vcek.der", "chain.pem"))
     assert failures(real(report, vcek, chain)) == ["debug"]
-    assert real(report, vcek, chain, wanted=WantedReport(allow_debug=True)).verified
+    assert real(report, vcek, chain, wanted=wanting(allow_debug=True)).verified
     # It is signed by its own processor's key and by no other's.
-    found = real(report, vector("milan-vcek.der"), chain, wanted=WantedReport(allow_debug=True))
+    found = real(report, vector("milan-vcek.der"), chain, wanted=wanting(allow_debug=True))
     assert failures(found) == ["signature"]
 
 
@@ -138,7 +145,14 @@ def test_each_certificate_is_needed_and_none_may_be_another() -> None:
 
 @pytest.mark.parametrize(
     ("generation", "version", "vlek"),
-    [("Milan", 2, False), ("Milan", 3, True), ("Genoa", 3, False), ("Turin", 3, False), ("Turin", 5, True)],
+    [
+        ("Milan", 2, False),
+        ("Milan", 3, True),
+        ("Genoa", 3, False),
+        ("Turin", 3, False),
+        ("Turin", 5, True),
+        ("Venice", 5, False),
+    ],
 )
 def test_reports_of_every_generation_verify(generation: str, version: int, vlek: bool) -> None:
     ours = processor(generation, version=version, vlek=vlek)
@@ -149,7 +163,7 @@ def test_reports_of_every_generation_verify(generation: str, version: int, vlek:
     assert details["VLEK" if vlek else "VCEK"].startswith(f"SEV-{'VLEK' if vlek else 'VCEK'}: signed by AS")
     assert details["ASVK" if vlek else "ASK"].endswith(": signed by ARK")
     assert details["ARK"] == f"ARK-{generation}: signed by itself"
-    assert report_fields(found)["reported_tcb"].get("fmc") == (1 if generation == "Turin" else None)
+    assert report_fields(found)["reported_tcb"].get("fmc") == (1 if generation in ("Turin", "Venice") else None)
 
 
 def test_a_newer_version_verifies_by_what_is_known_of_it() -> None:
@@ -157,20 +171,20 @@ def test_a_newer_version_verifies_by_what_is_known_of_it() -> None:
     assert verdict(ours).verified
     body = bytearray(ours.signed())
     body[0x214] = 1
-    assert failures(verify_report(bytes(body), ours.certificates, WantedReport(), trusted(ours))) == ["signature"]
+    assert failures(verify_report(bytes(body), ours.certificates, wanting(), trusted(ours))) == ["signature"]
 
 
 def test_our_root_is_not_amds_unless_given_or_in_a_rehearsal() -> None:
     ours = processor()
     report = ours.signed()
-    found = verify_report(report, ours.certificates, WantedReport(), AMD_ONLY)
+    found = verify_report(report, ours.certificates, wanting(), AMD_ONLY)
     assert failures(found) == ["root"]
     assert any(check.detail.startswith("REHEARSAL or unknown root: ") for check in found.checks)
-    rehearsed = verify_report(report, ours.certificates, WantedReport(), Trust(at=NOW, rehearsal=True))
+    rehearsed = verify_report(report, ours.certificates, wanting(), Trust(at=NOW, rehearsal=True))
     assert rehearsed.verified
     assert any("REHEARSAL" in check.detail for check in rehearsed.checks)
     other = Trust(at=NOW, root="0" * 64, rehearsal=True)
-    assert failures(verify_report(report, ours.certificates, WantedReport(), other)) == ["root"]
+    assert failures(verify_report(report, ours.certificates, wanting(), other)) == ["root"]
 
 
 @pytest.mark.parametrize(
@@ -200,11 +214,11 @@ def test_a_guest_asks_at_any_privilege_level_unless_one_is_wanted(vmpl: int) -> 
     ours = processor()
     assert verdict(ours, vmpl=vmpl).verified
     for wanted in range(4):
-        assert verdict(ours, WantedReport(vmpl=wanted), vmpl=vmpl).verified == (wanted == vmpl)
+        assert verdict(ours, wanting(vmpl=wanted), vmpl=vmpl).verified == (wanted == vmpl)
 
 
 def test_debug_is_taken_when_it_is_allowed() -> None:
-    assert verdict(processor(), WantedReport(allow_debug=True), policy=0xB0000).verified
+    assert verdict(processor(), wanting(allow_debug=True), policy=0xB0000).verified
 
 
 def test_a_masked_chip_id_is_said() -> None:
@@ -216,15 +230,29 @@ def test_a_masked_chip_id_is_said() -> None:
 @pytest.mark.parametrize(
     ("wanted", "name"),
     [
-        (WantedReport(digest=bytes(48)), "measurement"),
-        (WantedReport(policy=0x20000), "policy"),
-        (WantedReport(host_data=bytes(32)), "host data"),
-        (WantedReport(report_data=bytes(64)), "report data"),
-        (WantedReport(id_key_digest=b"k" * 48), "id key digest"),
-        (WantedReport(author_key_digest=b"k" * 48), "author key digest"),
-        (WantedReport(min_tcb={"snp": 9}), "minimum TCB, reported"),
-        (WantedReport(min_tcb={"fmc": 0}), "minimum TCB, reported"),
-        (WantedReport(vmpl=1), "VMPL"),
+        (wanting(digest=bytes(48)), "measurement"),
+        (wanting(policy=0x20000), "policy"),
+        (wanting(host_data=bytes(32)), "host data"),
+        (wanting(report_data=bytes(64)), "report data"),
+        (wanting(id_key_digest=b"k" * 48), "id key digest"),
+        (wanting(author_key_digest=b"k" * 48), "author key digest"),
+        (wanting(min_tcb={"snp": 9}), "minimum TCB, reported"),
+        (wanting(min_tcb={"fmc": 0}), "minimum TCB, reported"),
+        (wanting(min_tcb=bytes([0, 0, 0, 0, 0, 0, 9, 0])), "minimum TCB, reported"),
+        (wanting(vmpl=1), "VMPL"),
+        (wanting(family_id=b"f" * 16), "family id"),
+        (wanting(image_id=b"i" * 16), "image id"),
+        (wanting(chip_id=bytes(64)), "wanted chip"),
+        (wanting(chip_id=bytes(range(1, 9))), "wanted chip"),
+        (wanting(report_id_ma=b"\xff" * 32), "report id of the migration agent"),
+        (wanting(min_guest_svn=1), "guest SVN"),
+        (wanting(min_abi=(1, 0)), "minimum ABI, current"),
+        (wanting(min_abi=(0, 1)), "minimum ABI, committed"),
+        (wanting(platform={"alias-check-complete": True}), "platform: alias-check-complete"),
+        (wanting(mitigations=1), "mitigations, launch"),
+        (wanting(mitigations=1), "mitigations, current"),
+        # No migration agent is said by ones.
+        (wanting(no_migration_agent=True), "migration agent"),
     ],
 )
 def test_what_is_not_as_wanted_is_named(wanted: WantedReport, name: str) -> None:
@@ -233,7 +261,7 @@ def test_what_is_not_as_wanted_is_named(wanted: WantedReport, name: str) -> None
 
 def test_what_is_as_wanted_holds() -> None:
     ours = processor("Turin", version=3)
-    wanted = WantedReport(
+    wanted = wanting(
         digest=bytes(range(48)),
         policy=0x30000,
         host_data=bytes(range(32)),
@@ -243,6 +271,79 @@ def test_what_is_as_wanted_holds() -> None:
     )
     assert verdict(ours, wanted).verified
     assert "minimum TCB, launch" in failures(verdict(ours, wanted, launch_tcb=Tcb(3, 0, 7, 115, 1).to_bytes()))
+
+
+SAYS: dict[str, Any] = {
+    "family_id": b"f" * 16,
+    "image_id": b"i" * 16,
+    "guest_svn": 7,
+    "platform_info": 0x23 | 1 << 40,
+    "report_id_ma": b"\xff" * 32,
+    "launch_mit_vector": 0xB,
+    "current_mit_vector": 0xF,
+    **{f"{when}_{part}": number for when in ("current", "committed") for part, number in (("major", 1), ("minor", 55))},
+}
+
+
+def test_all_that_a_report_says_can_be_demanded_and_is_shown() -> None:
+    ours = processor("Turin", version=5)
+    wanted: dict[str, Any] = {
+        "family_id": b"f" * 16,
+        "image_id": b"i" * 16,
+        "chip_id": bytes(range(1, 9)),
+        "report_id_ma": b"\xff" * 32,
+        "min_guest_svn": 7,
+        "min_abi": (1, 55),
+        "platform": parse_platform("smt,alias-check-complete,no-ecc"),
+        "mitigations": 0xB,
+        "min_tcb": parse_tcb("0x7300000008000301"),
+        "no_migration_agent": True,
+    }
+    found = verdict(ours, wanting(**wanted), **SAYS)
+    assert failures(found) == []
+    assert report_fields(found)["platform_bits"] == ["smt", "tsme", "alias-check-complete", "bit40"]
+    assert report_fields(found)["policy_bits"] == ["smt"]
+    shown = dict(report_lines(found))
+    assert shown["platform"] == "smt, tsme, alias-check-complete, bit40"
+    assert (shown["guest SVN"], shown["migration agent"]) == ("7", "none")
+    assert shown["firmware ABI"] == "1.55 build 0, committed 1.55 build 0"
+    assert shown["mitigations"] == "launch 0xb, current 0xf"
+    assert shown["launch TCB"] == "boot_loader=3,tee=0,snp=8,microcode=115,fmc=1"
+    for changes, name in (
+        ({"committed_minor": 54}, "minimum ABI, committed"),
+        ({"current_minor": 54}, "minimum ABI, current"),
+        ({"guest_svn": 6}, "guest SVN"),
+        ({"platform_info": 0x27}, "platform: ecc"),
+        ({"platform_info": 0x03}, "platform: alias-check-complete"),
+        ({"launch_mit_vector": 0x9}, "mitigations, launch"),
+        ({"current_mit_vector": 0x3}, "mitigations, current"),
+        ({"policy": 0x70000}, "migration agent"),
+        ({"report_id_ma": bytes(32)}, "migration agent"),
+    ):
+        assert name in failures(verdict(ours, wanting(**wanted), **{**SAYS, **changes})), name
+
+
+def test_a_minor_abi_counts_within_its_major_one() -> None:
+    says = {**SAYS, "current_major": 2, "current_minor": 0, "committed_major": 2, "committed_minor": 0}
+    assert failures(verdict(processor(version=5), wanting(min_abi=(1, 55)), **says)) == []
+
+
+@pytest.mark.parametrize("missing", ASKED)
+def test_an_answer_that_would_prove_nothing_is_refused_unless_it_is_waived_by_name(missing: str) -> None:
+    ours = processor()
+    given = {"digest": bytes(range(48)), "policy": 0x30000, "report_data": bytes(range(64))}
+    assert verdict(ours, WantedReport(**given)).verified  # type: ignore[arg-type]
+    left: dict[str, Any] = {name: value for name, value in given.items() if name != missing}
+    with pytest.raises(InsecureUse, match=ASKED[missing]):
+        verdict(ours, WantedReport(**left))
+    assert verdict(ours, WantedReport(**left, waived=frozenset([missing]))).verified
+    assert not verdict(ours, WantedReport(**left, waived=frozenset([missing])), vmpl=9).verified
+
+
+@pytest.mark.parametrize("text", ["", "smt,smt", "no-smt,smt", "bit6", "no-", "SMT", "smt,,ecc"])
+def test_demands_of_a_platform_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--platform"):
+        parse_platform(text)
 
 
 def test_generations_have_to_agree() -> None:
@@ -257,12 +358,14 @@ def test_generations_have_to_agree() -> None:
         *((0x19, model, "Milan") for model in (0, 0xF)),
         *((0x19, model, "Genoa") for model in (0x10, 0x1F, 0xA0, 0xAF)),
         *((0x1A, model, "Turin") for model in (0, 0x11)),
-        *((family, model, "") for family, model in ((0x18, 0), (0x19, 0x20), (0x19, 0x9F), (0x19, 0xB0), (0x1A, 0x12))),
+        *((0x1A, model, "Venice") for model in (0x50, 0x57, 0x90, 0xAF, 0xC0, 0xC7)),
+        *((0x1A, model, "") for model in (0x12, 0x4F, 0x58, 0x8F, 0xB0, 0xBF, 0xC8)),
+        *((family, model, "") for family, model in ((0x18, 0), (0x19, 0x20), (0x19, 0x9F), (0x19, 0xB0))),
     ],
 )
 def test_generations_are_told_by_family_and_model(family: int, model: int, generation: str) -> None:
     """AMD 57230 section 1.4; for each processor the certificate of each generation."""
-    for product in ("Milan", "Genoa", "Turin"):
+    for product in ("Milan", "Genoa", "Turin", "Venice"):
         found = verdict(processor(product, version=3), cpuid_family=family, cpuid_model=model)
         assert failures(found) == ([] if product == generation else ["processor generation"])
 
@@ -281,19 +384,19 @@ def test_of_two_certificates_of_one_key_the_one_that_ends_later_counts() -> None
         (*old.certificates, new.certificates[0]),
         (new.certificates[0], *old.certificates),
     ):
-        assert failures(verify_report(old.signed(), certificates, WantedReport(), trusted(old))) == []
+        assert failures(verify_report(old.signed(), certificates, wanting(), trusted(old))) == []
 
 
 def test_certificates_have_to_be_in_force() -> None:
     ours = processor(end=datetime(2025, 1, 1, tzinfo=UTC))
     assert failures(verdict(ours)) == ["in force"]
     early = replace(trusted(ours), at=datetime(2024, 1, 1, tzinfo=UTC))
-    assert verify_report(ours.signed(), ours.certificates, WantedReport(), early).verified
+    assert verify_report(ours.signed(), ours.certificates, wanting(), early).verified
     assert failures(verdict(processor(start=datetime(2026, 2, 1, tzinfo=UTC)))) == ["in force"]
     # To the second: from the first of them to the last.
     for at, ok in ((NOW, True), (NOW - timedelta(seconds=1), False), (NOW + timedelta(seconds=1), False)):
         short = processor(start=NOW, end=NOW)
-        found = verify_report(short.signed(), short.certificates, WantedReport(), replace(trusted(short), at=at))
+        found = verify_report(short.signed(), short.certificates, wanting(), replace(trusted(short), at=at))
         assert failures(found) == ([] if ok else ["in force"])
 
 
@@ -302,12 +405,12 @@ def test_amds_root_is_of_the_processors_generation(monkeypatch: pytest.MonkeyPat
     mark = root_fingerprint(ours.certificates)
     for generation, failed in (("Genoa", []), ("Milan", ["processor generation"])):
         monkeypatch.setitem(AMD_ROOTS, mark, generation)
-        assert failures(verify_report(ours.signed(), ours.certificates, WantedReport(), AMD_ONLY)) == failed
+        assert failures(verify_report(ours.signed(), ours.certificates, wanting(), AMD_ONLY)) == failed
 
 
 def test_without_a_root_the_chain_ends_nowhere() -> None:
     ours = processor()
-    found = verify_report(ours.signed(), ours.certificates[:2], WantedReport(), Trust(at=NOW, rehearsal=True))
+    found = verify_report(ours.signed(), ours.certificates[:2], wanting(), Trust(at=NOW, rehearsal=True))
     assert failures(found) == ["ASK", "ARK", "root"]
 
 
@@ -325,7 +428,7 @@ def test_an_issuer_that_may_not_sign_is_refused() -> None:
 )
 def test_an_issuer_whose_key_is_shorter_than_amds_is_refused(bits: tuple[int, int], refused: list[str]) -> None:
     ours = processor(bits=bits)
-    found = verify_report(ours.signed(), ours.certificates, WantedReport(), Trust(at=NOW, rehearsal=True))
+    found = verify_report(ours.signed(), ours.certificates, wanting(), Trust(at=NOW, rehearsal=True))
     assert failures(found) == refused
     details = [check.detail for check in found.checks if check.name in refused]
     assert all(detail.endswith("the issuer's key is not RSA with 4096 bits") for detail in details)
@@ -396,7 +499,7 @@ def test_an_issuer_whose_key_is_no_rsa_key_is_refused(place: int, refused: list[
     ours = processor()
     certificates = list(ours.certificates)
     certificates[place] = reissued(certificates[place], ed25519.Ed25519PrivateKey.generate().public_key())
-    found = verify_report(ours.signed(), certificates, WantedReport(), Trust(at=NOW, rehearsal=True))
+    found = verify_report(ours.signed(), certificates, wanting(), Trust(at=NOW, rehearsal=True))
     assert failures(found) == refused
     root = next(check.detail for check in found.checks if check.name == "root")
     assert root.startswith("there is no ARK with an RSA key" if place == 2 else "REHEARSAL or unknown root")
@@ -419,11 +522,13 @@ def reissued(certificate: x509.Certificate, key: ed25519.Ed25519PublicKey) -> x5
 def test_a_chain_in_one_pem_is_the_same_as_single_files() -> None:
     ours = processor()
     certificates = parse_certificates(pem(*reversed(ours.certificates)))
-    assert verify_report(ours.signed(), certificates, WantedReport(), trusted(ours)).verified
+    assert verify_report(ours.signed(), certificates, wanting(), trusted(ours)).verified
 
 
 def test_a_minimum_tcb_goes_up_to_a_byte() -> None:
     assert parse_tcb("snp=255, tee=0") == {"snp": 255, "tee": 0}
+    assert parse_tcb("snp=0xff,tee=0X0,microcode=010") == {"snp": 255, "tee": 0, "microcode": 10}
+    assert parse_tcb("0xDB18000000000004") == bytes([4, 0, 0, 0, 0, 0, 0x18, 0xDB])
 
 
 @pytest.mark.parametrize("text", ["", "snp", "snp=", "snp=256", "snp=-1", "snp=1,", "other=1", "snp=²"])
@@ -435,8 +540,8 @@ def test_a_minimum_tcb_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize("size", [0, 1183, 1185])
 def test_a_report_of_another_size_is_none(size: int) -> None:
     with pytest.raises(ValueError, match="1184"):
-        verify_report(bytes(size), (), WantedReport(), AMD_ONLY)
+        verify_report(bytes(size), (), wanting(), AMD_ONLY)
 
 
 def test_a_report_without_certificates_is_not_signed() -> None:
-    assert failures(verify_report(processor().signed(), (), WantedReport(), AMD_ONLY)) == ["signature"]
+    assert failures(verify_report(processor().signed(), (), wanting(), AMD_ONLY)) == ["signature"]

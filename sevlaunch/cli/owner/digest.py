@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from sevlaunch.cli.output import Format, FormatOption, print_json, say
+from sevlaunch.cli.output import print_json, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.profiles import SetOption
 
 if TYPE_CHECKING:
     from sevlaunch.owner.setup import Setup
+
+
+class DigestFormat(StrEnum):
+    """How digests are printed; hex: nothing but them, one in each line."""
+
+    TEXT = "text"
+    JSON = "json"
+    HEX = "hex"
+
+
+FormatOption = Annotated[
+    DigestFormat, typer.Option("--format", help="How to print it; hex: the digest alone, for scripts.")
+]
 
 
 def register(owner: typer.Typer) -> None:
@@ -42,7 +56,7 @@ def digest(
     guest_features: launch.FeaturesOption = None,
     vmm: launch.VmmOption = launch.VmmName.QEMU,
     policy: launch.PolicyOption = None,
-    output: FormatOption = Format.TEXT,
+    output: FormatOption = DigestFormat.TEXT,
 ) -> None:
     """Print the launch digest that a profile, or these options, must give."""
     options = launch.read_options(
@@ -68,9 +82,12 @@ def digest(
     _show(setup, output)
 
 
-def _show(setup: Setup, output: Format) -> None:
+def _show(setup: Setup, output: DigestFormat) -> None:
     digests = setup.digests()
-    if output is Format.JSON:
+    if output is DigestFormat.HEX:
+        say(*(content.hex() for content in digests.values()))
+        return
+    if output is DigestFormat.JSON:
         print_json(
             {
                 "type": setup.launch.guest_type,

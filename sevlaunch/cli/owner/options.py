@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sevlaunch.profile.model import Profile
 
 MAX_CMDLINE_BYTES = 1 << 16
+_VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
 _HEXADECIMAL = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})*)")
 
 
@@ -128,9 +129,9 @@ def read_options(
         cmdline_hash=optional_hexadecimal("--cmdline-hash", cmdline_hash, 32),
         vcpus=vcpus,
         cpu=cpu,
-        cpu_signature=_number("--cpu-signature", cpu_signature, 32),
+        cpu_signature=number("--cpu-signature", cpu_signature, 32),
         init2=None if vmsa is None else vmsa is VmsaName.INIT2,
-        guest_features=_number("--guest-features", guest_features, 64),
+        guest_features=number("--guest-features", guest_features, 64),
         vmm=vmm.value,
         policy=policy,
     )
@@ -183,7 +184,22 @@ def _at_most_one(options: dict[str, object]) -> None:
         raise UsageError(f"{' and '.join(given)} say the same twice", hint="give one of them")
 
 
-def _number(name: str, text: str | None, bits: int) -> int | None:
+def version(name: str, text: str) -> tuple[int, int]:
+    """The version in text such as ``1.40``, major and minor.
+
+    :raise UsageError: when it is none.
+    """
+    found = _VERSION.fullmatch(text)
+    if not found:
+        raise UsageError(f"{name}: wanted a version such as 1.40, found {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def number(name: str, text: str | None, bits: int) -> int | None:
+    """The hexadecimal number of up to ``bits`` bits that ``text`` is, with or without 0x.
+
+    :raise UsageError: when it is none.
+    """
     if text is None:
         return None
     try:

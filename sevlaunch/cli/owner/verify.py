@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,7 +117,7 @@ def verify(
         vmm=launch.VmmName.QEMU,
         policy=policy,
     )
-    minimum = _version(min_api)
+    minimum = launch.version("--min-api", min_api)
     claims = read_claims(evidence)
     integrity = read_blob(tik, "TIK", (KEY_BYTES,))
     if not secrets and (header or payload):
@@ -165,13 +164,6 @@ def verify(
     _show(claims, verdict, findings, vouched, written, output)
     if not verdict.verified:
         raise typer.Exit(1)
-
-
-def _version(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", text)
-    if not found:
-        raise UsageError(f"--min-api: wanted a version such as 1.40, found {text!r}")
-    return int(found[1]), int(found[2])
 
 
 def _check_place(claims: HostClaims, *, insecure: bool, rehearsal: bool) -> None:
