@@ -88,7 +88,7 @@ def chosen_source(context: Context) -> Source | None:
     if not choice.fitting:
         what = f"no UEFI firmware for {'an ordinary' if not security.encrypted else 'a ' + security.type} guest"
         context.lack(
-            f"{what} is on this host" + "".join(f"\n      passed over {line}" for line in passed_over),
+            f"{what} is on this host" + (f"; passed over: {'; '.join(passed_over)}" if passed_over else ""),
             hint=install_firmware(context.host.distribution, security.guest_type, kernel_hashes=security.measures_boot),
         )
         return None

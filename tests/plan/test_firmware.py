@@ -107,7 +107,7 @@ def test_an_image_that_lacks_what_its_descriptor_says_is_passed_over_and_refused
     boasting = replace(with_image(without_amdsev(host), image), firmware=[boastful])
     with pytest.raises(HostError) as caught:
         plan_of("security: sev-es\n", boasting)
-    assert f"passed over /60.json: {lacking or f'{CODE}: {image.error}'}" in str(caught.value)
+    assert f"passed over: /60.json: {lacking or f'{CODE}: {image.error}'}" in str(caught.value)
     text = f"security: sev-es\nfirmware: {{code: {CODE}}}\n"
     if lacking:
         with pytest.raises(ProfileError, match=rf"test\.yaml:3:18: firmware\.code: {CODE} can't start .*: {lacking}"):
@@ -227,7 +227,7 @@ def test_what_bios_would_not_take_is_refused_and_passed_over(host: Host) -> None
     ):
         plan_of("security: sev-snp\nfirmware: {image: /f.fd}\n", with_image(host, code))
     stateless = with_image(described(host, mapped(mode="stateless")), code)
-    with pytest.raises(HostError, match=r"passed over /50\.json: 3653632 bytes, and -bios"):
+    with pytest.raises(HostError, match=r"passed over: /50\.json: 3653632 bytes, and -bios"):
         plan_of("security: sev-snp\n", stateless)
     assert plan_of("security: sev-es\n", stateless).firmware.kind == "pflash"
     assert plan_of("security: sev-snp\n", with_image(stateless, replace(code, size=4 << 20))).firmware.kind == "image"
@@ -286,7 +286,7 @@ def test_a_mapping_decides_how_qemu_gets_the_firmware(
 def test_why_a_firmware_is_passed_over(descriptor: FirmwareDescriptor, security: str, reason: str, host: Host) -> None:
     with pytest.raises(HostError) as caught:
         plan_of(f"security: {security}\n", described(host, descriptor))
-    assert f"passed over /50.json: {reason}" in str(caught.value)
+    assert f"passed over: /50.json: {reason}" in str(caught.value)
 
 
 def debian(suite: str, host: Host) -> Host:
