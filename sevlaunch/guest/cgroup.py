@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sevlaunch.errors import HostError
 from sevlaunch.guest.folder import CGROUP, GuestFolder
-from sevlaunch.plan.memory import MemoryLimit
+from sevlaunch.plan.memory_limits import MemoryLimit
 
 
 def make_cgroup(folder: GuestFolder, limit: MemoryLimit) -> Path:

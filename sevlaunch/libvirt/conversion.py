@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import About, Key, Outcomes
+from sevlaunch.units import parse_ranges
 
 # The types of launchSecurity that sevlaunch starts.
 ENCRYPTED = ("sev", "sev-snp")
@@ -79,3 +80,15 @@ def number(text: str | None, base: int = 10) -> int | None:
         return int(text, base)
     except ValueError:
         return None
+
+
+def number_set(text: str | None) -> set[int]:
+    """The numbers in libvirt's text for CPUs and NUMA nodes, such as 0-7,^3; none if it is no such text."""
+    found: set[int] = set()
+    try:
+        for part in (text or "").replace(" ", "").split(","):
+            numbers = parse_ranges(part.removeprefix("^"))
+            found = found.difference(numbers) if part.startswith("^") else found.union(numbers)
+    except ValueError:
+        return set()
+    return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from sevlaunch.libvirt.conversion import Conversion, number
+from sevlaunch.libvirt.conversion import Conversion, number, number_set
 from sevlaunch.libvirt.document import Element, Part
-from sevlaunch.units import format_ranges, parse_ranges
+from sevlaunch.units import format_ranges
 
 _TOPOLOGY = ("sockets", "dies", "cores", "threads")
 _POLICIES = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
@@ -90,7 +90,7 @@ def _pins(conversion: Conversion) -> None:
     if count is None or not isinstance(count.value, int) or not (pinned or vcpu.get("cpuset")):
         return
     elements = [pinned.get(index, vcpu) for index in range(count.value)]
-    sets = [_cpu_set(element.get("cpuset")) for element in elements]
+    sets = [number_set(element.get("cpuset")) for element in elements]
     for index, (element, cpus) in enumerate(zip(elements, sets, strict=True)):
         if all(sets):
             outcomes.carry(("cpu", "pin", index), format_ranges(cpus), element.part("cpuset"), element.part("vcpu"))
@@ -98,18 +98,6 @@ def _pins(conversion: Conversion) -> None:
         reason = "each vCPU needs a list of CPUs that sevlaunch can read, and not all have one"
         for left in (*pinned.values(), vcpu.part("cpuset")):
             outcomes.unsupported(left, reason)
-
-
-def _cpu_set(text: str | None) -> set[int]:
-    """The CPUs in libvirt's text for them, such as 0-7,^3; none if it is no such text."""
-    found: set[int] = set()
-    try:
-        for part in (text or "").replace(" ", "").split(","):
-            numbers = parse_ranges(part.removeprefix("^"))
-            found = found.difference(numbers) if part.startswith("^") else found.union(numbers)
-    except ValueError:
-        return set()
-    return found
 
 
 def _model(conversion: Conversion, cpu: Element) -> None:

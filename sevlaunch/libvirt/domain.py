@@ -27,6 +27,7 @@ from sevlaunch.libvirt.general import import_general
 from sevlaunch.libvirt.interfaces import import_interfaces
 from sevlaunch.libvirt.machine import import_machine
 from sevlaunch.libvirt.memory import import_memory
+from sevlaunch.libvirt.numa import import_numa
 from sevlaunch.libvirt.outcomes import Outcome, Outcomes
 from sevlaunch.libvirt.reasons import LOST, Kind
 from sevlaunch.libvirt.security import import_security
@@ -40,6 +41,7 @@ _STEPS = (
     import_security,
     import_boot,
     import_memory,
+    import_numa,
     import_cpu,
     import_disks,
     import_interfaces,

@@ -15,6 +15,7 @@ _HUGE_PAGES = {size: name for name, size in PAGE_SIZES.items()}
 
 # libvirt's VIR_DOMAIN_MEMORY_PARAM_UNLIMITED, and the same in KiB; include/libvirt/libvirt-domain.h.
 _UNLIMITED = 9007199254740991 << 10
+_SNP = "an SNP guest's private memory is KVM's own, never swapped; this would take as much again for what it shares"
 
 
 def import_memory(conversion: Conversion) -> None:
@@ -57,7 +58,9 @@ def scaled(element: Element) -> int | None:
 
 def _lock(conversion: Conversion, locked: Element) -> None:
     outcomes = conversion.outcomes
-    if locked:
+    if locked and conversion.snp:
+        outcomes.drop(locked, _SNP)
+    elif locked:
         outcomes.carry(("memory", "lock"), True, locked)
     elif conversion.encrypted and not conversion.snp and ("memory", "hugepages") not in outcomes.values:
         about = Part(conversion.domain.child("memoryBacking") or conversion.security)
@@ -67,7 +70,9 @@ def _lock(conversion: Conversion, locked: Element) -> None:
 def _backing(conversion: Conversion, backing: Element) -> None:
     outcomes = conversion.outcomes
     pages = list(backing.child("hugepages").all("page"))
-    if len(pages) == 1 and pages[0].get("nodeset") is None:
+    if conversion.snp:
+        outcomes.drop(backing.child("hugepages"), _SNP)
+    elif len(pages) == 1 and pages[0].get("nodeset") is None:
         page = Element("page", pages[0].line, text=pages[0].get("size") or "", attributes=pages[0].attributes)
         size = _HUGE_PAGES.get(scaled(page) or 0)
         if size:
@@ -86,7 +91,9 @@ def _backing(conversion: Conversion, backing: Element) -> None:
     elif backing.child("access"):
         outcomes.same(backing.child("access").part("mode"), "memory is private unless virtiofsd needs it")
     allocation = backing.child("allocation")
-    if allocation.get("mode") in ("immediate", "ondemand"):
+    if allocation.get("mode") == "immediate" and conversion.snp:
+        outcomes.drop(allocation.part("mode"), _SNP)
+    elif allocation.get("mode") in ("immediate", "ondemand"):
         outcomes.carry(("memory", "prealloc"), allocation.get("mode") == "immediate", allocation.part("mode"))
     outcomes.drop(allocation.part("threads"), "as many threads as the host has CPUs, up to 16")
     if conversion.encrypted:

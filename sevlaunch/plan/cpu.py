@@ -116,13 +116,15 @@ def _topology(context: Context) -> Iterator[tuple[str, Choice[int]]]:
 
 
 def _pins(context: Context) -> Iterator[Choice[str]]:
-    cpu, memory = context.profile.cpu, context.profile.memory
+    cpu = context.profile.cpu
     if cpu.pin is None:
         return
     known, allowed = context.host.memory.node_cpus, context.host.cpu.allowed
+    nodes: list[int] = []
     for index in range(cpu.count):
         if cpu.pin == "auto":
-            near = [number for node in memory.nodes for number in known.get(str(node), ())]
+            nodes = _near(context, index)
+            near = [number for node in nodes for number in known.get(str(node), ())]
             wanted = [number for number in near if not allowed or number in allowed]
             pinned = context.choice(format_ranges(wanted), "cpu", "pin")
         else:
@@ -131,10 +133,18 @@ def _pins(context: Context) -> Iterator[Choice[str]]:
         missing = [number for number in wanted if allowed and number not in allowed]
         if missing or not wanted:
             found = f"may run on {format_ranges(allowed)}" if wanted else "none is known there"
-            what = f"CPU {format_ranges(missing)}" if missing else f"a CPU of NUMA node {memory.nodes}"
+            what = f"CPU {format_ranges(missing)}" if missing else f"a CPU of NUMA node {format_ranges(nodes)}"
             context.lack(f"cpu.pin: vCPU {index} asks for {what}, and {found}", hint="see taskset -p $$, and lscpu")
             return
         yield pinned
+
+
+def _near(context: Context, vcpu: int) -> list[int]:
+    """The NUMA nodes of the host that the vCPU's memory comes from."""
+    for node in context.profile.numa:
+        if node.host_node is not None and node.cpus and vcpu in parse_ranges(node.cpus):
+            return [node.host_node]
+    return context.profile.memory.nodes
 
 
 def _check_count(context: Context, accel: str) -> None:

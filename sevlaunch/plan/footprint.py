@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
 from sevlaunch.profile.io_threads import loops
 from sevlaunch.profile.model import Video
@@ -17,6 +18,8 @@ FIRMWARE = 8 * MEBIBYTE
 ROMS = 4 * MEBIBYTE
 # Code, libraries and heap. Measured with QEMU 7.2, 10.0 and 11.1: 74 to 101 MiB, and 20 more with spice.
 QEMU_ITSELF = 128 * MEBIBYTE
+# The least of these.
+QEMU_AT_LEAST = 74 * MEBIBYTE
 # Besides the vCPUs: RCU, the QMP monitor, a worker, signals.
 OTHER_THREADS = 5
 # QEMU's include/block/thread-pool.h, THREAD_POOL_MAX_THREADS_DEFAULT: threads of each event loop that read and write
@@ -104,10 +107,21 @@ def charged(context: Context, accel: str, lock: bool) -> Footprint:
     )
 
 
+def certain(context: Context) -> Footprint:
+    """What a guest that uses all of its memory is charged at least. Huge pages are not among it."""
+    return Footprint((*_memory(context), Piece("QEMU itself at least", QEMU_AT_LEAST)))
+
+
 def _guest(context: Context) -> Iterator[Piece]:
-    if not context.profile.memory.hugepages:
-        yield Piece("guest memory", context.profile.memory.size)
+    yield from _memory(context)
     yield from _around_memory(context)
+
+
+def _memory(context: Context) -> Iterator[Piece]:
+    # An SNP guest's is either KVM's guest_memfd or the backend's: what changes sides is given back on the other one.
+    snp = context.profile.security.guest_type is GuestType.SEV_SNP
+    if not context.profile.memory.hugepages:
+        yield Piece("guest memory, private or shared" if snp else "guest memory", context.profile.memory.size)
 
 
 def _around_memory(context: Context) -> Iterator[Piece]:

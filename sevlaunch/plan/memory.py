@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.footprint import Footprint, charged, locked, pinned
+from sevlaunch.plan.footprint import Footprint
+from sevlaunch.plan.memory_limits import MemoryLimit, check_host, hard_limit, lock_limit
 from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 from sevlaunch.plan.part import Part
@@ -17,26 +18,36 @@ from sevlaunch.units import MEBIBYTE, PAGE_SIZES, huge_pages_folder, mebibytes
 MAX_PREALLOC_THREADS = 16
 
 
-class MemoryLimit(Struct, frozen=True):
-    """A limit on all that QEMU takes: a cgroup below ``parent`` (a folder), or else a scope that systemd makes."""
+class Backend(Struct, frozen=True):
+    """An object of QEMU's that holds guest memory: all of it, or that of a NUMA node.
 
+    ``hosts``: NUMA nodes of the host that it comes from; none: any.
+    """
+
+    name: str
     size: Choice[int]
-    counted: Footprint
-    parent: str
-    scope: tuple[str, ...]
+    hosts: tuple[Choice[int], ...]
+
+
+class Node(Struct, frozen=True):
+    """A NUMA node that the guest sees; ``cpus`` as ranges, ``distances`` to each node, or none: as QEMU has them."""
+
+    cpus: tuple[Choice[str], ...]
+    distances: tuple[Choice[int], ...]
 
 
 class MemoryPlan(Part, frozen=True, kw_only=True):
     """``size`` in bytes; ``lock_limit`` is what RLIMIT_MEMLOCK has to allow, None if nothing is locked or pinned.
 
-    ``backend``: the type of QEMU's object. ``hugepages``: their size, such as 2M. ``nodes``: NUMA nodes of the host.
+    ``kind``: of QEMU's objects. ``backends``: one, or one for each of ``nodes``. ``hugepages``: their size, such as 2M.
     """
 
     size: Choice[int]
-    backend: Choice[str]
+    kind: Choice[str]
+    backends: tuple[Backend, ...]
+    nodes: tuple[Node, ...]
     hugepages: Choice[str] | None
     share: Choice[bool] | None
-    nodes: tuple[Choice[int], ...]
     prealloc: Choice[bool]
     prealloc_threads: Choice[int]
     lock: Choice[bool]
@@ -60,58 +71,100 @@ class MemoryPlan(Part, frozen=True, kw_only=True):
         )
 
     def machine_properties(self) -> Iterator[Parameter]:
-        """The backend."""
-        yield Parameter("memory-backend", "ram0", rule("the memory backend below"))
+        """The backend, where it is the only one: nodes name theirs themselves."""
+        if not self.nodes:
+            yield Parameter("memory-backend", self.backends[0].name, rule("the memory backend below"))
 
     def options(self) -> Iterator[Option]:
-        """-m, the backend, and -overcommit."""
-        size = Choice(f"{self.size.value // MEBIBYTE}M", self.size.reason)
-        yield Option("-m", (size.parameter("size"),))
-        identity = Parameter("id", "ram0", rule("name of the memory backend"))
-        yield Option("-object", (self.backend.parameter(""), identity, size.parameter("size"), *self._properties()))
+        """-m, the backends, -numa, and -overcommit."""
+        yield Option("-m", (_in_mebibytes(self.size).parameter("size"),))
+        for backend in self.backends:
+            yield Option("-object", (self.kind.parameter(""), *self._properties(backend)))
+        for number, node in enumerate(self.nodes):
+            backend = self.backends[number]
+            yield Option(
+                "-numa",
+                (
+                    Parameter("", "node", backend.size.reason),
+                    Parameter("nodeid", str(number), rule("its place in the list")),
+                    *(cpus.parameter("cpus") for cpus in node.cpus),
+                    Parameter("memdev", backend.name, rule("its memory")),
+                ),
+            )
+        for source, node in enumerate(self.nodes):
+            for destination, distance in enumerate(node.distances):
+                ends = (("", "dist"), ("src", str(source)), ("dst", str(destination)))
+                pair = (Parameter(key, value, distance.reason) for key, value in ends)
+                yield Option("-numa", (*pair, distance.parameter("val")))
         if self.lock.value:
             yield Option("-overcommit", (self.lock.parameter("mem-lock"),))
 
-    def _properties(self) -> Iterator[Parameter]:
+    def _properties(self, backend: Backend) -> Iterator[Parameter]:
+        yield Parameter("id", backend.name, rule("name of the memory backend"))
+        yield _in_mebibytes(backend.size).parameter("size")
         if self.hugepages:
             yield Parameter("hugetlb", "on", self.hugepages.reason)
             yield self.hugepages.parameter("hugetlbsize")
         if self.share:
             yield self.share.parameter("share")
-        for node in self.nodes:
-            yield node.parameter("host-nodes")
-        if self.nodes:
-            yield Parameter("policy", "bind", self.nodes[0].reason)
+        for host in backend.hosts:
+            yield host.parameter("host-nodes")
+        if backend.hosts:
+            yield Parameter("policy", "bind", backend.hosts[0].reason)
         if self.prealloc.value:
             yield self.prealloc.parameter("prealloc")
             yield self.prealloc_threads.parameter("prealloc-threads")
+
+
+def _in_mebibytes(size: Choice[int]) -> Choice[str]:
+    return Choice(f"{size.value // MEBIBYTE}M", size.reason)
 
 
 def resolve_memory(context: Context, accel: str) -> MemoryPlan:
     """Memory for the profile, with the accelerator that was chosen."""
     memory = context.profile.memory
     lock = _lock(context)
-    lock_limit = _lock_limit(context, accel, lock.value)
-    if lock_limit:
-        _check_lock_limit(context, lock_limit)
-    limit = _limit(context, accel, lock.value)
-    _check_cgroup(context, charged(context, accel, lock.value))
+    check_host(context, accel, lock.value)
     _check_huge_pages(context)
     _check_nodes(context)
     shared = Choice(True, rule("virtiofsd maps guest memory"))
     threads = max(1, min(context.host.cpu.count, MAX_PREALLOC_THREADS))
     return MemoryPlan(
         size=context.choice(memory.size, "memory", "size"),
-        backend=_backend(context),
+        kind=_kind(context),
+        backends=tuple(_backends(context)),
+        nodes=tuple(_nodes(context)),
         hugepages=context.choice_or_none(memory.hugepages, "memory", "hugepages"),
         share=shared if context.profile.shares else None,
-        nodes=tuple(context.choice(node, "memory", "nodes", index) for index, node in enumerate(memory.nodes)),
         prealloc=_prealloc(context, lock.value),
         prealloc_threads=Choice(threads, fact(f"{context.host.cpu.count} CPUs")),
         lock=lock,
-        lock_limit=lock_limit,
-        limit=limit,
+        lock_limit=lock_limit(context, accel, lock.value),
+        limit=hard_limit(context, accel, lock.value),
     )
+
+
+def _backends(context: Context) -> Iterator[Backend]:
+    memory = context.profile.memory
+    common = tuple(context.choice(node, "memory", "nodes", index) for index, node in enumerate(memory.nodes))
+    if not context.profile.numa:
+        yield Backend("ram0", context.choice(memory.size, "memory", "size"), common)
+    for number, node in enumerate(context.profile.numa):
+        own = context.choice_or_none(node.host_node, "numa", number, "host_node")
+        yield Backend(f"ram{number}", context.choice(node.memory, "numa", number, "memory"), (own,) if own else common)
+
+
+def _nodes(context: Context) -> Iterator[Node]:
+    for number, node in enumerate(context.profile.numa):
+        # QEMU takes one range at a time.
+        ranges = node.cpus.split(",") if node.cpus else ()
+        yield Node(
+            tuple(context.choice(cpus, "numa", number, "cpus") for cpus in ranges),
+            tuple(
+                context.choice(distance, "numa", number, "distances", index)
+                for index, distance in enumerate(node.distances)
+            ),
+        )
 
 
 def explain_memory(plan: MemoryPlan) -> Iterator[str]:
@@ -138,106 +191,47 @@ def _lock(context: Context) -> Choice[bool]:
     return Choice(True, rule("memory of a SEV guest must not be swapped: it could not be decrypted at another place"))
 
 
-def _lock_limit(context: Context, accel: str, lock: bool) -> Footprint | None:
-    if lock:
-        return locked(context, accel)
-    # A rehearsal's memory is pinned by nobody.
-    if context.profile.security.locks_memory and not context.rehearse:
-        return pinned(context)
-    return None
-
-
-def _check_lock_limit(context: Context, need: Footprint) -> None:
-    limits = context.host.memory
-    # CAP_IPC_LOCK, which makes the limit meaningless, does not outlast the change to another user.
-    may_raise = limits.can_set_limits if context.other_user else limits.can_raise_memlock
-    if limits.memlock_hard is None or need.total <= limits.memlock_hard or may_raise:
-        return
-    user, size = context.other_user or context.host.user, need.total
-    if not context.profile.security.encrypted:
-        huge = "or use memory: {hugepages: 2M}, which needs no locking"
-    elif context.profile.memory.hugepages:
-        huge = "or start it as root"
-    else:
-        huge = f"or use memory: {{hugepages: 2M}}, of which KVM still pins {mebibytes(pinned(context).total)}"
-    context.lack(
-        f"locking {mebibytes(size)} of memory is over this user's limit of {mebibytes(limits.memlock_hard)} "
-        f"(RLIMIT_MEMLOCK): {need}",
-        hint=f"grant it with '{user} hard memlock {size // 1024}' in /etc/security/limits.conf, with "
-        f"LimitMEMLOCK={size} in a systemd unit, {huge}",
-    )
-
-
-def _limit(context: Context, accel: str, lock: bool) -> MemoryLimit | None:
-    wanted = context.profile.memory.hard_limit
-    if wanted is None:
-        return None
-    counted = charged(context, accel, lock)
-    if wanted == "auto":
-        size = Choice(counted.total, rule("as much as QEMU can take, counted"))
-    else:
-        size = context.choice(wanted, "memory", "hard_limit")
-        if wanted < counted.total:
-            context.refuse(
-                f"a limit of {mebibytes(wanted)} would kill the guest: QEMU can take {counted}",
-                "memory",
-                "hard_limit",
-                hint=f"use hard_limit: auto, or at least {mebibytes(counted.total).replace(' MiB', 'M')}",
-            )
-    cgroup = context.host.memory.cgroup
-    scope: tuple[str, ...] = ()
-    if cgroup.systemd:
-        mode = ("--user",) if cgroup.systemd == "user" else ()
-        properties = ("-p", f"MemoryMax={size.value}", "-p", "MemorySwapMax=0")
-        scope = ("systemd-run", *mode, "--scope", "--quiet", "--collect", *properties, "--")
-    elif not cgroup.parent:
-        context.lack(
-            f"memory.hard_limit needs a cgroup for QEMU: {cgroup.parent_problem or 'this host was saved without it'}",
-            hint="run it under systemd, or as root with cgroup v2; or leave hard_limit out and limit the whole of it "
-            f"from outside (MemoryMax={size.value})",
-        )
-    return MemoryLimit(size, counted, "" if scope else cgroup.parent, scope)
-
-
-def _check_cgroup(context: Context, counted: Footprint) -> None:
-    cgroup = context.host.memory.cgroup
-    if cgroup.limit is not None and cgroup.limit < counted.total:
-        context.warn(
-            f"the memory limit of {mebibytes(cgroup.limit)} in {cgroup.limited_by} can kill the guest, which can take "
-            f"{counted}"
-        )
-
-
 def _check_huge_pages(context: Context) -> None:
-    memory, host = context.profile.memory, context.host.memory
-    if not memory.hugepages:
+    size, host = context.profile.memory.hugepages, context.host.memory
+    if not size:
         return
-    needed = memory.size // PAGE_SIZES[memory.hugepages]
-    free = host.hugepages_free.get(memory.hugepages)
-    where = ""
-    if memory.nodes and host.nodes:
-        free = sum(host.nodes.get(str(node), {}).get(memory.hugepages, 0) for node in memory.nodes)
-        where = f" on NUMA node {', '.join(map(str, memory.nodes))}"
-    if free is not None and free < needed:
-        folder = f"/sys/kernel/mm/hugepages/{huge_pages_folder(memory.hugepages)}"
-        context.lack(
-            f"huge pages: wanted {needed} of {memory.hugepages}{where}, found {free} free: {needed - free} are missing",
-            hint=f"echo {needed - free} more than now into {folder}/nr_hugepages, or start the kernel with "
-            f"hugepagesz={memory.hugepages} hugepages={needed}",
-        )
+    for nodes, wanted in _by_host_nodes(context).items():
+        needed = wanted // PAGE_SIZES[size]
+        free = host.hugepages_free.get(size)
+        where = ""
+        if nodes and host.nodes:
+            free = sum(host.nodes.get(str(node), {}).get(size, 0) for node in nodes)
+            where = f" on NUMA node {', '.join(map(str, nodes))}"
+        if free is not None and free < needed:
+            folder = f"/sys/kernel/mm/hugepages/{huge_pages_folder(size)}"
+            context.lack(
+                f"huge pages: wanted {needed} of {size}{where}, found {free} free: {needed - free} are missing",
+                hint=f"echo {needed - free} more than now into {folder}/nr_hugepages, or start the kernel with "
+                f"hugepagesz={size} hugepages={needed}",
+            )
+
+
+def _by_host_nodes(context: Context) -> dict[tuple[int, ...], int]:
+    """Bytes of memory, by the nodes of the host that they come from; none: any."""
+    found: dict[tuple[int, ...], int] = {}
+    for backend in _backends(context):
+        nodes = tuple(host.value for host in backend.hosts)
+        found[nodes] = found.get(nodes, 0) + backend.size.value
+    return found
 
 
 def _check_nodes(context: Context) -> None:
     known = context.host.memory.nodes
-    for node in context.profile.memory.nodes:
-        if known and str(node) not in known:
-            context.lack(
-                f"memory.nodes asks for the NUMA node {node}; this host has {', '.join(known)}",
-                hint="see numactl --hardware",
-            )
+    for nodes in _by_host_nodes(context):
+        for node in nodes:
+            if known and str(node) not in known:
+                context.lack(
+                    f"memory is to come from the NUMA node {node}; this host has {', '.join(known)}",
+                    hint="see numactl --hardware",
+                )
 
 
-def _backend(context: Context) -> Choice[str]:
+def _kind(context: Context) -> Choice[str]:
     if context.profile.memory.hugepages:
         return Choice("memory-backend-memfd", rule("huge pages without a mounted hugetlbfs"))
     if context.profile.shares:

@@ -130,12 +130,15 @@ def _counts(cpu: Cpu) -> Iterator[Violation]:
 def _pins(profile: Profile) -> Iterator[Violation]:
     pin, count = profile.cpu.pin, profile.cpu.count
     if pin == "auto":
-        if not profile.memory.nodes:
+        near = [node.host_node for node in profile.numa if node.cpus]
+        if not profile.memory.nodes and (not near or None in near):
+            # What an SNP guest can't have is no advice.
+            snp = isinstance(profile.security, SnpSecurity)
+            way = "" if snp else "use memory.nodes, host_node for each entry of numa that has vCPUs, or "
             yield Violation(
                 ("cpu", "pin"),
-                "auto keeps vCPUs near their memory, and the profile says of no NUMA node that memory comes from it: "
-                "use memory.nodes, or list CPUs",
-                (("memory", "nodes"),),
+                f"auto keeps vCPUs near their memory, and nothing says which NUMA node that comes from: {way}list CPUs",
+                (("memory", "nodes"), ("numa",), ("security", "type")),
             )
     elif pin is not None and len(pin) != count:
         yield Violation(

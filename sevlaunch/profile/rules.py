@@ -12,11 +12,11 @@ from sevlaunch.profile.device_rules import check_devices, device_cautions
 from sevlaunch.profile.disk_rules import check_disks, disk_cautions
 from sevlaunch.profile.dma_rules import check_dma_api
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
+from sevlaunch.profile.memory_rules import check_memory
 from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
 from sevlaunch.profile.violation import Violation
-from sevlaunch.units import PAGE_SIZES
 
 if TYPE_CHECKING:
     from sevlaunch.profile.extra_args import Finding
@@ -28,13 +28,13 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
         yield from _encrypted_machine(profile)
     if isinstance(profile.security, SevSecurity):
         yield from _sev(profile.security)
-        yield from _locked_memory(profile)
     if isinstance(profile.security, SnpSecurity):
         yield from _snp(profile)
     yield from _flash(profile)
     yield from _consistency(profile)
     yield from _boot_order(profile)
     yield from check_machine(profile)
+    yield from check_memory(profile)
     yield from check_disks(profile)
     yield from check_networks(profile)
     yield from check_dma_api(profile)
@@ -107,15 +107,6 @@ def _sev(security: SevSecurity) -> Iterator[Violation]:
         )
 
 
-def _locked_memory(profile: Profile) -> Iterator[Violation]:
-    if profile.memory.lock is False and profile.memory.hugepages is None:
-        yield Violation(
-            ("memory", "lock"),
-            f"memory of a {profile.security.type} guest must not be swapped: leave lock at auto, or use hugepages",
-            (("memory", "hugepages"),),
-        )
-
-
 def _snp(profile: Profile) -> Iterator[Violation]:
     security = profile.security
     assert isinstance(security, SnpSecurity)
@@ -175,14 +166,6 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             ("security", "kernel_hashes"),
             "kernel_hashes measures a direct boot: it needs boot.kernel",
             (("boot", "kernel"),),
-        )
-    if profile.memory.size % (1 << 20):
-        yield Violation(("memory", "size"), f"wanted whole MiB, found {profile.memory.size} bytes")
-    if profile.memory.hugepages and profile.memory.size % PAGE_SIZES[profile.memory.hugepages]:
-        yield Violation(
-            ("memory", "hugepages"),
-            f"the size of memory is no multiple of {profile.memory.hugepages}",
-            (("memory", "size"),),
         )
 
 

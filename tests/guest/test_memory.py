@@ -19,7 +19,7 @@ from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.footprint import Footprint, Piece
-from sevlaunch.plan.memory import MemoryLimit
+from sevlaunch.plan.memory_limits import MemoryLimit
 from sevlaunch.plan.option import Choice, rule
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
@@ -223,7 +223,7 @@ def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(
             process.wait()
 
 
-def test_a_limit_100_mib_too_low_is_refused_with_the_arithmetic(sevlaunch: Command) -> None:
+def test_a_limit_100_mib_under_the_worst_case_is_warned_of_and_one_under_the_least_refused(sevlaunch: Command) -> None:
     plan_text = sevlaunch("host").stdout
     host = msgspec.json.decode(plan_text, type=Host)
     cgroup = replace(host.memory.cgroup, parent="/sys/fs/cgroup")
@@ -232,10 +232,14 @@ def test_a_limit_100_mib_too_low_is_refused_with_the_arithmetic(sevlaunch: Comma
     saved.write_text(host.to_json())
     limit = resolve(load(PLAIN, overrides=["memory.hard_limit=auto"]), host).memory.limit
     assert limit
+    arithmetic = "MiB = 512 MiB guest memory + "
     low = limit.size.value - 100 * MEBIBYTE
-    refused = sevlaunch("render", PLAIN, "--host", saved, "--set", f"memory.hard_limit={low}", check=3).stderr
-    assert f"a limit of {low >> 20} MiB would kill the guest" in refused
-    assert f"{limit.size.value >> 20} MiB = 512 MiB guest memory + 8 MiB firmware" in refused
+    warned = sevlaunch("render", PLAIN, "--host", saved, "--set", f"memory.hard_limit={low}").stderr
+    assert f"warning: memory.hard_limit {low >> 20} MiB can kill the guest" in warned
+    assert f"{limit.size.value >> 20} {arithmetic}8 MiB firmware" in warned
+    refused = sevlaunch("render", PLAIN, "--host", saved, "--set", "memory.hard_limit=585M", check=3).stderr
+    assert "a limit of 585 MiB kills a guest that uses its memory" in refused
+    assert f"586 {arithmetic}74 MiB QEMU itself at least" in refused
     sevlaunch("render", PLAIN, "--host", saved, "--set", f"memory.hard_limit={limit.size.value}")
 
 

@@ -260,7 +260,7 @@ def test_vcpus_are_pinned_to_the_listed_cpus_or_near_their_memory(text: str, pin
         ("cpu: {count: 2, pin: [3, 15-17]}", "vCPU 1 asks for CPU 16-17, and may run on 0-15"),
         (
             "cpu: {count: 1, pin: auto}\nmemory: {size: 1G, nodes: [2]}",
-            "NUMA node [2], and none is known there",
+            "NUMA node 2, and none is known there",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import OWN_THREAD, Bus, Cache, Disk, ImageFormat, Throttle
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
-from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
+from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import (
     BridgeNetwork,
     MacvtapNetwork,
@@ -40,6 +40,7 @@ __all__ = [
     "Network",
     "NoDisplay",
     "NoSecurity",
+    "NumaNode",
     "PasstNetwork",
     "Profile",
     "Qemu",

@@ -84,6 +84,23 @@ class Memory(Model, frozen=True, kw_only=True):
     ] = []
 
 
+Distance = Annotated[int, Meta(ge=10, le=255)]
+
+
+class NumaNode(Model, frozen=True, kw_only=True):
+    """A NUMA node that the guest sees."""
+
+    memory: Annotated[Size, Meta(description="its part of memory.size")]
+    cpus: Annotated[Numbers | None, Meta(description="its vCPUs, such as 0-3; none: it has memory alone")] = None
+    host_node: (
+        Annotated[int, Meta(ge=0, lt=1024, description="NUMA node of the host that its memory comes from")] | None
+    ) = None
+    distances: Annotated[
+        list[Distance],
+        Meta(description="to each node, in their order, 10 to itself; default: 20 to the others"),
+    ] = []
+
+
 class Firmware(Model, frozen=True, kw_only=True):
     """UEFI firmware: a pflash pair (code, vars) or one stateless image; neither: chosen from firmware descriptors."""
 

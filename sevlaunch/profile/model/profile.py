@@ -12,7 +12,7 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
-from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory
+from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import Network
 from sevlaunch.profile.model.security import NoSecurity, Security
 
@@ -37,6 +37,7 @@ class Profile(Model, frozen=True, kw_only=True):
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
+    numa: Annotated[list[NumaNode], Meta(description="NUMA nodes that the guest sees; default: one")] = []
     firmware: Firmware = Firmware()
     security: Security = NoSecurity()
     iommu: Iommu = Iommu()
