@@ -92,6 +92,14 @@ def _memory_below(size: int) -> bool:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < size
 
 
+def _without_overlay() -> bool:
+    script = (
+        'mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w /mnt/r && '
+        "mount -t overlay -o lowerdir=/,upperdir=/mnt/u,workdir=/mnt/w overlay /mnt/r"
+    )
+    return _fails("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
+
+
 KINDS: dict[str, Callable[[], bool]] = {
     "no-kvm": lambda: not can_open_kvm(),
     "little-locked-memory": lambda: not can_lock(),
@@ -99,6 +107,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "no-kvm-pvm": _not_here("/sys/module/kvm_pvm"),
     "not-root": lambda: os.geteuid() != 0,
     "closed-container": _without_capabilities,
+    "no-overlay": _without_overlay,
     "no-user-namespaces": lambda: _fails("unshare", "--user", "--map-root-user", "true"),
     "out-of-reach": _out_of_reach,
     "not-debian": _not_debian,

@@ -30,6 +30,7 @@ from tests.guest.support import (
     tries,
     with_qemu,
 )
+from tests.guest.tiny_firmware import options_for, writes_to_port
 
 # A start that misses QEMU's death would sit there this long.
 LONG = ("--timeout", "300")
@@ -109,21 +110,6 @@ def test_the_command_in_the_foreground_notices_the_kill(sevlaunch: Command) -> N
     assert sevlaunch.left_behind() == []
 
 
-def firmware_that_writes(folder: Path, port: int, value: int) -> Path:
-    """Firmware whose one deed is a byte for a port: at the reset vector, it writes AL to port DX, and stops."""
-    code = bytes((0xBA, *port.to_bytes(2, "little"), 0xB0, value, 0xEE, 0xF4, 0xEB, 0xFD))
-    file = folder / "firmware.bin"
-    file.write_bytes(bytes(65536 - 16) + code.ljust(16, b"\x90"))
-    return file
-
-
-def device_and_firmware(command: Command, binary: str, device: str, port: int, value: int) -> list[str]:
-    """The options for a guest with such firmware."""
-    file = firmware_that_writes(command.base, port, value)
-    settings = (f"firmware={{image: {file}}}", f"qemu.extra_args=[-device, {device}]", "accel=tcg", "memory=64M")
-    return [*with_qemu(binary), *(word for setting in settings for word in ("--set", setting))]
-
-
 def in_the_foreground(command: Command, *options: str) -> subprocess.Popen[str]:
     """The command with a guest that has its first instruction behind it: not before somebody watches it."""
     process = command.start("up", PLAIN, "--foreground", "--paused", *options)
@@ -133,12 +119,13 @@ def in_the_foreground(command: Command, *options: str) -> subprocess.Popen[str]:
     return process
 
 
-# QEMU's docs/specs/pvpanic.rst: bit 0 of port 0x505 is a panic.
-PANIC = ("pvpanic", 0x505, 1)
+def panics(command: Command, binary: str) -> list[str]:
+    """The options for a guest that panics: QEMU's docs/specs/pvpanic.rst, bit 0 of port 0x505."""
+    return options_for(command.base, binary, writes_to_port(0x505, 1), "-device", "pvpanic")
 
 
 def test_a_guest_that_panics_in_the_foreground_is_a_failure(qemu_binary: str, sevlaunch: Command) -> None:
-    options = device_and_firmware(sevlaunch, qemu_binary, *PANIC)
+    options = panics(sevlaunch, qemu_binary)
     result = finish(in_the_foreground(sevlaunch, *options), AT_ONCE)
     no_traceback(result)
     assert result.code == 5, result
@@ -148,7 +135,7 @@ def test_a_guest_that_panics_in_the_foreground_is_a_failure(qemu_binary: str, se
 
 
 def test_a_guest_that_panics_can_be_kept_to_be_looked_at(qemu_binary: str, sevlaunch: Command) -> None:
-    options = device_and_firmware(sevlaunch, qemu_binary, *PANIC)
+    options = panics(sevlaunch, qemu_binary)
     process = in_the_foreground(sevlaunch, *options, "--set", "on_crash=keep")
     wait_until(lambda: listed(sevlaunch).get("plain") == "guest-panicked", 30, "the panic")
     sevlaunch("down", "plain", "--now")
@@ -167,7 +154,7 @@ def test_a_guest_that_crashes_again_and_again_is_not_started_for_ever(sevlaunch:
 
 def test_a_qemu_that_fails_in_the_foreground_is_a_failure(qemu_binary: str, sevlaunch: Command) -> None:
     # QEMU's hw/misc/debugexit.c: it ends with twice the value and one.
-    options = device_and_firmware(sevlaunch, qemu_binary, "isa-debug-exit", 0x501, 3)
+    options = options_for(sevlaunch.base, qemu_binary, writes_to_port(0x501, 3), "-device", "isa-debug-exit")
     result = finish(in_the_foreground(sevlaunch, *options), AT_ONCE)
     assert result.code == 5, result
     assert "plain has ended: QEMU failed with exit code 7" in result.stderr

@@ -1,0 +1,132 @@
+"""The unit under a real systemd, booted by systemd-nspawn on top of this machine's own files without changing them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import needs
+from tests.conftest import Command, qemu_binary_of
+from tests.guest.support import PLAIN
+from tests.guest.tiny_firmware import POWERS_OFF, options_for
+
+# $1 is an empty folder, $2 the folder of this test. What the system writes is in memory, and gone with the namespace.
+BOOT = """\
+set -e
+mount -t tmpfs -o mode=0755 none "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
+rm -f "$1/root/etc/machine-id"
+cp "$2"/*.service "$1/root/etc/systemd/system/"
+exec systemd-nspawn -q -D "$1/root" --register=no --keep-unit --console=pipe --bind="$2" \\
+    -b systemd.unit=test.service < /dev/null
+"""
+TEST_UNIT = """\
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+WorkingDirectory={folder}
+ExecStart=sh -eux {folder}/script
+ExecStopPost=systemctl --force --force poweroff
+StandardError=append:{folder}/told
+"""
+UNIT = "sevlaunch-plain.service"
+# show: what systemd knows of the service, as a line of JSON; qemu: the PID of its QEMU.
+SCRIPT = f"""\
+show() {{
+    systemctl show {UNIT} -p ActiveState -p Result -p ExecMainStatus -p NRestarts |
+        sed 's/^\\(.*\\)=\\(.*\\)$/"\\1": "\\2"/' | paste -sd, | sed 's/.*/{{&}}/' >> seen
+}}
+qemu() {{
+    {sys.executable} -m sevlaunch status plain --format json | sed -n 's/^  "pid": \\([0-9]*\\),$/\\1/p'
+}}
+systemctl start {UNIT}
+"""
+LIMIT = 120
+
+
+def seen_in(base: Path, unit: str, steps: str) -> list[dict[str, Any]]:
+    """What `show` saw in a system with the unit; skips by name where no such system can be had."""
+    needs.root("booting a systemd")
+    needs.program("systemd-nspawn", "systemd-container")
+    folder, place = base / "shared", base / "system"
+    folder.mkdir()
+    place.mkdir()
+    (folder / UNIT).write_text(unit)
+    (folder / "test.service").write_text(TEST_UNIT.format(folder=folder))
+    (folder / "script").write_text(SCRIPT + steps)
+    namespaces = ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh"]
+    done = subprocess.run(
+        [*namespaces, str(place), str(folder)], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    told = folder / "told"
+    if not told.exists():
+        pytest.skip(f"no systemd can be booted here: {done.stderr.strip()[-300:]}")
+    seen = folder / "seen"
+    assert seen.exists(), told.read_text()
+    found = [json.loads(line) for line in seen.read_text().splitlines()]
+    assert len(found) == steps.count("show\n"), told.read_text()
+    return found
+
+
+@pytest.fixture
+def unit(sevlaunch: Command) -> Iterator[str]:
+    """The unit of a guest that hears its power button."""
+    options = options_for(sevlaunch.base, qemu_binary_of("10.0"), POWERS_OFF)
+    firmware = sevlaunch.base / "firmware.bin"
+    # The unit sees no other's /tmp.
+    place = Path("/var/lib") / f"sevlaunch-test-{os.getpid()}.bin"
+    shutil.copyfile(firmware, place)
+    try:
+        yield sevlaunch("unit", PLAIN, *(word.replace(str(firmware), str(place)) for word in options)).stdout
+    finally:
+        place.unlink()
+
+
+def test_a_stop_is_a_success_and_a_kill_starts_it_anew(unit: str, base: Path) -> None:
+    after_start, after_kill, after_stop = seen_in(
+        base,
+        unit,
+        f"""\
+show
+before=$(qemu)
+kill -KILL "$before"
+while [ "$(systemctl show {UNIT} -p NRestarts --value)" = 0 ]; do sleep 0.1; done
+systemctl start {UNIT}
+show
+systemctl stop {UNIT}
+show
+""",
+    )
+    assert (after_start["ActiveState"], after_start["NRestarts"]) == ("active", "0")
+    assert (after_kill["ActiveState"], after_kill["NRestarts"]) == ("active", "1")
+    assert after_stop == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0", "NRestarts": "1"}
+
+
+def test_an_end_of_its_own_and_a_stop_during_the_start_are_successes(unit: str, base: Path) -> None:
+    by_itself, stopped = seen_in(
+        base,
+        unit,
+        f"""\
+kill -TERM "$(qemu)"
+while [ "$(systemctl show {UNIT} -p ActiveState --value)" != inactive ]; do sleep 0.1; done
+show
+sed -i 's/--foreground/--foreground --wait console:never --wait-timeout 600/' /etc/systemd/system/{UNIT}
+systemctl daemon-reload
+systemctl start --no-block {UNIT}
+while [ "$(systemctl show {UNIT} -p ActiveState --value)" != activating ]; do sleep 0.1; done
+systemctl stop {UNIT}
+show
+""",
+    )
+    assert by_itself == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}
+    assert (stopped["ActiveState"], stopped["Result"]) == ("inactive", "success")
