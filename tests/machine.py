@@ -94,7 +94,7 @@ def _memory_below(size: int) -> bool:
 
 def _without_overlay() -> bool:
     script = (
-        'mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w /mnt/r && '
+        "mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w /mnt/r && "
         "mount -t overlay -o lowerdir=/,upperdir=/mnt/u,workdir=/mnt/w overlay /mnt/r"
     )
     return _fails("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
