@@ -26,10 +26,12 @@ def check_extra_args(args: Sequence[str], *, encrypted: bool, accel: str = "auto
     for index, name, value in _options(args):
         option = OPTIONS.get(name) if name is not None else None
         if name is None:
-            if encrypted:
-                yield Finding(index, f"{args[index]!r} stands after no option, which makes an IDE disk: use disks")
+            message = f"{args[index]!r} stands after no option, and becomes a disk"
+            yield Finding(index, message, refused=False)
         elif option is None:
             yield Finding(index, _unknown(args[index], name))
+            for finding in _joined_findings(name, encrypted=encrypted, accel=accel):
+                yield Finding(index, *finding[1:])
         else:
             for remark in _option_remarks(name, option, encrypted=encrypted):
                 yield Finding(index, *remark)
@@ -88,10 +90,23 @@ def _option_remarks(name: str, option: QemuOption, *, encrypted: bool) -> Iterat
 
 
 def _unknown(argument: str, name: str) -> str:
-    joined = re.fullmatch(r"([A-Za-z_-]+)[\s=](.*)", name, re.DOTALL)
-    if joined and joined[1] in OPTIONS:
-        return f'two arguments? this is one, and QEMU wants "-{joined[1]}", "{joined[2].strip()}"'
+    joined = _joined(name)
+    if joined:
+        return f'this is one argument, and QEMU wants two: write "-{joined[0]}", "{joined[1]}"'
     return f"{argument!r} is no option of QEMU 7.2 to 11.1, and what it does is not known: use the keys of the profile"
+
+
+def _joined(name: str) -> tuple[str, str] | None:
+    """Option and value where they stand in one argument."""
+    found = re.fullmatch(r"([A-Za-z_-]+)[\s=](.*)", name, re.DOTALL)
+    return (found[1], found[2].strip()) if found and found[1] in OPTIONS else None
+
+
+def _joined_findings(name: str, *, encrypted: bool, accel: str) -> Iterator[Finding]:
+    """What is wrong with option and value once they are two arguments."""
+    joined = _joined(name)
+    if joined and OPTIONS[joined[0]].takes_value:
+        yield from check_extra_args([f"-{joined[0]}", joined[1]], encrypted=encrypted, accel=accel)
 
 
 def _known_option(value: str) -> bool:

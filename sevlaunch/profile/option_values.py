@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from sevlaunch.profile.qemu_options import DEBUGGER, FLOPPY, IDE, NO_CONTROLLER, OUTSIDE, STATE
+from sevlaunch.profile.qemu_options import DEBUGGER, FLOPPY, NO_CONTROLLER, OUTSIDE, STATE
 
 # get_opt_name_value() in util/qemu-option.c: commas are doubled in values, not in keys.
 _PART = re.compile(r"(?P<key>[^=,]*)(?:=(?P<text>(?:[^,]|,,)*))?")
@@ -120,7 +120,7 @@ def _object(_value: str, properties: dict[str, str], encrypted: bool) -> Iterato
 
 
 def _drive(_value: str, properties: dict[str, str], encrypted: bool) -> Iterator[Remark]:
-    # Without "if", q35 makes it a disk on its SATA controller.
+    # Without "if" it is "ide": a disk on the SATA controller of q35, which goes through the DMA API.
     interface = properties.get("if", "ide")
     if interface == "pflash":
         yield Remark("pflash is set by sevlaunch: use firmware.code and firmware.vars")
@@ -128,8 +128,6 @@ def _drive(_value: str, properties: dict[str, str], encrypted: bool) -> Iterator
         yield Remark(f"if={interface} {NO_CONTROLLER}")
     if not encrypted:
         return
-    if interface == "ide":
-        yield Remark(f"an IDE disk: {IDE}, or if=none and a virtio device")
     if interface == "floppy":
         yield Remark(f"if=floppy {FLOPPY}")
     if interface == "virtio":
@@ -230,6 +228,14 @@ def _audio(_value: str, properties: dict[str, str], encrypted: bool) -> Iterator
         yield Remark("model=virtio makes a device without the DMA API: use -audiodev and -device")
 
 
+def _usbdevice(value: str, _properties: dict[str, str], _encrypted: bool) -> Iterator[Remark]:
+    if ":" in value:
+        name = value.partition(":")[0]
+        yield Remark(
+            f"{value}: no QEMU here takes what stands behind {name}: use -device usb-... with a -drive or -chardev"
+        )
+
+
 def _vga(value: str, _properties: dict[str, str], encrypted: bool) -> Iterator[Remark]:
     if encrypted and value.startswith("virtio"):
         yield Remark("-vga virtio makes a device without the DMA API: use video")
@@ -253,6 +259,7 @@ _RULES: dict[str, Callable[[str, dict[str, str], bool], Iterator[Remark]]] = {
     "nic": _netdev,
     "object": _object,
     "spice": _spice,
+    "usbdevice": _usbdevice,
     "vga": _vga,
     "vnc": _vnc,
 }

@@ -64,10 +64,10 @@ OWNED = {
 }
 
 STATE = "encrypted memory can't be saved or restored: start the guest afresh"
-IDE = "makes a disk that the plan does not know, on the SATA controller: use disks"
 FLOPPY = "makes a floppy drive, whose controller goes past the DMA API: use disks, with cdrom: true for what is read"
 NO_CONTROLLER = "makes a disk for a controller that a PC does not have: use disks"
 OUTSIDE = "runs code that no measurement has in it"
+_DEBUGS = "lets every program that reaches it read and change the guest, as a debugger does"
 DEBUGGER = (
     "lets a program on the host read and change the guest, as a debugger does: leave it out, or use security: none"
 )
@@ -118,6 +118,7 @@ _ALLOWED = (
     "audiodev",
     "blockdev",
     "boot",
+    "cdrom",
     "chardev",
     "d",
     "debugcon",
@@ -131,6 +132,10 @@ _ALLOWED = (
     "full-screen",
     "fw_cfg",
     "global",
+    "hda",
+    "hdb",
+    "hdc",
+    "hdd",
     "icount",
     "iscsi",
     "jitdump",
@@ -182,11 +187,10 @@ _RULES = {
         refused="names a file descriptor, and QEMU inherits none of a profile's: name the file itself"
     ),
     **dict.fromkeys(("loadvm", "only-migratable"), QemuOption(encrypted=STATE)),
-    **dict.fromkeys(("hda", "hdb", "hdc", "hdd", "cdrom"), QemuOption(encrypted=IDE)),
     **dict.fromkeys(("fda", "fdb"), QemuOption(encrypted=FLOPPY)),
     **dict.fromkeys(("net", "nic"), QemuOption(encrypted="makes devices without the DMA API: use networks")),
     "virtfs": QemuOption(encrypted="makes a device without the DMA API: use a disk"),
-    **dict.fromkeys(("s", "gdb", "qtest"), QemuOption(encrypted=DEBUGGER)),
+    **dict.fromkeys(("s", "gdb", "qtest"), QemuOption(encrypted=DEBUGGER, warned=_DEBUGS)),
     "plugin": QemuOption(encrypted=f"loads a program that watches the guest; it {_TCG}"),
     "singlestep": QemuOption(encrypted=_TCG),
     **dict.fromkeys(
