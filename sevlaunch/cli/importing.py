@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,10 @@ import typer
 
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_document, print_json, say
-from sevlaunch.errors import UsageError
+from sevlaunch.errors import Problem, UsageError
 
 if TYPE_CHECKING:
+    from sevlaunch.host.model import Host
     from sevlaunch.libvirt.domain import Imported
     from sevlaunch.libvirt.outcomes import Outcome
 
@@ -32,7 +34,10 @@ def import_(
     host: Annotated[Path | None, typer.Option("--host", help="Import for the host saved in this file.")] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Turn a libvirt domain into a profile; tell what did not come along. Exit 1 if it can't be started so."""
+    """Turn a libvirt domain into a profile; tell what did not come along. Exit 1 if it can't be started so.
+
+    With --host, what that host lacks for it counts, too; without, what this machine lacks is told.
+    """
     from sevlaunch.files import read_bounded
     from sevlaunch.libvirt.document import MAX_BYTES, read_domain
     from sevlaunch.libvirt.domain import import_domain
@@ -42,43 +47,39 @@ def import_(
         raise UsageError(f"{profile} exists already", hint="name another file, or remove this one")
     name = "standard input" if str(domain) == "-" else str(domain)
     root = read_domain(read_bounded(domain, "the domain", MAX_BYTES), file=name)
-    imported = import_domain(
-        root,
-        file=name,
-        profile=str(profile or ("guest.yaml" if str(domain) == "-" else domain.with_suffix(".yaml"))),
-        base=profile.absolute().parent if profile else None,
-        machines=_machines(host, emulator(root)),
-    )
+    known = _known_host(host, emulator(root))
+    file = str(profile or ("guest.yaml" if str(domain) == "-" else domain.with_suffix(".yaml")))
+    base = profile.absolute().parent if profile else None
+    machines = list(known.qemu.machines) if known and known.qemu else None
+    imported = import_domain(root, file=name, profile=file, base=base, machines=machines)
+    lacking: tuple[Problem, ...] = ()
+    if known and not imported.problems:
+        from sevlaunch.flows.importing import unmet
+
+        lacking = unmet(imported, known, profile=file, base=base)
+    works = imported.works and not (host and lacking)
     if profile is not None:
         _write(profile, imported.text)
     if output is Format.JSON:
-        print_json(_as_json(imported, profile))
+        print_json(_as_json(imported, profile, lacking, works=works))
     elif profile is None:
         print_document(imported.text)
-        for line in _report(imported, name):
+        for line in _report(imported, name, lacking, host):
             note(line)
     else:
-        say(f"{profile} written", *_report(imported, name))
-    if not imported.works or (strict and imported.lost):
+        say(f"{profile} written", *_report(imported, name, lacking, host))
+    if not works or (strict and imported.lost):
         raise typer.Exit(1)
 
 
-def _machines(host: Path | None, emulator: str) -> list[str] | None:
-    """The machine types of the QEMU that is to run the guest; None where they are not known."""
-    from sevlaunch.errors import HostError
+def _known_host(host: Path | None, emulator: str) -> Host | None:
+    """The host that is to run the guest: a saved one, or this machine; None where that can't be told."""
     from sevlaunch.host.model import Host
-    from sevlaunch.host.qemu import find_binary, qemu_facts
 
     if host is not None:
-        saved = Host.load(host).qemu
-        return list(saved.machines) if saved else None
+        return Host.load(host)
     # A program that a stranger's XML names is not asked: that would be to run it.
-    if emulator != "auto":
-        return None
-    try:
-        return list(qemu_facts(find_binary()).machines)
-    except HostError:
-        return None
+    return Host.probe() if emulator == "auto" else None
 
 
 def _write(profile: Path, text: str) -> None:
@@ -89,20 +90,21 @@ def _write(profile: Path, text: str) -> None:
         raise UsageError(f"can't write {profile}: {error.strerror}") from error
 
 
-def _as_json(imported: Imported, profile: Path | None) -> dict[str, Any]:
+def _as_json(imported: Imported, profile: Path | None, lacking: Sequence[Problem], *, works: bool) -> dict[str, Any]:
     return {
         "profile": str(profile) if profile else None,
         "name": imported.name,
-        "ok": imported.works,
+        "ok": works,
         "lost": len(imported.lost),
         "counts": imported.counts,
         "outcomes": msgspec.to_builtins(imported.outcomes),
         "problems": [problem._asdict() for problem in imported.problems],
+        "lacking": [problem._asdict() for problem in lacking],
         "text": imported.text,
     }
 
 
-def _report(imported: Imported, file: str) -> list[str]:
+def _report(imported: Imported, file: str, lacking: Sequence[Problem], host: Path | None) -> list[str]:
     """What people want to know: all but what was carried, the same reasons together; then the numbers."""
     from sevlaunch.libvirt.reasons import Kind
 
@@ -116,7 +118,8 @@ def _report(imported: Imported, file: str) -> list[str]:
         for (found, element, reason), outcomes in groups.items():
             if found is kind:
                 lines.append(f"{file}:{_lines(outcomes)}: {kind}: {element}: {reason}")
-    lines += [f"the profile is refused: {problem}" for problem in imported.problems]
+    lines += [f"needs you: {problem}" for problem in imported.problems]
+    lines += [f"needs you on {host or 'this machine'}: {problem}" for problem in lacking]
     lines.append(", ".join(f"{count} {kind}" for kind, count in imported.counts.items()))
     return lines
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import About, Key, Outcomes
+from sevlaunch.profile.policy import SEV_ES
 from sevlaunch.units import parse_ranges
 
 # The types of launchSecurity that sevlaunch starts.
@@ -48,9 +49,20 @@ class Conversion:
         return self.security.get("type") == "sev-snp"
 
     @property
+    def plain_sev(self) -> bool:
+        """Whether it is a SEV guest without the encrypted registers of SEV-ES: bit 2 of its policy, in hexadecimal."""
+        policy = number(self.security.child("policy").text, 16)
+        return self.security.get("type") == "sev" and not (policy or 0) & SEV_ES
+
+    @property
     def kvm(self) -> bool:
         """Whether KVM runs the guest."""
         return self.encrypted or self.domain.get("type") == "kvm"
+
+    @property
+    def root_bus(self) -> str:
+        """The kind of bus that devices are on: pcie on q35, pci on the older machines."""
+        return "pcie" if "q35" in str(self.outcomes.values[("machine",)].value) else "pci"
 
     def next(self, *key: str | int) -> Key:
         """The key of a new entry at the end of a list."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sevlaunch.libvirt.conversion import Conversion, number
 from sevlaunch.libvirt.document import Element, Part
-from sevlaunch.libvirt.virtio import import_dma_api
+from sevlaunch.libvirt.virtio import import_dma_api, note_modern
 
 # libvirt's model of a video card -> the profile's, where it is one of QEMU's that sevlaunch has.
 _VIDEO = {"qxl": "qxl", "vga": "std", "virtio": "virtio", "none": "none"}
@@ -22,7 +22,6 @@ def import_devices(conversion: Conversion) -> None:
     _balloon(conversion, conversion.devices.child("memballoon"))
     _video(conversion, list(conversion.devices.all("video")))
     _consoles(conversion)
-    _channels(conversion)
     _vsock(conversion, conversion.devices.child("vsock"))
     for filesystem in conversion.devices.all("filesystem"):
         _share(conversion, filesystem)
@@ -45,6 +44,7 @@ def _rng(conversion: Conversion, rngs: list[Element]) -> None:
     rng = rngs[0]
     backend = rng.child("backend")
     outcomes.carry(("rng",), True, rng.part("model") or Part(rng))
+    note_modern(conversion, rng, rng.get("model"))
     if backend.get("model") == "random":
         outcomes.same(backend.part("model"), "see rng.source")
         if backend.text:
@@ -61,6 +61,7 @@ def _balloon(conversion: Conversion, balloon: Element) -> None:
     model = balloon.part("model")
     if balloon.get("model") in _VIRTIO:
         outcomes.carry(("balloon",), True, model)
+        note_modern(conversion, balloon, balloon.get("model"))
         import_dma_api(conversion, balloon, ("balloon",))
     elif balloon.get("model") == "none":
         outcomes.carry(("balloon",), False, model)
@@ -99,8 +100,8 @@ def _video(conversion: Conversion, videos: list[Element]) -> None:
         heads = number(model.get("heads"))
         if kind in ("qxl", "virtio") and heads is not None:
             outcomes.carry(("video", "heads"), heads, model.part("heads"))
-        elif heads == 1:
-            outcomes.same(model.part("heads"), "one")
+        elif heads is not None:
+            outcomes.same(model.part("heads"), "such a card has one, whatever it says")
         if kind == "virtio":
             outcomes.drop(model.part("vram"), "a virtio card has none")
             import_dma_api(conversion, video, None)
@@ -127,25 +128,6 @@ def _consoles(conversion: Conversion) -> None:
     for one in (*serials, *virtio):
         if one not in chosen:
             outcomes.unsupported(one, "one console")
-
-
-def _channels(conversion: Conversion) -> None:
-    outcomes = conversion.outcomes
-    for channel in conversion.devices.all("channel"):
-        name = channel.child("target").get("name") or ""
-        if name.startswith("com.redhat.spice"):
-            outcomes.unsupported(channel, "no SPICE")
-        elif name != "org.qemu.guest_agent.0":
-            outcomes.unsupported(
-                channel, "no virtio-serial channels; qemu.extra_args takes -chardev and -device virtserialport"
-            )
-        elif conversion.encrypted:
-            outcomes.unsupported(
-                channel, "an agent would run commands of the untrusted host; guest_agent: true where you want that"
-            )
-        else:
-            outcomes.carry(("guest_agent",), True, channel.child("target").part("name"))
-            outcomes.drop(channel, "the channel is a socket in the guest's folder")
 
 
 def _vsock(conversion: Conversion, vsock: Element) -> None:

@@ -9,7 +9,7 @@ from sevlaunch.libvirt.conversion import Conversion
 from sevlaunch.libvirt.disk_tuning import import_disk_tuning
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
-from sevlaunch.libvirt.virtio import import_dma_api
+from sevlaunch.libvirt.virtio import import_dma_api, note_modern
 from sevlaunch.profile.fields import MAX_SERIAL_BYTES
 from sevlaunch.profile.model import ImageFormat
 
@@ -76,6 +76,9 @@ def _disk(conversion: Conversion, disk: Element, key: Key) -> None:
         outcomes.same(driver.part("cache"), "QEMU's default, writeback")
     if driver.get("discard") in ("unmap", "ignore"):
         outcomes.carry((*key, "discard"), driver.get("discard") == "unmap", driver.part("discard"))
+    elif not cdrom:
+        # It would take the room from an image that was made to have all of it.
+        outcomes.carry((*key, "discard"), False, Part(disk), reason="libvirt's default: the guest's TRIM is ignored")
     import_disk_tuning(conversion, disk, key)
     _serial(conversion, disk.child("serial"), key)
     note_boot(conversion, disk, key)
@@ -103,6 +106,7 @@ def _bus(conversion: Conversion, disk: Element, key: Key, *, cdrom: bool) -> Non
         outcomes.carry((*key, "bus"), bus, about)
     if outcomes.values[(*key, "bus")].value == "virtio-blk":
         import_dma_api(conversion, disk, key)
+        note_modern(conversion, disk, disk.get("model"))
 
 
 def _serial(conversion: Conversion, serial: Element, key: Key) -> None:

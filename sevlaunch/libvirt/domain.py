@@ -16,6 +16,7 @@ from msgspec import Struct
 from sevlaunch.errors import Problem, ProfileError
 from sevlaunch.libvirt.arguments import import_arguments
 from sevlaunch.libvirt.boot_order import import_boot_order
+from sevlaunch.libvirt.channels import import_channels, import_tpm
 from sevlaunch.libvirt.clock import import_clock
 from sevlaunch.libvirt.conversion import ENCRYPTED, Conversion
 from sevlaunch.libvirt.cpu import import_cpu
@@ -30,6 +31,7 @@ from sevlaunch.libvirt.memory import import_memory
 from sevlaunch.libvirt.numa import import_numa
 from sevlaunch.libvirt.outcomes import Outcome, Outcomes
 from sevlaunch.libvirt.reasons import LOST, Kind
+from sevlaunch.libvirt.screen import import_screen
 from sevlaunch.libvirt.security import import_security
 from sevlaunch.libvirt.yaml_writer import write_profile
 from sevlaunch.profile.loader import loads
@@ -46,6 +48,9 @@ _STEPS = (
     import_disks,
     import_interfaces,
     import_devices,
+    import_screen,
+    import_channels,
+    import_tpm,
     import_boot_order,
     import_arguments,
 )

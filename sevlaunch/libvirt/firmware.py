@@ -35,18 +35,9 @@ def _firmware(conversion: Conversion, os_element: Element) -> None:
     elif not loader.text:
         about = os_element.part("firmware") or Part(os_element)
         outcomes.unsupported(about, "the guest boots through BIOS, sevlaunch starts UEFI: will its disk boot so?")
-    for feature in os_element.child("firmware").all("feature"):
-        if feature.get("enabled") == "no":
-            outcomes.same(feature.part("name"), "firmware without it is preferred")
-            outcomes.same(feature.part("enabled"), "firmware without it is preferred")
-        else:
-            outcomes.unsupported(feature, "name such firmware in firmware.code; firmware: auto passes it over")
+    _secure_boot(conversion, os_element, loader)
     if loader.get("format") in _FORMATS:
         outcomes.same(loader.part("format"), "firmware is opened as what its magic says")
-    if loader.get("secure") == "no":
-        outcomes.same(loader.part("secure"), "firmware: auto passes over what needs SMM")
-    else:
-        outcomes.unsupported(loader.part("secure"), "whether firmware needs SMM stands in its descriptor on the host")
     stateless = loader.get("stateless") == "yes"
     if not loader.text:
         _chosen(conversion, loader, nvram, stateless)
@@ -54,6 +45,32 @@ def _firmware(conversion: Conversion, os_element: Element) -> None:
         _image(conversion, loader, nvram)
     else:
         _pflash(conversion, loader, nvram)
+
+
+def _secure_boot(conversion: Conversion, os_element: Element, loader: Element) -> None:
+    """The features that libvirt looks for in descriptors: those of secure boot, where there is a choice."""
+    outcomes = conversion.outcomes
+    features = {feature.get("name"): feature for feature in os_element.child("firmware").all("feature")}
+    wanted = {name for name, feature in features.items() if feature.get("enabled") == "yes"}
+    without_keys = "secure-boot" in wanted and "enrolled-keys" in features and "enrolled-keys" not in wanted
+    possible = not loader.text and not without_keys and (not conversion.encrypted or conversion.plain_sev)
+    asked = [features[name].part("enabled") for name in ("secure-boot", "enrolled-keys") if name in wanted]
+    if loader.get("secure") == "yes":
+        asked.append(loader.part("secure"))
+    for part in asked:
+        if possible:
+            outcomes.carry(("firmware", "secure_boot"), True, part)
+        elif loader.text:
+            outcomes.same(part, "the firmware that is named has it, and its descriptor tells whether it needs SMM")
+        elif without_keys:
+            outcomes.unsupported(part, "firmware.secure_boot has its keys enrolled; name another firmware")
+        else:
+            outcomes.unsupported(part, "secure boot needs SMM, which SEV-ES and SNP guests can't have")
+    for feature in features.values():
+        outcomes.same(feature.part("name"), "see firmware.secure_boot")
+        if feature.get("enabled") != "yes":
+            outcomes.same(feature.part("enabled"), "firmware: auto passes over what was not asked for")
+    outcomes.same(loader.part("secure") if loader.get("secure") == "no" else None, "firmware: auto needs no SMM")
 
 
 def _chosen(conversion: Conversion, loader: Element, nvram: Element, stateless: bool) -> None:

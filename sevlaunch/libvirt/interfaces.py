@@ -6,7 +6,8 @@ from sevlaunch.libvirt.boot_order import note_boot
 from sevlaunch.libvirt.conversion import Conversion, number
 from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
-from sevlaunch.libvirt.virtio import import_dma_api
+from sevlaunch.libvirt.virtio import import_dma_api, note_modern
+from sevlaunch.profile.network_rules import SLIRP_MTU
 
 # The bridge of the network that libvirt brings along; src/network/default.xml.in.
 _DEFAULT_BRIDGES = {"default": "virbr0"}
@@ -14,7 +15,7 @@ _DEFAULT_BRIDGES = {"default": "virbr0"}
 # A range of ports becomes a forward for each port: so many for an interface.
 _MAX_FORWARDS = 100
 
-_VIRTIO = ("virtio", "virtio-non-transitional")
+_VIRTIO = ("virtio", "virtio-non-transitional", "virtio-transitional")
 
 
 def import_interfaces(conversion: Conversion) -> None:
@@ -32,30 +33,75 @@ def import_interfaces(conversion: Conversion) -> None:
 def _interface(conversion: Conversion, interface: Element, key: Key) -> None:
     outcomes = conversion.outcomes
     _BACKENDS.get(interface.get("type") or "", _other)(conversion, interface, key)
-    mac = interface.child("mac")
-    if mac.get("address"):
-        outcomes.carry((*key, "mac"), mac.get("address"), mac.part("address"))
-    model = interface.child("model")
-    if model.get("type") in _VIRTIO:
-        outcomes.same(model.part("type"), "virtio")
-    elif conversion.encrypted:
-        about = model.part("type") or Part(interface)
-        outcomes.note(about, "an encrypted guest needs a virtio interface (DMA API): virtio")
-    else:
-        outcomes.note(model.part("type") or Part(interface), "all interfaces are virtio: its system needs the driver")
-    driver = interface.child("driver")
-    if driver.get("name") == "qemu":
-        outcomes.same(driver.part("name"), "QEMU itself moves the packets")
-    elif driver.get("name") == "vhost" and outcomes.values[(*key, "type")].value == "tap":
-        outcomes.carry((*key, "vhost"), True, driver.part("name"))
+    _mac(conversion, interface.child("mac"), key)
+    _model(conversion, interface, key)
+    _driver(conversion, interface.child("driver"), key)
+    _mtu(conversion, interface.child("mtu"), key)
     rom = interface.child("rom")
     if rom.get("file"):
         outcomes.unsupported(rom, "no option ROMs: the firmware boots from the network by itself")
     else:
         outcomes.same(rom.part("bar") or rom.part("enabled"), "no option ROM")
         outcomes.same(rom.part("file"), "no option ROM")
-    import_dma_api(conversion, interface, key)
+    if (*key, "model") not in outcomes.values:
+        import_dma_api(conversion, interface, key)
     note_boot(conversion, interface, key)
+
+
+def _mac(conversion: Conversion, mac: Element, key: Key) -> None:
+    outcomes, address = conversion.outcomes, (mac.get("address") or "").lower()
+    others = [str(origin.value).lower() for known, origin in outcomes.values.items() if known[-1] == "mac"]
+    if address in others:
+        outcomes.note(mac.part("address"), "another interface has it: derived from the guest's name")
+    elif address:
+        outcomes.carry((*key, "mac"), mac.get("address"), mac.part("address"))
+
+
+def _model(conversion: Conversion, interface: Element, key: Key) -> None:
+    outcomes, model = conversion.outcomes, interface.child("model")
+    about = model.part("type") or Part(interface)
+    if model.get("type") in _VIRTIO:
+        outcomes.same(model.part("type"), "virtio")
+        note_modern(conversion, model, model.get("type"))
+    elif model.get("type") == "e1000e":
+        outcomes.carry((*key, "model"), "e1000e", model.part("type"))
+    elif conversion.encrypted:
+        outcomes.note(about, "an encrypted guest needs a virtio interface (DMA API): virtio")
+    else:
+        outcomes.note(about, "all interfaces are virtio: its system needs the driver")
+
+
+def _driver(conversion: Conversion, driver: Element, key: Key) -> None:
+    """What moves the packets, and in how many queues; both are for virtio alone, as in libvirt."""
+    outcomes, kind = conversion.outcomes, _type(conversion, key)
+    virtio = (*key, "model") not in outcomes.values
+    if driver.get("name") == "qemu":
+        outcomes.same(driver.part("name"), "QEMU itself moves the packets")
+    elif driver.get("name") == "vhost" and virtio and kind in ("tap", "bridge", "macvtap"):
+        outcomes.carry((*key, "vhost"), True, driver.part("name"))
+    queues = number(driver.get("queues"))
+    if queues == 1:
+        outcomes.same(driver.part("queues"), "one queue")
+    elif queues and virtio and kind in ("tap", "macvtap"):
+        outcomes.carry((*key, "queues"), queues, driver.part("queues"))
+    elif kind == "bridge":
+        reason = "qemu-bridge-helper makes one queue: put a multi_queue tap interface on the bridge, and name it"
+        outcomes.unsupported(driver.part("queues"), reason)
+
+
+def _type(conversion: Conversion, key: Key) -> str:
+    """The type of a network in the profile."""
+    return str(conversion.outcomes.values[(*key, "type")].value)
+
+
+def _mtu(conversion: Conversion, mtu: Element, key: Key) -> None:
+    size, kind = number(mtu.get("size")), _type(conversion, key)
+    if size is None or (*key, "model") in conversion.outcomes.values:
+        return
+    if kind == "user" and size > SLIRP_MTU:
+        conversion.outcomes.unsupported(mtu, f"QEMU's user-mode network has {SLIRP_MTU} at most: use passt")
+    else:
+        conversion.outcomes.carry((*key, "mtu"), size, mtu.part("size"))
 
 
 def _user(conversion: Conversion, interface: Element, key: Key) -> None:
@@ -114,8 +160,19 @@ def _network(conversion: Conversion, interface: Element, key: Key) -> None:
 
 
 def _direct(conversion: Conversion, interface: Element, key: Key) -> None:
-    reason = "no macvtap: make a bridge or a tap interface, and name it in networks; until then user"
-    _fallback(conversion, interface, key, interface.child("source"), reason)
+    """libvirt makes a macvtap interface at each start; sevlaunch takes one that is there."""
+    outcomes, source = conversion.outcomes, interface.child("source")
+    name = interface.child("target").get("dev") or f"macvtap{key[-1]}"
+    mode, mac = source.get("mode") or "vepa", interface.child("mac").get("address")
+    make = f"ip link add link {source.get('dev') or 'INTERFACE'} name {name} type macvtap mode {mode}"
+    address = f", with address {mac}" if mac else ""
+    reason = f"libvirt makes it, sevlaunch takes one that is there: {make}{address}"
+    outcomes.correct((*key, "type"), "macvtap", interface.part("type"), reason)
+    about = interface.child("target").part("dev") or source.part("dev") or Part(source if source else interface)
+    outcomes.correct((*key, "interface"), name, about, reason)
+    for part in (source.part("dev"), source.part("mode")):
+        if part != about:
+            outcomes.same(part, "see networks.interface")
 
 
 def _ethernet(conversion: Conversion, interface: Element, key: Key) -> None:

@@ -50,7 +50,15 @@ def _machine_type(conversion: Conversion) -> None:
 def _features(conversion: Conversion) -> None:
     features = conversion.domain.child("features")
     outcomes = conversion.outcomes
+    about = Part(features if features else conversion.domain)
+    if not features.child("acpi"):
+        reason = (
+            "without <acpi/> libvirt would start it with ACPI off, which a system that UEFI starts can't do without: on"
+        )
+        outcomes.note(about, reason)
     vmport = features.child("vmport")
+    if not vmport:
+        outcomes.note(about, "without <vmport/> libvirt leaves VMware's port on, which sevlaunch always has off")
     if vmport.get("state") == "off":
         outcomes.same(vmport.part("state"), "vmport is off")
     else:
@@ -60,8 +68,10 @@ def _features(conversion: Conversion) -> None:
         outcomes.note(smm.part("state") or Part(smm), "SEV-ES and SNP guests can't have SMM; others have it by default")
     elif _state(smm):
         outcomes.same(smm.part("state") or Part(smm), "q35 has SMM by default")
-    elif conversion.snp:
-        outcomes.same(smm.part("state"), "off for SNP")
+    elif smm and conversion.encrypted and not conversion.plain_sev:
+        outcomes.same(smm.part("state"), "off for SEV-ES and SNP")
+    elif smm:
+        outcomes.carry(("smm",), False, smm.part("state"))
     if features.child("apic").get("eoi"):
         eoi = features.child("apic").get("eoi")
         conversion.cpu_feature(features.child("apic").part("eoi"), f"kvm-pv-eoi={eoi}")

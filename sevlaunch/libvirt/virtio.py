@@ -7,6 +7,7 @@ from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
 
 _NEEDED = "an encrypted guest reaches its virtio devices through the DMA API only: on"
+_MODERN = "a modern virtio device (1.0): a system from before that (Linux before 4.0) has no driver for it"
 _ALWAYS = "sevlaunch has the DMA API always on here"
 
 
@@ -27,3 +28,13 @@ def import_dma_api(conversion: Conversion, device: Element, key: Key | None) -> 
         outcomes.carry((*key, "iommu_platform"), False, part or Part(device), reason=reason)
     else:
         outcomes.note(part, _ALWAYS)
+
+
+def note_modern(conversion: Conversion, device: Element, model: str | None) -> None:
+    """Tell of a virtio device that the guest could drive by the protocol before 1.0, which sevlaunch's don't have.
+
+    libvirt's devices of model virtio have it where they are no PCIe devices, on the older machines: its
+    docs/formatdomain.rst.
+    """
+    if model == "virtio-transitional" or (model in ("virtio", None) and conversion.root_bus == "pci"):
+        conversion.outcomes.note(Part(device), _MODERN)

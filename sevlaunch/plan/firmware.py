@@ -119,6 +119,8 @@ def _pflash(context: Context, source: Source) -> FirmwarePlan:
             "firmware",
             hint="choose one without requires-smm",
         )
+    elif source.requires_smm and not context.profile.smm:
+        context.refuse(f"the firmware {source.code.value} needs SMM, which is off", "smm", hint="leave smm out")
     variables, vars_format = _variables(context, source)
     if variables and security.wants_attestation:
         context.warn(

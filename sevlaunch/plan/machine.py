@@ -56,15 +56,20 @@ class MachinePlan(Part, frozen=True, kw_only=True):
 def resolve_machine(context: Context) -> MachinePlan:
     """The machine for the profile, on the host's accelerator."""
     accel = _accel(context)
-    no_smm = Choice(False, rule("the registers of an SEV-ES guest can't be saved for SMM"))
     return MachinePlan(
         machine=_machine_type(context),
         accel=accel,
-        smm=None if context.profile.security.has_smm else no_smm,
+        smm=_smm(context),
         irqchip=_irqchip(context, accel.value),
         smbios=_smbios(context),
         vmport=Choice(False, rule("the VMware port reads guest registers, which SEV-ES encrypts")),
     )
+
+
+def _smm(context: Context) -> Choice[bool] | None:
+    if not context.profile.security.has_smm:
+        return Choice(False, rule("the registers of an SEV-ES guest can't be saved for SMM"))
+    return None if context.profile.smm else context.choice(False, "smm")
 
 
 def _irqchip(context: Context, accel: Accel) -> Choice[str] | None:

@@ -9,7 +9,7 @@ from sevlaunch.profile.model import MacvtapNetwork, Network, Profile, TapNetwork
 from sevlaunch.profile.violation import Violation
 
 # The MTU of slirp: IF_MTU_DEFAULT in its src/slirp.h; QEMU sets no other.
-_SLIRP_MTU = 1500
+SLIRP_MTU = 1500
 
 
 def derived_mac(name: str, index: int) -> str:
@@ -24,10 +24,10 @@ def check_networks(profile: Profile) -> Iterator[Violation]:
         yield from _model(index, network)
         if isinstance(network, TapNetwork):
             yield from _tap(index, network)
-        if isinstance(network, UserNetwork) and network.mtu is not None and network.mtu > _SLIRP_MTU:
+        if isinstance(network, UserNetwork) and network.mtu is not None and network.mtu > SLIRP_MTU:
             yield Violation(
                 ("networks", index, "mtu"),
-                f"QEMU's user-mode network has packets of at most {_SLIRP_MTU} bytes, found {network.mtu}: use passt",
+                f"QEMU's user-mode network has packets of at most {SLIRP_MTU} bytes, found {network.mtu}: use passt",
             )
     yield from _forwards(profile)
     yield from _shared(profile)

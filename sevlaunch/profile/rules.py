@@ -151,6 +151,8 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             f"secure_boot chooses among the described firmwares, and {named} names one: leave one of them out",
             (("firmware", named),),
         )
+    if firmware.secure_boot and not profile.smm:
+        yield Violation(("smm",), "secure boot needs SMM: leave smm out", (("firmware", "secure_boot"),))
     if firmware.secure_boot and not profile.security.has_smm:
         yield Violation(
             ("firmware", "secure_boot"),

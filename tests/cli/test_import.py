@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from sevlaunch.host.facts import CpuFacts
+from sevlaunch.host.model import Host
 from tests.conftest import HOSTS, Command
 from tests.libvirt.support import SEV, SUSE, domain
 
@@ -62,12 +65,26 @@ def test_a_profile_that_check_refuses_is_written_and_told(sevlaunch: Command, ba
     file.write_text(domain().replace("</domain>", f"{arguments}</qemu:commandline></domain>"))
     result = sevlaunch("import", file, "-o", profile, check=1)
     line = file.read_text().splitlines().index("<qemu:arg value='-bios'/></qemu:commandline></domain>") + 1
-    assert f"the profile is refused: {profile}:" in result.stdout
+    assert f"needs you: {profile}:" in result.stdout
     assert f"-bios is set by sevlaunch: use firmware.image (it is line {line} of {file})" in result.stdout
     assert "-bios is set by sevlaunch" in sevlaunch("check", profile, check=1).stdout
     found = sevlaunch("import", file, *JSON, check=1).json
     assert found["ok"] is False
     assert found["problems"][0]["path"] == "qemu.extra_args.0"
+
+
+def test_what_the_host_lacks_counts_where_it_is_named(sevlaunch: Command, base: Path) -> None:
+    file, host = base / "d.xml", base / "host.json"
+    host.write_text(replace(Host.load(HOSTS / "milan-qemu-10.0.json"), cpu=CpuFacts()).to_json())
+    file.write_text(domain(before=SEV))
+    result = sevlaunch("import", file, "--host", host, check=1)
+    assert f"needs you on {host}: " in result.stderr
+    found = sevlaunch("import", file, "--host", host, *JSON, check=1).json
+    assert (found["ok"], found["problems"]) == (False, [])
+    assert found["lacking"]
+    assert sevlaunch("import", file, "--host", HOSTS / "milan-qemu-10.0.json", *JSON).json["lacking"] == []
+    # What this machine lacks is told, and is no fault of the domain.
+    assert sevlaunch("import", file, *JSON).json["ok"]
 
 
 def test_nothing_is_overwritten(sevlaunch: Command, base: Path) -> None:

@@ -177,7 +177,8 @@ def test_the_emulator_that_it_names_is_not_run(sevlaunch: Command, base: Path) -
 
 def test_a_password_is_not_repeated() -> None:
     result = imported(domain("<graphics type='vnc' port='5901' passwd='HUSH'/>"))
-    assert became(result, "devices/graphics")[0][0] == "not supported"
+    assert became(result, "devices/graphics@passwd")[0][0] == "corrected"
+    assert "address:" not in result.text
     assert "HUSH" not in result.text + repr(result.outcomes)
 
 

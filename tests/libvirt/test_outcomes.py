@@ -10,6 +10,7 @@ import pytest
 
 from sevlaunch.errors import ProfileError
 from sevlaunch.libvirt.document import Element, read_domain
+from sevlaunch.libvirt.reasons import Kind
 from tests.libvirt.support import SEV, SUSE, became, domain, imported, profile_of
 from tests.published import libvirts_domains
 
@@ -171,7 +172,18 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
     ],
     "disks.0.format": [(DISK.format(""), "raw"), (DISK.replace("raw", "qcow2").format(""), "qcow2")],
     "disks.0.cache": [(DISK.format(" cache='none'"), "none"), (DISK.format(" cache='default'"), "writeback")],
-    "disks.0.discard": [(DISK.format(" discard='ignore'"), False), (DISK.format(" discard='unmap'"), True)],
+    "disks.1.discard": [
+        (
+            DISK.format("")
+            + "<disk type='file' device='cdrom'><source file='/c'/><target dev='sda' bus='scsi'/></disk>",
+            True,
+        )
+    ],
+    "disks.0.discard": [
+        (DISK.format(""), False),
+        (DISK.format(" discard='ignore'"), False),
+        (DISK.format(" discard='unmap'"), True),
+    ],
     "disks.0.iommu_platform": [(DISK.format(" iommu='on'"), None), (DISK.format(""), False)],
     "disks.0.serial": [(DISK.format("").replace("</disk>", "<serial>ABC</serial></disk>"), "ABC")],
     "disks.0.path": [("<disk type='block'><source dev='/dev/vg/a'/><target dev='vda'/></disk>", "/dev/vg/a")],
@@ -182,10 +194,26 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         ("<interface type='network'><source network='default'/></interface>", "bridge"),
         ("<interface type='network'><source network='lab' bridge='virbr7'/></interface>", "bridge"),
         ("<interface type='network'><source network='lab'/></interface>", "user"),
-        ("<interface type='direct'><source dev='eth0' mode='vepa'/></interface>", "user"),
+        ("<interface type='direct'><source dev='eth0' mode='vepa'/></interface>", "macvtap"),
         ("<interface type='ethernet'><target dev='tap0' managed='no'/></interface>", "tap"),
     ],
+    "networks.0.interface": [
+        ("<interface type='direct'><source dev='eth0' mode='vepa'/></interface>", "macvtap0"),
+        ("<interface type='direct'><source dev='eth0'/><target dev='mv1'/></interface>", "mv1"),
+    ],
+    "networks.0.queues": [
+        ("<interface type='direct'><source dev='e'/><model type='virtio'/><driver queues='4'/></interface>", 4),
+        (
+            "<interface type='ethernet'><target dev='t' managed='no'/><model type='virtio'/><driver queues='1'/>"
+            "</interface>",
+            1,
+        ),
+    ],
+    "networks.0.mtu": [(NIC.format("<mtu size='1400'/>"), 1400), (NIC.format("<mtu size='9000'/>"), None)],
+    "networks.0.model": [("<interface type='user'><model type='e1000e'/></interface>", "e1000e")],
+    "networks.1.mac": [(NIC.format("<mac address='52:54:00:00:00:01'/>") * 2, None)],
     "networks.0.vhost": [
+        ("<interface type='bridge'><source bridge='b'/><model type='virtio'/><driver name='vhost'/></interface>", True),
         ("<interface type='ethernet'><target dev='tap0' managed='no'/><driver name='vhost'/></interface>", True),
         ("<interface type='ethernet'><target dev='tap0' managed='no'/><driver name='qemu'/></interface>", False),
     ],
@@ -216,6 +244,51 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         ("<video><model type='virtio' heads='2'/></video>", "virtio"),
         ("<video><model type='vga'/></video><video><model type='qxl' primary='yes'/></video>", "qxl"),
     ],
+    "display.type": [
+        ("<graphics type='spice' autoport='yes'/>", "spice"),
+        ("<graphics type='vnc' port='-1'/>", "vnc"),
+        ("<graphics type='sdl'/>", "none"),
+        ("<graphics type='vnc'/><video><model type='none'/></video>", "none"),
+    ],
+    "display.address": [
+        ("<graphics type='vnc' port='5903' listen='127.0.0.1'/>", "127.0.0.1"),
+        ("<graphics type='vnc' port='5903'><listen type='address' address='::1'/></graphics>", "::1"),
+        ("<graphics type='vnc' autoport='yes'><listen type='address' address='::1'/></graphics>", None),
+        ("<graphics type='vnc' port='5903' listen='127.0.0.1' passwd='x'/>", None),
+        ("<graphics type='vnc' port='5903' listen='localhost'/>", None),
+    ],
+    "display.port": [("<graphics type='vnc' port='5903' listen='127.0.0.1'/>", 5903)],
+    "display.tablet": [
+        ("<graphics type='vnc'/>", False),
+        ("<graphics type='vnc'/><input type='tablet' bus='usb'/>", True),
+    ],
+    "channels.0.name": [
+        ("<channel type='unix'><target type='virtio' name='a.b'/></channel>", "a.b"),
+        (
+            "<graphics type='spice'/><channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/>"
+            "</channel>",
+            "com.redhat.spice.0",
+        ),
+    ],
+    "channels": [
+        ("<channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>", []),
+        ("<channel type='unix'><target type='guestfwd' address='10.0.2.1' port='1'/></channel>", []),
+        ("<channel type='unix'><target type='virtio'/></channel>", []),
+        ("<channel type='file'><target type='virtio' name='a'/></channel>", []),
+    ],
+    "tpm": [
+        ("<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>", {"model": "crb"}),
+        ("<tpm><backend type='emulator'/></tpm>", {"model": "tis"}),
+        ("<tpm model='tpm-tis'><backend type='emulator' version='1.2'/></tpm>", None),
+        ("<tpm model='tpm-tis'><backend type='passthrough'/></tpm>", None),
+    ],
+    "shares.0.path": [
+        (
+            "<filesystem type='mount'><driver type='virtiofs'/><source dir='/s,source=/etc'/><target dir='t'/>"
+            "</filesystem>",
+            "/s,source=/etc",
+        )
+    ],
     "shares.0.tag": [
         ("<filesystem type='mount'><driver type='virtiofs'/><source dir='/s'/><target dir='t'/></filesystem>", "t")
     ],
@@ -230,12 +303,9 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         ("<emulator>/opt/qemu</emulator>", "/opt/qemu"),
     ],
     "qemu.extra_args": [
-        ("<graphics type='vnc' port='5903' listen='127.0.0.1'/>", ["-vnc", "127.0.0.1:3"]),
-        (
-            "<graphics type='vnc' autoport='yes'><listen type='address' address='::1'/></graphics>",
-            ["-vnc", "[::1]:0,to=99"],
-        ),
-        ("<input type='tablet' bus='usb'/>", ["-device", "qemu-xhci,id=usb", "-device", "usb-tablet,bus=usb.0"]),
+        ("<input type='keyboard' bus='usb'/>", ["-device", "qemu-xhci,id=usb", "-device", "usb-kbd,bus=usb.0"]),
+        ("<graphics type='vnc'/><input type='tablet'/><input type='mouse'/>", ["-device", "usb-mouse,bus=usb.0"]),
+        ("<input type='tablet' bus='usb'/>", []),
         (
             "<input type='tablet' bus='virtio'><driver iommu='on'/></input>",
             ["-device", "virtio-tablet-pci,disable-legacy=on,iommu_platform=on"],
@@ -312,6 +382,59 @@ def test_a_domain_without_uefi_gets_it_when_encrypted_and_a_warning_when_not() -
     assert [kind for kind, reason in became(encrypted, "os") if "UEFI" in reason] == ["corrected"]
     ordinary = imported(domain().replace(" firmware='efi'", ""))
     assert [kind for kind, reason in became(ordinary, "os") if "BIOS" in reason] == ["not supported"]
+
+
+SECURE = "<firmware><feature enabled='yes' name='secure-boot'/><feature enabled='{}' name='enrolled-keys'/></firmware>"
+
+
+@pytest.mark.parametrize(
+    ("os", "before", "wanted", "kind"),
+    [
+        (SECURE.format("yes"), "", True, "carried"),
+        (SECURE.format("no"), "", None, "not supported"),
+        (SECURE.format("yes"), SEV, True, "carried"),
+        (SECURE.format("yes"), SEV.replace("0x33", "0x37"), None, "not supported"),
+        (SECURE.format("yes") + "<loader type='pflash'>/c</loader>", "", None, "carried"),
+        ("<firmware><feature enabled='no' name='secure-boot'/></firmware>", "", None, "carried"),
+    ],
+)
+def test_secure_boot_is_asked_for_where_firmware_is_chosen(
+    os: str, before: str, wanted: bool | None, kind: str
+) -> None:
+    xml = domain(os=os, before=before)
+    assert profile_of(imported(xml)).firmware.secure_boot == wanted
+    assert {found for found, _ in became(imported(xml), "os/firmware/feature@enabled")} & {kind}
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        ("<features><smm state='off'/></features>", False),
+        ("<features><smm state='on'/></features>", True),
+        (f"<features><smm state='off'/></features>{SEV}", False),
+        (f"<features><smm state='off'/></features>{SEV.replace('0x33', '0x37')}", True),
+    ],
+)
+def test_smm_is_off_where_the_domain_has_it_off(before: str, wanted: bool) -> None:
+    assert profile_of(imported(domain(before=before))).smm == wanted
+
+
+def test_what_libvirt_has_by_default_and_sevlaunch_has_not_is_told() -> None:
+    silent = imported(domain(DISK.format("") + NIC.format(""), machine="pc"))
+    reasons = " ".join(reason for outcome in silent.outcomes for reason in [outcome.reason])
+    for told in ("ACPI off", "VMware's port on", "TRIM is ignored"):
+        assert told in reasons
+    old = [outcome.element for outcome in silent.outcomes if outcome.reason.startswith("a modern virtio device")]
+    assert sorted(old) == ["devices/disk", "devices/interface/model"]
+    said = imported(
+        domain(
+            DISK.format(" discard='unmap'").replace("<disk ", "<disk model='virtio-non-transitional' "),
+            machine="pc",
+            before="<features><acpi/><vmport state='off'/></features>",
+        )
+    )
+    corrected = [outcome.reason for outcome in said.outcomes if outcome.kind is Kind.CORRECTED]
+    assert corrected == ["without a CPU model libvirt takes qemu64, sevlaunch cpu.model: auto"]
 
 
 FOREIGN = {

@@ -35,6 +35,7 @@ class Profile(Model, frozen=True, kw_only=True):
     uuid: Annotated[str, matching(_UUID, "SMBIOS UUID", wanted=_A_UUID)] | None = None
     machine: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9.-]*", _MACHINES, wanted=_MACHINES)] = "q35"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
+    smm: Annotated[bool, Meta(description="System Management Mode, which SEV-ES and SNP guests never have")] = True
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
     numa: Annotated[list[NumaNode], Meta(description="NUMA nodes that the guest sees; default: one")] = []
