@@ -1,4 +1,4 @@
-"""Shell completion: guest names and profiles."""
+"""Shell completion: guest names, those of which something is kept, and profiles."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ def guest_names(incomplete: str) -> list[str]:
     except HostError:
         # A shell that completes a word has no place for a message; the command itself will say it.
         return []
+
+
+def kept_names(incomplete: str) -> list[str]:
+    """Guests of which something is kept, whether they run or not, whose name begins with ``incomplete``."""
+    from sevlaunch.host.folders import state_folder
+
+    state = state_folder()
+    if not state.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in state.iterdir()
+        if path.is_dir() and path.name.startswith(incomplete) and not path.name.startswith(".")
+    )
 
 
 def profile_files(incomplete: str) -> list[str]:

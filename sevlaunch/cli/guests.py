@@ -1,4 +1,4 @@
-"""Commands about guests: up, down, ps, status, evidence, logs, console, qmp, inject, resume."""
+"""Commands about guests: up, down, rm, ps, status, evidence, logs, console, qmp, inject, resume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.complete import guest_names, profile_files
+from sevlaunch.cli.complete import guest_names, kept_names, profile_files
 from sevlaunch.cli.failures import SeveralErrors, note
 from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say, table
 from sevlaunch.cli.profiles import NameOption, SetOption
@@ -21,7 +21,7 @@ GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", a
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (up, down, ps, status, evidence, logs, console, qmp, inject, resume):
+    for command in (up, down, rm, ps, status, evidence, logs, console, qmp, inject, resume):
         app.command(command.__name__)(command)
     app.command("ls", hidden=True)(ps)
 
@@ -124,6 +124,33 @@ def down(
             if one.how:
                 say(f"{one.name}: {one.how}")
     if errors := [one.error for one in finished if one.error]:
+        raise SeveralErrors(errors)
+
+
+def rm(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Guests that don't run.", autocompletion=kept_names)
+    ],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Remove what outlives a guest, such as its NVRAM; disks that its profile names stay."""
+    from sevlaunch.guest.removal import remove_state
+    from sevlaunch.host.folders import runtime_folder, state_folder
+
+    removed, errors = [], []
+    for name in names:
+        try:
+            files = remove_state(name, root=runtime_folder(), state=state_folder())
+        except SevlaunchError as error:
+            errors.append(error)
+        else:
+            removed.append({"name": name, "files": [str(file) for file in files]})
+    if output is Format.JSON:
+        print_json(removed)
+    else:
+        for one in removed:
+            say(f"{one['name']}: removed {', '.join(one['files']) or 'an empty folder'}")
+    if errors:
         raise SeveralErrors(errors)
 
 

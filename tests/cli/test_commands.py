@@ -132,6 +132,8 @@ def test_the_shell_completes_guest_names_and_profiles(sevlaunch: Command, base: 
     sevlaunch("up", PROFILES / "plain.yaml", "--paused", "--name", "finished")
     assert complete(sevlaunch, "sevlaunch status fin", base) == ["finished"]
     assert complete(sevlaunch, "sevlaunch down fin", base) == ["finished"]
+    (sevlaunch.state / "kept").mkdir(parents=True)
+    assert complete(sevlaunch, "sevlaunch rm k", base) == ["kept"]
     assert complete(sevlaunch, "sevlaunch up pl", PROFILES) == ["plain.yaml"]
     sevlaunch("down", "finished", "--now")
 
