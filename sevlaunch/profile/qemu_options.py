@@ -40,6 +40,7 @@ OWNED = {
     "overcommit": "memory.lock",
     "mem-prealloc": "memory.prealloc",
     "mem-path": "memory.hugepages",
+    "numa": "numa",
     "bios": "firmware.image",
     "pflash": "firmware.code",
     "kernel": "boot.kernel",
@@ -174,9 +175,6 @@ _RULES = {
     **dict.fromkeys(("h", "help", "version", "audio-help", "dump-vmstate"), QemuOption(refused=_NO_GUEST)),
     **dict.fromkeys(("xen-attach", "xen-domid", "xen-domid-restrict"), QemuOption(refused=_XEN)),
     **dict.fromkeys(("sd", "mtdblock"), QemuOption(refused=NO_CONTROLLER)),
-    "numa": QemuOption(
-        refused="divides memory that sevlaunch makes in one piece, which QEMU does not take: leave it out",
-    ),
     "incoming": QemuOption(
         refused="makes QEMU wait for another one's state, and sevlaunch starts guests afresh: leave it out",
     ),
@@ -207,7 +205,7 @@ _RULES = {
     "no-acpi": QemuOption(warned="takes away the power button that `sevlaunch down` presses"),
     "compat": QemuOption(warned="also decides what QEMU takes from sevlaunch's own commands"),
     "acpitable": QemuOption(warned_encrypted="adds code for the guest's kernel (AML) that no measurement has in it"),
-    "tpmdev": QemuOption(warned_encrypted="keeps the TPM's secrets on the host, which can read them"),
+    "tpmdev": QemuOption(warned_encrypted="keeps the TPM's secrets on the host, which can read them; the key tpm has one"),
 }
 
 _VERSIONS: dict[str, tuple[Release | None, Release | None]] = {

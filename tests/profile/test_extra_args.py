@@ -97,7 +97,7 @@ REFUSED_ALWAYS: list[Sample] = [
     (["-drive", "if=sd,file=a.raw"], 1, "a controller that a PC does not have"),
     (["-sd", "a.raw"], 0, "a controller that a PC does not have"),
     (["-mtdblock", "a.raw"], 0, "a controller that a PC does not have"),
-    (["-numa", "node,nodeid=0,cpus=0-1,memdev=m0"], 0, "memory that sevlaunch makes in one piece"),
+    (["-numa", "node,nodeid=0,cpus=0-1,memdev=m0"], 0, "is set by sevlaunch: use numa"),
     (["-device", "pc-dimm,memdev=m0"], 1, "memory beside memory.size"),
     (["-device", "virtio-mem-pci,memdev=m0,disable-legacy=on,iommu_platform=on"], 1, "memory beside memory.size"),
     (["-device", "xen-disk"], 1, "is for Xen"),
