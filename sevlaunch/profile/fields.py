@@ -14,6 +14,7 @@ from msgspec import Meta
 from sevlaunch.opening import open_regular
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
 from sevlaunch.sevapi.constants import CERTIFICATE_BYTES, SESSION_BYTES
+from sevlaunch.text import check_guest_name
 from sevlaunch.units import format_ranges, parse_ranges, parse_size
 
 # VIRTIO_BLK_ID_BYTES; QEMU cuts the rest of a disk's serial number off silently.
@@ -258,22 +259,6 @@ def _numbers(value: object) -> str:
     return format_ranges(set(numbers))
 
 
-def _name(value: object) -> str:
-    # The name is a folder's name, and is printed in tables.
-    if (
-        not isinstance(value, str)
-        or not value
-        or value[0] in ".-"
-        or "/" in value
-        or not value.isprintable()
-        or len(value.encode()) > 64
-    ):
-        raise ValueError(
-            f"wanted 1 to 64 bytes of printable text without '/', not starting with '.' or '-', found {value!r}"
-        )
-    return str(value)
-
-
 def _disk_serial(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"wanted text, found {value!r}")
@@ -330,7 +315,7 @@ Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=
 CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(pattern=f"^{_FEATURE.pattern}$")]
 # Numbers of CPUs or NUMA nodes, in the form that units.parse_ranges reads.
 Numbers = Annotated[str, Parser(_numbers), Placeholder("0"), Meta(extra_json_schema=_NUMBERS_SCHEMA)]
-Name = Annotated[str, Parser(_name), Placeholder("guest")]
+Name = Annotated[str, Parser(check_guest_name), Placeholder("guest")]
 DiskSerial = Annotated[str, Parser(_disk_serial), Meta(min_length=1)]
 Mac = Annotated[str, Parser(_mac)]
 IpAddress = Annotated[str, Parser(_ip_address)]
