@@ -1,9 +1,12 @@
-"""The guest's clock, and the sleep states: as arguments for QEMU."""
+"""The guest's clock, and the sleep states, these as arguments for QEMU."""
 
 from __future__ import annotations
 
-from sevlaunch.libvirt.conversion import Conversion
-from sevlaunch.libvirt.document import Element
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from sevlaunch.libvirt.conversion import Conversion, number
+from sevlaunch.libvirt.document import Element, Part
 
 # (timer, attribute, value) -> QEMU's arguments; libvirt's src/qemu/qemu_command.c, qemuBuildClockCommandLine().
 _TIMERS = {
@@ -19,16 +22,17 @@ def import_clock(conversion: Conversion) -> None:
     clock, outcomes = conversion.domain.child("clock"), conversion.outcomes
     timers = list(clock.all("timer"))
     catch_up = [timer for timer in timers if timer.get("name") == "rtc" and timer.get("tickpolicy") == "catchup"]
-    drift = ",driftfix=slew" if catch_up else ""
     offset = clock.get("offset")
     if offset == "localtime":
-        conversion.arguments(clock.part("offset") or clock, "-rtc", f"base=localtime{drift}")
+        outcomes.carry(("clock", "base"), "localtime", clock.part("offset") or Part(clock))
     elif offset in ("utc", None):
         outcomes.same(clock.part("offset"), "QEMU's clock shows UTC")
-        if drift:
-            conversion.arguments(catch_up[0].part("tickpolicy") or clock, "-rtc", "base=utc,driftfix=slew")
+    elif offset == "absolute" and (start := _time(clock.get("start"))):
+        outcomes.carry(("clock", "base"), start, clock.part("offset") or Part(clock), clock.part("start"))
     else:
-        outcomes.unsupported(clock.part("offset"), "the clock starts with UTC; qemu.extra_args takes -rtc base=...")
+        outcomes.unsupported(clock.part("offset"), "the clock starts with UTC, local time, or the time of clock.base")
+    for timer in catch_up:
+        outcomes.carry(("clock", "catch_up"), True, timer.part("tickpolicy") or Part(timer))
     for timer in timers:
         _timer(conversion, timer)
     q35 = "q35" in str(outcomes.values[("machine",)].value)
@@ -41,6 +45,15 @@ def import_clock(conversion: Conversion) -> None:
             conversion.arguments(part, "-global", f"{chipset}.{disable}={value}")
 
 
+def _time(seconds: str | None) -> str:
+    """A time since 1970 as clock.base has it, or nothing."""
+    count = number(seconds)
+    with suppress(OverflowError, ValueError, OSError):
+        if count is not None and count >= 0:
+            return datetime.fromtimestamp(count, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return ""
+
+
 def _timer(conversion: Conversion, timer: Element) -> None:
     name, present = str(timer.get("name")), timer.get("present")
     outcomes = conversion.outcomes
@@ -49,14 +62,14 @@ def _timer(conversion: Conversion, timer: Element) -> None:
     if arguments and tick_policy:
         conversion.arguments(tick_policy, *arguments)
     elif name == "rtc":
-        outcomes.same(tick_policy, "-rtc driftfix")
+        outcomes.same(tick_policy, "see clock.catch_up")
     if name in _PARAVIRTUAL and present in ("yes", "no"):
         state = "on" if present == "yes" else "off"
         conversion.cpu_feature(timer.part("present"), f"{_PARAVIRTUAL[name]}={state}")
     elif name == "tsc" and (timer.get("frequency") or "").isascii() and (timer.get("frequency") or "").isdigit():
         conversion.cpu_feature(timer.part("frequency"), f"tsc-frequency={timer.get('frequency')}")
     elif name == "hpet" and present == "no":
-        outcomes.unsupported(timer.part("present"), "the machine has an HPET")
+        outcomes.carry(("clock", "hpet"), False, timer.part("present") or Part(timer))
     elif present == "yes" or (present is None and tick_policy):
         outcomes.same(timer.part("present"), "the machine has it")
     outcomes.same(timer.part("name"), "names the timer")

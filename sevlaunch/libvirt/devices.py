@@ -13,6 +13,8 @@ _VIDEO = {"qxl": "qxl", "vga": "std", "virtio": "virtio", "none": "none"}
 # Sizes in KiB of the model of a qxl card, and of a VGA card.
 _SIZES = {"qxl": ("ram", "vram", "vgamem"), "std": ("vram",)}
 _VIRTIO = ("virtio", "virtio-non-transitional")
+# COM2 to COM4.
+_FURTHER_PORTS = 3
 
 
 def import_devices(conversion: Conversion) -> None:
@@ -125,9 +127,13 @@ def _consoles(conversion: Conversion) -> None:
         value = "serial" if serials else "virtio"
         outcomes.carry(("console",), value, one.part("type") or Part(one))
         outcomes.drop(one, "the console is at `sevlaunch console NAME`, what it printed at `sevlaunch logs NAME`")
+    ports = serials[1 : 1 + _FURTHER_PORTS]
+    for one in ports:
+        outcomes.carry(("serial_ports",), len(ports), one.part("type") or Part(one))
+        outcomes.drop(one, "its socket is in the guest's folder")
     for one in (*serials, *virtio):
-        if one not in chosen:
-            outcomes.unsupported(one, "one console")
+        if one not in (*chosen, *ports):
+            outcomes.unsupported(one, "a machine has four serial ports" if one in serials else "one console")
 
 
 def _vsock(conversion: Conversion, vsock: Element) -> None:

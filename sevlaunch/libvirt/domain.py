@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import Problem, ProfileError
 from sevlaunch.libvirt.arguments import import_arguments
+from sevlaunch.libvirt.board import import_board
 from sevlaunch.libvirt.boot_order import import_boot_order
 from sevlaunch.libvirt.channels import import_channels, import_tpm
 from sevlaunch.libvirt.clock import import_clock
@@ -44,6 +45,7 @@ _STEPS = (
     import_boot,
     import_memory,
     import_numa,
+    import_board,
     import_cpu,
     import_disks,
     import_interfaces,

@@ -25,9 +25,10 @@ class Places(NamedTuple):
     further: tuple[int, ...] = ()
 
 
-# Left alone: 0 is the host bridge; 1 on pc, 0x1d (with -usb) and 0x1f on q35 are the chipset; 1 to 3 and what no other
+# Left alone: 0 is the host bridge; 1 on pc, 0x1d (with -usb) and 0x1f on q35 are the chipset; 1 and 2 and what no other
 # kind has are free for devices of qemu.extra_args, of which QEMU makes some (-nic, -vga) before all -device.
 PLACES = {
+    "watchdog": Places(range(0x03, 0x04)),
     "video": Places(range(0x04, 0x05)),
     "rng": Places(range(0x05, 0x06)),
     "balloon": Places(range(0x06, 0x07)),

@@ -21,13 +21,14 @@ Accel = Literal["kvm", "tcg"]
 
 
 class MachinePlan(Part, frozen=True, kw_only=True):
-    """Machine type and accelerator. None of smm, irqchip and smbios: as QEMU has it."""
+    """Machine type and accelerator. None of smm, irqchip, smbios and hpet: as QEMU has it."""
 
     machine: Choice[str]
     accel: Choice[Accel]
     smm: Choice[bool] | None
     irqchip: Choice[str] | None
     smbios: Choice[str] | None
+    hpet: Choice[bool] | None
     vmport: Choice[bool]
 
     @property
@@ -46,6 +47,8 @@ class MachinePlan(Part, frozen=True, kw_only=True):
             yield self.irqchip.parameter("kernel-irqchip")
         if self.smbios:
             yield self.smbios.parameter("smbios-entry-point-type")
+        if self.hpet:
+            yield self.hpet.parameter("hpet")
         yield self.vmport.parameter("vmport")
 
     def options(self) -> Iterator[Option]:
@@ -62,6 +65,7 @@ def resolve_machine(context: Context) -> MachinePlan:
         smm=_smm(context),
         irqchip=_irqchip(context, accel.value),
         smbios=_smbios(context),
+        hpet=None if context.profile.clock.hpet else context.choice(False, "clock", "hpet"),
         vmport=Choice(False, rule("the VMware port reads guest registers, which SEV-ES encrypts")),
     )
 

@@ -13,6 +13,7 @@ AGENT_SOCKET = "agent.sock"
 # Of a display, by its kind, and of the channels, by their numbers.
 DISPLAY_SOCKET = "{}.sock"
 CHANNEL_SOCKET = "port{}.sock"
+SERIAL_SOCKET = "serial{}.sock"
 TPM_SOCKET = "tpm.sock"
 # In the guest's state folder.
 TPM_STATE = "tpm"

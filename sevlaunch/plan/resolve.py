@@ -23,7 +23,7 @@ from sevlaunch.plan.places import LONGEST_SOCKET
 from sevlaunch.plan.plan import Plan, Reboot
 from sevlaunch.plan.storage import resolve_storage
 from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.profile.model import NoDisplay, SevSecurity, SnpSecurity
+from sevlaunch.profile.model import Clock, NoDisplay, SevSecurity, Smbios, SnpSecurity
 from sevlaunch.remedies import INSTALL_QEMU
 
 if TYPE_CHECKING:
@@ -69,6 +69,15 @@ def _shares(context: Context) -> Iterator[Part]:
         yield from resolve_shares(context)
 
 
+def _board(context: Context) -> Iterator[Part]:
+    profile = context.profile
+    kept = (profile.clock, profile.smbios) == (Clock(), Smbios())
+    if not kept or profile.fw_cfg or profile.watchdog or profile.panic or profile.serial_ports:
+        from sevlaunch.plan.board import resolve_board
+
+        yield from resolve_board(context)
+
+
 def _iommu(context: Context, accel: str) -> Iterator[Part]:
     if context.profile.iommu.type != "none":
         from sevlaunch.plan.iommu import resolve_iommu
@@ -89,6 +98,7 @@ _DEVICES: tuple[Callable[[Context], Iterator[Part]], ...] = (
     _channels,
     _tpm,
     _shares,
+    _board,
 )
 
 

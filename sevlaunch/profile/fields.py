@@ -6,6 +6,8 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -234,6 +236,8 @@ def auto_or_number(minimum: int, maximum: int) -> tuple[Parser, Meta]:
     return Parser(read), Meta(extra_json_schema={"minimum": minimum, "maximum": maximum})
 
 
+# Before it, QEMU's mktimegm() gives what it takes for a mistake.
+_EPOCH = 1970
 _FEATURE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+")
 _FLAG = re.compile(r"([+-]?)([A-Za-z][A-Za-z0-9._-]*)")
 
@@ -246,6 +250,17 @@ def _feature(value: object) -> str:
         # As on QEMU's command line and in libvirt's XML.
         raise ValueError(f"write {value!r} as {flag[2]}={'off' if flag[1] == '-' else 'on'}")
     raise ValueError(f"wanted a CPU property such as host-phys-bits=on, found {value!r}")
+
+
+def _clock_base(value: object) -> str:
+    if value in ("utc", "localtime"):
+        return str(value)
+    # QEMU's system/rtc.c, configure_rtc_base_datetime(): either of these forms.
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2})?", value):
+        with suppress(ValueError):
+            if datetime.fromisoformat(value).year >= _EPOCH:
+                return str(value)
+    raise ValueError(f"wanted utc, localtime, or a time from {_EPOCH} on such as 2026-01-31T12:00:00, found {value!r}")
 
 
 def _numbers(value: object) -> str:
@@ -315,6 +330,12 @@ Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=
 CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(pattern=f"^{_FEATURE.pattern}$")]
 # Numbers of CPUs or NUMA nodes, in the form that units.parse_ranges reads.
 Numbers = Annotated[str, Parser(_numbers), Placeholder("0"), Meta(extra_json_schema=_NUMBERS_SCHEMA)]
+ClockBase = Annotated[
+    str,
+    Parser(_clock_base),
+    Placeholder("utc"),
+    Meta(extra_json_schema={"pattern": r"^(utc|localtime|[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2})?)$"}),
+]
 Name = Annotated[str, Parser(check_guest_name), Placeholder("guest")]
 DiskSerial = Annotated[str, Parser(_disk_serial), Meta(min_length=1)]
 Mac = Annotated[str, Parser(_mac)]

@@ -27,7 +27,7 @@ from sevlaunch.profile.validation import Reading, switch
 SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "display": "type", "iommu": "type"}
 
 # Each of these takes true (all defaults), false (the device is left out) or a mapping.
-SWITCHES = ("rng", "balloon", "tpm")
+SWITCHES = ("rng", "balloon", "tpm", "watchdog")
 
 MAX_EXTENDS = 16
 MAX_LAYERS = 100

@@ -40,6 +40,7 @@ PATHS = {
     "firmware.nvram": WRITES,
     "firmware.vars": READS,
     "qemu.binary": RUNS,
+    "fw_cfg.file": READS,
     "rng.source": READS,
     "security.sev_device": OPENS,
     "shares.path": WRITES,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sevlaunch.profile.board_rules import board_cautions, check_board
 from sevlaunch.profile.device_rules import check_devices, device_cautions
 from sevlaunch.profile.disk_rules import check_disks, disk_cautions
 from sevlaunch.profile.dma_rules import check_dma_api
@@ -35,6 +36,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _boot_order(profile)
     yield from check_machine(profile)
     yield from check_memory(profile)
+    yield from check_board(profile)
     yield from check_disks(profile)
     yield from check_networks(profile)
     yield from check_dma_api(profile)
@@ -54,6 +56,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     yield from network_cautions(profile)
     yield from device_cautions(profile)
     yield from check_machine_cautions(profile)
+    yield from board_cautions(profile)
     for finding in extra_args_findings(profile):
         if not finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)

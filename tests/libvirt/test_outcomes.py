@@ -47,6 +47,34 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         ("<memoryBacking><allocation mode='immediate'/></memoryBacking>", True),
         ("<memoryBacking><allocation mode='ondemand'/></memoryBacking>", False),
     ],
+    "clock": [
+        ("<clock offset='localtime'/>", {"base": "localtime", "catch_up": False, "hpet": True}),
+        ("<clock offset='utc'/>", {"base": "utc", "catch_up": False, "hpet": True}),
+        (
+            "<clock offset='absolute' start='1767225600'/>",
+            {"base": "2026-01-01T00:00:00", "catch_up": False, "hpet": True},
+        ),
+        (
+            "<clock offset='utc'><timer name='rtc' tickpolicy='catchup'/><timer name='hpet' present='no'/></clock>",
+            {"base": "utc", "catch_up": True, "hpet": False},
+        ),
+    ],
+    "watchdog": [
+        (
+            "<devices><watchdog model='i6300esb' action='poweroff'/></devices>",
+            {"model": "i6300esb", "action": "poweroff"},
+        ),
+        ("<devices><watchdog model='itco'/></devices>", {"model": "itco", "action": "reset"}),
+        ("<devices><watchdog model='itco' action='dump'/></devices>", None),
+    ],
+    "panic": [("<devices><panic model='isa'/></devices>", True), ("<devices><panic model='hyperv'/></devices>", False)],
+    "fw_cfg": [
+        (
+            "<sysinfo type='fwcfg'><entry name='opt/a'>x,y</entry><entry name='opt/b' file='/f'/>"
+            "<entry name='etc/c'>z</entry></sysinfo>",
+            [{"name": "opt/a", "text": "x,y", "file": None}, {"name": "opt/b", "text": None, "file": "/f"}],
+        )
+    ],
     "memory.lock": [("<memoryBacking><locked/></memoryBacking>", True), ("", "auto")],
     "memory.hard_limit": [
         ("<memtune><hard_limit unit='G'>5</hard_limit></memtune>", 5 << 30),
@@ -127,8 +155,7 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         ("<launchSecurity type='sev-snp' vcek='yes'><policy>0x30000</policy></launchSecurity>", False),
     ],
     "qemu.extra_args": [
-        ("<clock offset='localtime'/>", ["-rtc", "base=localtime"]),
-        ("<clock offset='utc'/>", []),
+        ("<clock offset='localtime'/>", []),
         ("<pm><suspend-to-mem enabled='no'/></pm>", ["-global", "ICH9-LPC.disable_s3=1"]),
     ],
 }
@@ -311,8 +338,6 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
             ["-device", "virtio-tablet-pci,disable-legacy=on,iommu_platform=on"],
         ),
         ("<input type='mouse' bus='ps2'/>", []),
-        ("<watchdog model='i6300esb' action='poweroff'/>", ["-device", "i6300esb", "-watchdog-action", "poweroff"]),
-        ("<watchdog model='itco'/>", ["-global", "ICH9-LPC.noreboot=off", "-watchdog-action", "reset"]),
     ],
 }
 

@@ -1,6 +1,7 @@
 """The profile as plain data: one module for each part of it."""
 
 from sevlaunch.profile.model.base import Auto, Model
+from sevlaunch.profile.model.board import Clock, FwCfgFile, Smbios, Watchdog
 from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import OWN_THREAD, Bus, Cache, Disk, ImageFormat, Throttle
@@ -18,6 +19,10 @@ from sevlaunch.profile.model.profile import Profile, Qemu
 from sevlaunch.profile.model.security import Cbitpos, NoSecurity, ReducedPhysBits, Security, SevSecurity, SnpSecurity
 
 __all__ = [
+    "Watchdog",
+    "Smbios",
+    "FwCfgFile",
+    "Clock",
     "OWN_THREAD",
     "Auto",
     "Balloon",

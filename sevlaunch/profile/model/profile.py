@@ -8,6 +8,7 @@ from msgspec import Meta
 from sevlaunch.documents import matching
 from sevlaunch.profile.fields import AbsolutePath, Name, auto_or_number
 from sevlaunch.profile.model.base import Auto, Model
+from sevlaunch.profile.model.board import Clock, FwCfgFile, Smbios, Watchdog
 from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Disk
@@ -46,6 +47,9 @@ class Profile(Model, frozen=True, kw_only=True):
         bool,
         Meta(description="DMA API for all virtio devices, controllers included; can't be off in an encrypted guest"),
     ] = True
+    clock: Clock = Clock()
+    smbios: Smbios = Smbios()
+    fw_cfg: Annotated[list[FwCfgFile], Meta(description="files that firmware and guest read")] = []
     boot: Boot = Boot()
     disks: list[Disk] = []
     networks: list[Network] = []
@@ -58,6 +62,13 @@ class Profile(Model, frozen=True, kw_only=True):
         Annotated[int | Auto, *auto_or_number(3, (1 << 32) - 2)] | None,
         Meta(description="context ID of a vsock device; auto: derived from the guest's name"),
     ] = None
+    serial_ports: Annotated[
+        int, Meta(ge=0, le=3, description="serial ports beside the console: COM2 to COM4, with sockets of their own")
+    ] = 0
+    watchdog: Annotated[Watchdog | None, Meta(description="a watchdog; true: with defaults")] = None
+    panic: Annotated[
+        bool, Meta(description="a device by which the guest's kernel tells that it gave up; see on_crash")
+    ] = False
     guest_agent: Annotated[bool, Meta(description="a channel for the QEMU guest agent")] = False
     channels: list[Channel] = []
     tpm: Annotated[Tpm | None, Meta(description="a TPM that swtpm emulates; true: with defaults")] = None

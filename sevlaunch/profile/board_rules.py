@@ -1,0 +1,36 @@
+"""Rules about clock, SMBIOS, fw_cfg, watchdog and serial ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sevlaunch.profile.machine_types import I440FX
+from sevlaunch.profile.model import Profile
+from sevlaunch.profile.violation import Violation
+
+
+def check_board(profile: Profile) -> Iterator[Violation]:
+    """Every rule about these that ``profile`` breaks."""
+    names = [one.name for one in profile.fw_cfg]
+    for index, one in enumerate(profile.fw_cfg):
+        if (one.file is None) == (one.text is None):
+            found = "neither" if one.file is None else "both"
+            yield Violation(("fw_cfg", index), f"wanted one of file and text, found {found}")
+        if one.name in names[:index]:
+            yield Violation(("fw_cfg", index, "name"), f"two files have the name {one.name!r}")
+    if profile.watchdog and profile.watchdog.model == "itco" and I440FX.fullmatch(profile.machine):
+        yield Violation(
+            ("watchdog", "model"),
+            f"the chipset of {profile.machine} has no iTCO: use i6300esb, or machine: q35",
+            (("machine",),),
+        )
+
+
+def board_cautions(profile: Profile) -> Iterator[Violation]:
+    """What the host tells a guest that its measurement says nothing of."""
+    told = [("fw_cfg",)] if profile.fw_cfg else []
+    told += [("smbios",)] if profile.smbios.oem_strings else []
+    for path in told if profile.security.encrypted else ():
+        yield Violation(
+            path, f"{path[0]} is what the host tells the guest: no measurement says whether it is what stands here"
+        )
