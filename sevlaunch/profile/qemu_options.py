@@ -205,7 +205,7 @@ _RULES = {
     "no-acpi": QemuOption(warned="takes away the power button that `sevlaunch down` presses"),
     "compat": QemuOption(warned="also decides what QEMU takes from sevlaunch's own commands"),
     "acpitable": QemuOption(warned_encrypted="adds code for the guest's kernel (AML) that no measurement has in it"),
-    "tpmdev": QemuOption(warned_encrypted="keeps the TPM's secrets on the host, which can read them; the key tpm has one"),
+    "tpmdev": QemuOption(warned_encrypted="keeps the TPM's secrets on the host, which can read them; use the key tpm"),
 }
 
 _VERSIONS: dict[str, tuple[Release | None, Release | None]] = {
