@@ -1,7 +1,7 @@
 """What import makes of libvirt's own domains for q35, and calls startable, a real QEMU takes.
 
-What a domain names on its host is replaced: files by empty ones, interfaces by the network of QEMU itself, memory that is
-locked or huge by ordinary memory, KVM by TCG. Everything else is as imported.
+What a domain names on its host is replaced: files by empty ones, interfaces by the network of QEMU itself, memory that
+is locked or huge by ordinary memory, KVM by TCG. Everything else is as imported.
 """
 
 from __future__ import annotations
