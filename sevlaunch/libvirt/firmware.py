@@ -91,7 +91,7 @@ def _chosen(conversion: Conversion, loader: Element, nvram: Element, stateless: 
 def _image(conversion: Conversion, loader: Element, nvram: Element) -> None:
     outcomes = conversion.outcomes
     if loader.get("type") == "pflash":
-        reason = "a stateless image goes through -bios, which an SNP guest needs, rather than on pflash"
+        reason = "a stateless image goes through -bios rather than on pflash: SNP needs that, and it is measured alike"
         outcomes.correct(("firmware", "image"), loader.text, loader, reason)
     else:
         outcomes.carry(("firmware", "image"), loader.text, loader)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.firmware_source import Source, chosen_source, named_source
+from sevlaunch.plan.firmware_source import Source, chosen_source, named_source, seen_format
 from sevlaunch.plan.needs import NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, fact, rule
 from sevlaunch.plan.part import Part
@@ -146,9 +146,7 @@ def _variables(context: Context, source: Source) -> tuple[Choice[str] | None, Ch
     """The guest's own variables, and their format: that of the store itself, or of what it is made from."""
     nvram = context.profile.firmware.nvram
     if nvram:
-        there = context.host.firmware_image(nvram)
-        found = Choice(there.format, rule("by a look at it")) if there else source.template_format
-        return context.choice(nvram, "firmware", "nvram"), found
+        return context.choice(nvram, "firmware", "nvram"), seen_format(context, nvram) or source.template_format
     if source.template is None:
         return None, _NO_VARIABLES
     ending = "fd" if source.template_format.value == "raw" else source.template_format.value

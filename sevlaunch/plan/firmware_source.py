@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from sevlaunch.host.firmware_choice import (
-    Boots,
-    Wanted,
-    choose,
-    is_stateless,
-    lacking_features,
-)
+from sevlaunch.host.firmware_choice import Boots, Wanted, choose, is_stateless, lacking_features
 from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
 from sevlaunch.host.packages import install_firmware
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Reason, fact, rule
-from sevlaunch.remedies import SEV_OVMF
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -70,6 +63,14 @@ def named_source(context: Context) -> Source | None:
     )
 
 
+def seen_format(context: Context, path: str) -> Choice[str] | None:
+    """The format of an image, or of a store of variables, by its magic; None where nobody could look."""
+    image = context.host.firmware_image(path)
+    if image is None or (image.format == "raw" and image.error):
+        return None
+    return Choice(image.format, rule("by its magic"))
+
+
 def chosen_source(context: Context) -> Source | None:
     """The first firmware of the host that fits, and why the others were passed over; None with a noted problem."""
     security = context.profile.security
@@ -89,7 +90,7 @@ def chosen_source(context: Context) -> Source | None:
         what = f"no UEFI firmware for {'an ordinary' if not security.encrypted else 'a ' + security.type} guest"
         context.lack(
             f"{what} is on this host" + (f"; passed over: {'; '.join(passed_over)}" if passed_over else ""),
-            hint=install_firmware(context.host.distribution, security.guest_type, kernel_hashes=security.measures_boot),
+            hint=_install(context),
         )
         return None
     return _of_descriptor(context, choice.fitting[0], passed_over)
@@ -124,6 +125,11 @@ def _of_descriptor(context: Context, chosen: FirmwareDescriptor, passed_over: tu
     )
 
 
+def _install(context: Context) -> str:
+    security = context.profile.security
+    return install_firmware(context.host.distribution, security.guest_type, kernel_hashes=security.measures_boot)
+
+
 def _boots(context: Context) -> Boots:
     profile = context.profile
     if profile.boot.kernel:
@@ -133,9 +139,8 @@ def _boots(context: Context) -> Boots:
 
 def _format_of(context: Context, path: str, said: str) -> Choice[str]:
     """The format of an image: by its magic, or where nobody looked, as its name or its descriptor says."""
-    image = context.host.firmware_image(path)
-    if image and (image.format != "raw" or not image.error):
-        return Choice(image.format, rule("by its magic"))
+    if seen := seen_format(context, path):
+        return seen
     if path.endswith(".qcow2"):
         return Choice("qcow2", rule("by its name"))
     return Choice(said, rule("what firmware is, unless its descriptor says otherwise"))
@@ -150,7 +155,12 @@ def _check_features(
         return
     if image and not image.error:
         if lacking := image.lacks_for(security.guest_type, kernel_hashes=security.measures_boot):
-            context.refuse(f"{path} can't start a {security.type} guest: {lacking}", "firmware", key, hint=SEV_OVMF)
+            context.refuse(
+                f"{path} can't start a {security.type} guest: {lacking}",
+                "firmware",
+                key,
+                hint=f"leave firmware out, for what this host has; or {_install(context)}",
+            )
             return
     elif descriptor is None:
         context.warn(f"no firmware descriptor says whether {path} supports {security.type}, and it was not looked into")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -11,18 +10,15 @@ from msgspec.structs import replace
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Distribution
-from sevlaunch.host.firmware import UNDESCRIBED, read_descriptors
 from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
 from sevlaunch.host.model import Host
-from sevlaunch.host.ovmf import firmware_images
 from sevlaunch.host.packages import install_firmware
-from sevlaunch.host.system import System
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
-from tests import needs
 from tests.conftest import HOSTS
+from tests.plan.debian import debian
 
 CODE, AMDSEV, GENERAL = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/ovmf/OVMF.amdsev.fd", "/usr/share/ovmf/OVMF.fd"
 DISK = "disks: [{path: /d.qcow2}]\n"
@@ -215,6 +211,10 @@ def test_qcow2_firmware_is_opened_as_such_and_its_copy_is_one(host: Host) -> Non
     host = with_image(host, FirmwareImage(path="/my/NVRAM", format="qcow2"))
     _, variables = flash_of(plan_of("firmware: {code: /f/CODE.fd, vars: /f/VARS.fd, nvram: /my/NVRAM}\n", host))
     assert variables == "driver=qcow2,node-name=pflash1,read-only=off,file.driver=file,file.filename=/my/NVRAM"
+    # One that could not be read tells nothing: the template does.
+    host = with_image(host, FirmwareImage(path="/my/NVRAM", error="Permission denied"))
+    _, variables = flash_of(plan_of("firmware: {code: /f/CODE.fd, vars: /f/V.qcow2, nvram: /my/NVRAM}\n", host))
+    assert variables.startswith("driver=qcow2,node-name=pflash1")
     with pytest.raises(ProfileError, match=r"firmware\.image: /f/CODE\.fd is a qcow2 image, which"):
         plan_of("security: sev\nfirmware: {image: /f/CODE.fd}\n", host)
 
@@ -287,15 +287,6 @@ def test_why_a_firmware_is_passed_over(descriptor: FirmwareDescriptor, security:
     with pytest.raises(HostError) as caught:
         plan_of(f"security: {security}\n", described(host, descriptor))
     assert f"passed over: /50.json: {reason}" in str(caught.value)
-
-
-def debian(suite: str, host: Host) -> Host:
-    """The host with the firmware packages of a Debian."""
-    system = System(root=needs.debian_firmware(suite))
-    descriptors, problems = read_descriptors([system.path("/usr/share/qemu/firmware")])
-    assert problems == []
-    at = [replace(one, file=f"/{Path(one.file).relative_to(system.root)}") for one in descriptors]
-    return replace(host, firmware=at, firmware_images=firmware_images(system, at, UNDESCRIBED))
 
 
 @pytest.mark.parametrize(

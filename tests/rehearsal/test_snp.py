@@ -34,8 +34,15 @@ def expected_digest(
     vcpus: int, *, mode: SevMode = SevMode.SEV_SNP, hashes: tuple[str, str, str] = ("", "", "")
 ) -> bytes:
     """What sev-snp-measure says."""
+    return digest_with(needs.amdsev_image(), vcpus, mode=mode, hashes=hashes)
+
+
+def digest_with(
+    image: Path, vcpus: int, *, mode: SevMode = SevMode.SEV_SNP, hashes: tuple[str, str, str] = ("", "", "")
+) -> bytes:
+    """The same for another image."""
     features = 1 if mode is SevMode.SEV_SNP else 0
-    digest: bytes = calc_launch_digest(mode, vcpus, EPYC, str(needs.amdsev_image()), *hashes, features)
+    digest: bytes = calc_launch_digest(mode, vcpus, EPYC, str(image), *hashes, features)
     return digest
 
 
@@ -77,6 +84,13 @@ def test_the_digest_is_that_of_sev_snp_measure(version: str, vcpus: int, sevlaun
     assert report.report_data.rstrip(b"\0") == b"REHEARSAL: memory is NOT encrypted"
     sevlaunch("down", "sev-snp", "--now")
     assert sevlaunch.left_behind() == []
+
+
+@pytest.mark.parametrize("suite", ["12", "13", "sid"])
+def test_a_debians_own_general_image_is_launched(suite: str, sevlaunch: Command) -> None:
+    image = needs.debian_firmware(suite) / "usr/share/ovmf/OVMF.fd"
+    rehearsed(sevlaunch, "sev-snp", "10.0", None, "--set", f"firmware.image={image}")
+    assert report_of(finished(sevlaunch)).measurement == digest_with(image, 1)
 
 
 @pytest.mark.parametrize("version", SNP_VERSIONS)
