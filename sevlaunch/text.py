@@ -70,4 +70,5 @@ def check_guest_name(value: object) -> str:
         raise ValueError(
             f"wanted 1 to 64 bytes of printable text without '/', not starting with '.' or '-', found {value!r}"
         )
-    return value
+    # Not what it was in a document, which knows its place there.
+    return str(value)
