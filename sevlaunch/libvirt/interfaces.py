@@ -114,6 +114,19 @@ def _user(conversion: Conversion, interface: Element, key: Key) -> None:
         _forward(conversion, forward, key)
 
 
+def _vhost_user(conversion: Conversion, interface: Element, key: Key) -> None:
+    """A switch that maps guest memory: passt alone is one that sevlaunch starts."""
+    outcomes = conversion.outcomes
+    if interface.child("backend").get("type") != "passt":
+        _other(conversion, interface, key)
+        return
+    _user(conversion, interface, key)
+    if conversion.encrypted:
+        outcomes.note(interface.child("model").part("type"), "passt can't map encrypted memory: it gets copies")
+    else:
+        outcomes.carry((*key, "vhost_user"), True, Part(interface))
+
+
 def _forward(conversion: Conversion, forward: Element, key: Key) -> None:
     ranges = list(forward.all("range"))
     protocol, address = forward.get("proto"), forward.get("address") or ""
@@ -205,6 +218,7 @@ def _fallback(conversion: Conversion, interface: Element, key: Key, about: Eleme
 
 _BACKENDS = {
     "user": _user,
+    "vhostuser": _vhost_user,
     "bridge": _bridge,
     "network": _network,
     "direct": _direct,

@@ -127,7 +127,7 @@ def resolve_memory(context: Context, accel: str) -> MemoryPlan:
     check_host(context, accel, lock.value)
     _check_huge_pages(context)
     _check_nodes(context)
-    shared = Choice(True, rule("virtiofsd maps guest memory"))
+    shared = Choice(True, rule("a helper program maps guest memory"))
     threads = max(1, min(context.host.cpu.count, MAX_PREALLOC_THREADS))
     return MemoryPlan(
         size=context.choice(memory.size, "memory", "size"),
@@ -135,7 +135,7 @@ def resolve_memory(context: Context, accel: str) -> MemoryPlan:
         backends=tuple(_backends(context)),
         nodes=tuple(_nodes(context)),
         hugepages=context.choice_or_none(memory.hugepages, "memory", "hugepages"),
-        share=shared if context.profile.shares else None,
+        share=shared if context.profile.shares_memory else None,
         prealloc=_prealloc(context, lock.value),
         prealloc_threads=Choice(threads, fact(f"{context.host.cpu.count} CPUs")),
         lock=lock,
@@ -234,8 +234,8 @@ def _check_nodes(context: Context) -> None:
 def _kind(context: Context) -> Choice[str]:
     if context.profile.memory.hugepages:
         return Choice("memory-backend-memfd", rule("huge pages without a mounted hugetlbfs"))
-    if context.profile.shares:
-        return Choice("memory-backend-memfd", rule("memory that virtiofsd can map"))
+    if context.profile.shares_memory:
+        return Choice("memory-backend-memfd", rule("memory that a helper program can map"))
     return Choice("memory-backend-ram", rule("ordinary memory"))
 
 

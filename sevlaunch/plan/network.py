@@ -21,7 +21,7 @@ from sevlaunch.plan.network_backends import (
 )
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
-from sevlaunch.profile.model import BridgeNetwork, MacvtapNetwork, Network, TapNetwork, UserNetwork
+from sevlaunch.profile.model import BridgeNetwork, MacvtapNetwork, Network, PasstNetwork, TapNetwork, UserNetwork
 from sevlaunch.profile.network_rules import derived_mac, queues_of
 
 # QEMU's names of the backends.
@@ -30,6 +30,7 @@ _DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
 # The first number for a descriptor on a command line that is printed; a start has its own numbers. A shell's own are
 # below it.
 _FIRST_DESCRIPTOR = 10
+_NO_DMA_API = Choice(False, rule("passt does not know the DMA API"))
 
 
 class NetworkPlan(Part, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class NetworkPlan(Part, frozen=True, kw_only=True):
     def options(self) -> Iterator[Option]:
         """The backend, then the device."""
         identity = Parameter("id", self.name, rule("position in networks"))
+        yield from self.backend.options()
         yield Option("-netdev", (self.kind.parameter(""), identity, *self.backend.parameters()))
         boot = (self.boot_index.parameter("bootindex"),) if self.boot_index else ()
         yield Option(
@@ -108,7 +110,8 @@ def _renumbered(network: NetworkPlan, numbers: Mapping[int, int]) -> NetworkPlan
 
 def _network(context: Context, index: int, network: Network, numbers: Iterator[int]) -> NetworkPlan:
     path = ("networks", index)
-    kind = _BACKENDS[network.type]
+    vhost_user = isinstance(network, PasstNetwork) and network.vhost_user
+    kind = "vhost-user" if vhost_user else _BACKENDS[network.type]
     if kind not in context.qemu.netdevs and context.qemu.netdevs:
         context.lack(
             f"QEMU {context.qemu.version} has no network backend {kind!r}, which networks.{index} needs",
@@ -126,7 +129,7 @@ def _network(context: Context, index: int, network: Network, numbers: Iterator[i
         queues=_queues(context, index, network),
         boot_index=boot_index(context, f"net{index}"),
         address=context.address("network", index, *path, instead="leave some networks out"),
-        dma_api=context.dma_api(network.iommu_platform, *path, "iommu_platform"),
+        dma_api=_NO_DMA_API if vhost_user else context.dma_api(network.iommu_platform, *path, "iommu_platform"),
     )
 
 

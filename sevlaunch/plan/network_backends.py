@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from sevlaunch.plan.needs import Descriptor, NeededDevice, NeededInterface, NeededProgram, Needs, merged
-from sevlaunch.plan.option import Choice, Parameter, rule
+from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.profile.fields import split_forward
 from sevlaunch.remedies import MODULES
 
@@ -37,6 +37,10 @@ class Backend(Struct, frozen=True, kw_only=True):
     def needs(self) -> Needs:
         """What it asks of the host."""
         return Needs()
+
+    def options(self) -> Iterator[Option]:
+        """What goes before the backend."""
+        yield from ()
 
     def parameters(self) -> Iterator[Parameter]:
         """What only this kind of backend has."""

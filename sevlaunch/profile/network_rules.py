@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from sevlaunch.profile.model import MacvtapNetwork, Network, Profile, TapNetwork, UserNetwork
+from sevlaunch.profile.model import MacvtapNetwork, Network, PasstNetwork, Profile, TapNetwork, UserNetwork
 from sevlaunch.profile.violation import Violation
 
 # The MTU of slirp: IF_MTU_DEFAULT in its src/slirp.h; QEMU sets no other.
@@ -24,6 +24,8 @@ def check_networks(profile: Profile) -> Iterator[Violation]:
         yield from _model(index, network)
         if isinstance(network, TapNetwork):
             yield from _tap(index, network)
+        if isinstance(network, PasstNetwork) and network.vhost_user:
+            yield from _vhost_user(profile, index, network)
         if isinstance(network, UserNetwork) and network.mtu is not None and network.mtu > SLIRP_MTU:
             yield Violation(
                 ("networks", index, "mtu"),
@@ -68,6 +70,19 @@ def _model(index: int, network: Network) -> Iterator[Violation]:
                 f"{key} is for virtio devices, found model {network.model}: leave one of them out",
                 (("networks", index, "model"),),
             )
+
+
+def _vhost_user(profile: Profile, index: int, network: PasstNetwork) -> Iterator[Violation]:
+    path = ("networks", index, "vhost_user")
+    if profile.security.encrypted:
+        reason = "passt would read guest memory, which is encrypted: leave vhost_user out"
+        yield Violation(path, reason, (("security", "type"),))
+    if network.model != "virtio":
+        reason = f"vhost_user is for virtio devices, found model {network.model}"
+        yield Violation(path, reason, (("networks", index, "model"),))
+    if network.iommu_platform:
+        reason = "passt does not know the DMA API: leave iommu_platform or vhost_user out"
+        yield Violation(("networks", index, "iommu_platform"), reason, (path,))
 
 
 def _tap(index: int, network: TapNetwork) -> Iterator[Violation]:

@@ -217,6 +217,7 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
     "networks.0.type": [
         (NIC.format(""), "user"),
         (NIC.format("<backend type='passt'/>"), "passt"),
+        ("<interface type='vhostuser'><source type='unix' path='/s' mode='client'/></interface>", "user"),
         ("<interface type='bridge'><source bridge='br0'/></interface>", "bridge"),
         ("<interface type='network'><source network='default'/></interface>", "bridge"),
         ("<interface type='network'><source network='lab' bridge='virbr7'/></interface>", "bridge"),
@@ -235,6 +236,9 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
             "</interface>",
             1,
         ),
+    ],
+    "networks.0.vhost_user": [
+        ("<interface type='vhostuser'><backend type='passt'/><model type='virtio'/></interface>", True),
     ],
     "networks.0.mtu": [(NIC.format("<mtu size='1400'/>"), 1400), (NIC.format("<mtu size='9000'/>"), None)],
     "networks.0.model": [("<interface type='user'><model type='e1000e'/></interface>", "e1000e")],

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sevlaunch.errors import ProfileError
+from sevlaunch.errors import HostError, ProfileError
+from sevlaunch.host.facts import HelperFacts
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.formats import shell
@@ -85,6 +86,25 @@ def test_passt_tells_the_guest_the_mtu(milan: Host) -> None:
     assert "--mtu" not in plan_of(milan, "{type: passt}").companions[0].argv
 
 
+def test_a_newer_passt_maps_the_guests_memory(milan: Host) -> None:
+    newer = HelperFacts(path="/usr/bin/passt", options=["--vhost-user", "--no-map-gw"])
+    plan = plan_of(replace(milan, helpers={"passt": newer}), "{type: passt, vhost_user: true, host_access: false}")
+    [passt] = plan.companions
+    assert {"--vhost-user", "--no-map-gw"} <= set(passt.argv)
+    assert "--stderr" not in passt.argv
+    words = argv(plan)
+    assert words[words.index("vhost-user,id=net0,chardev=passt0") - 2] == f"socket,id=passt0,path={passt.socket}"
+    assert any(word.startswith("memory-backend-memfd,") and "share=on" in word for word in words)
+    [device] = [word for word in words if word.startswith("virtio-net-pci")]
+    assert "iommu_platform=off" in device
+    older = replace(milan, helpers={"passt": HelperFacts(path="/usr/bin/passt", options=["--stderr"])})
+    with pytest.raises(HostError, match="/usr/bin/passt has no --vhost-user"):
+        plan_of(older, "{type: passt, vhost_user: true}")
+    [passt] = plan_of(older, "{type: passt}").companions
+    assert "--stderr" in passt.argv
+    assert {"--vhost-user", "--no-map-gw"}.isdisjoint(passt.argv)
+
+
 def test_a_script_opens_what_a_shell_can_and_names_the_rest(milan: Host, tmp_path: Path) -> None:
     host = replace(milan, folders=replace(milan.folders, runtime=str(tmp_path / "r"), state=str(tmp_path / "s")))
     script = shell(plan_of(host, "{type: macvtap, interface: m0}", "{type: bridge, bridge: br0}"))
@@ -142,6 +162,16 @@ REFUSED = {
         "networks.0.queues",
         "is for virtio devices",
     ),
+    "a passt that knows no DMA API": (
+        "{type: passt, vhost_user: true, iommu_platform: on}",
+        "networks.0.iommu_platform",
+        "passt does not know the DMA API",
+    ),
+    "a passt that maps memory for e1000e": (
+        "{type: passt, vhost_user: true, model: e1000e}",
+        "networks.0.vhost_user",
+        "is for virtio devices",
+    ),
     "the DMA API without virtio": (
         "{type: user, model: e1000e, iommu_platform: off}",
         "networks.0.iommu_platform",
@@ -170,6 +200,11 @@ def test_what_can_not_be_is_refused(name: str) -> None:
 )
 def test_the_neighbours_of_what_is_refused_are_fine(networks: str) -> None:
     assert loads(f"name: g\ncpus: 8\nnetworks: [{networks}]\n").warnings == ()
+
+
+def test_an_encrypted_guests_memory_is_mapped_by_no_passt() -> None:
+    with pytest.raises(ProfileError, match=r"networks\.0\.vhost_user: passt would read guest memory"):
+        loads("security: sev\nnetworks: [{type: passt, vhost_user: true}]\n")
 
 
 def test_queues_that_no_vcpu_uses_are_told() -> None:

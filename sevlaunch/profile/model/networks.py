@@ -69,6 +69,12 @@ class PasstNetwork(_Network, frozen=True, kw_only=True):
 
     type: Literal["passt"]
     forward: Annotated[list[Forward], Meta(description="host ports that lead into the guest")] = []
+    host_access: Annotated[
+        bool, Meta(description="the gateway's address leads to the host's own services, those of 127.0.0.1 included")
+    ] = True
+    vhost_user: Annotated[
+        bool, Meta(description="packets go through memory that passt maps, which is quicker (passt of 2025 and newer)")
+    ] = False
 
 
 Network = UserNetwork | TapNetwork | BridgeNetwork | MacvtapNetwork | PasstNetwork

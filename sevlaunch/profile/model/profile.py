@@ -14,7 +14,7 @@ from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, V
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
-from sevlaunch.profile.model.networks import Network
+from sevlaunch.profile.model.networks import Network, PasstNetwork
 from sevlaunch.profile.model.security import NoSecurity, Security
 
 _UUID, _A_UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID such as those of uuidgen"
@@ -95,7 +95,14 @@ class Profile(Model, frozen=True, kw_only=True):
     @property
     def helpers(self) -> tuple[str, ...]:
         """The helper programs whose options depend on their version."""
-        return ("virtiofsd",) if self.shares else ()
+        passt = any(isinstance(network, PasstNetwork) for network in self.networks)
+        return (*(("virtiofsd",) if self.shares else ()), *(("passt",) if passt else ()))
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether a helper program maps the guest's memory."""
+        networks = any(isinstance(network, PasstNetwork) and network.vhost_user for network in self.networks)
+        return bool(self.shares) or networks
 
     @property
     def images(self) -> tuple[str, ...]:
