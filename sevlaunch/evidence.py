@@ -81,6 +81,18 @@ class Ended(Struct, frozen=True):
         return self.how in _WANTED_ENDS or (self.how, self.exit_code) == ("exited", 0)
 
 
+class HelperInfo(Struct, frozen=True):
+    """A helper program beside QEMU.
+
+    :param state: running, or ended, although the guest needs it.
+    :param reason: what it said last, where it has ended.
+    """
+
+    name: str
+    state: str
+    reason: str | None
+
+
 class Evidence(Struct, frozen=True, kw_only=True):
     """The document.
 
@@ -119,5 +131,15 @@ class Status(Evidence, frozen=True, kw_only=True):
     """The same fields with the state of now.
 
     ``state`` is QEMU's run state, or: starting, abandoned (its launcher was killed), busy (other commands talk to QEMU
-    all the time), unresponsive (QEMU is stuck), exited (QEMU has ended; ``ended`` says what is known of that).
+    all the time), unresponsive (QEMU is stuck), degraded (it runs, but one of its ``helpers`` has ended), exited (QEMU
+    has ended; ``ended`` says what is known of that).
     """
+
+    helpers: list[HelperInfo] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document as plain data; ``helpers`` are in it where there are some."""
+        document = super().to_dict()
+        if not self.helpers:
+            del document["helpers"]
+        return document

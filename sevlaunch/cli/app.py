@@ -20,7 +20,8 @@ from sevlaunch.opening import too_few_descriptors
 
 # The modules of the commands. Only the command that is asked for is imported and read: nobody waits for the others.
 MODULES = {
-    "guests": ("up", "down", "rm", "ps", "ls", "status", "evidence", "logs", "console", "qmp", "inject", "resume"),
+    "guests": ("up", "down", "rm", "ps", "ls", "status", "evidence", "console", "qmp", "inject", "resume"),
+    "logs": ("logs",),
     "inside": ("exec", "wait", "events", "pause"),
     "profiles": ("check", "render", "schema", "init", "policy", "host"),
     "doctor": ("doctor",),

@@ -1,4 +1,4 @@
-"""Commands about guests: up, down, rm, ps, status, evidence, logs, console, qmp, inject, resume."""
+"""Commands about guests: up, down, rm, ps, status, evidence, console, qmp, inject, resume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", a
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (up, down, rm, ps, status, evidence, logs, console, qmp, inject, resume):
+    for command in (up, down, rm, ps, status, evidence, console, qmp, inject, resume):
         app.command(command.__name__)(command)
     app.command("ls", hidden=True)(ps)
 
@@ -197,44 +197,6 @@ def evidence(name: GuestArgument, output: FormatOption = Format.JSON) -> None:
     if found is None:
         raise SevlaunchError(f"the launch of {name!r} left no evidence", hint=f"see: sevlaunch status {quote(name)}")
     print_json(found.to_dict())
-
-
-def logs(
-    name: GuestArgument,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the guest ends.")] = False,
-    qemu: Annotated[bool, typer.Option("--qemu", help="QEMU's own output instead of the guest's console.")] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The bytes as they are: what they do to a terminal is the guest's choice.")
-    ] = False,
-) -> None:
-    """Print the guest's console output, or QEMU's own, with control characters made visible."""
-    from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.folder import QEMU_LOG, find
-    from sevlaunch.guest.life import qemu_pid
-    from sevlaunch.guest.process import Process
-    from sevlaunch.guest.watch import follow as read_on
-    from sevlaunch.host.folders import runtime_folder
-    from sevlaunch.plan.places import CONSOLE_LOG
-    from sevlaunch.text import VisibleStream
-
-    folder = find(runtime_folder(), name)
-    log = QEMU_LOG if qemu else CONSOLE_LOG
-    pid = qemu_pid(folder) if follow else None
-
-    async def copy() -> None:
-        process = Process.attach(pid) if pid else None
-        shown = VisibleStream()
-        with folder.opened() if qemu else folder.qemu_folder() as opened:
-            if not opened.has(log):
-                hint = "" if qemu else "its profile says console: none; try --qemu"
-                raise SevlaunchError(f"{name} has no {log}", hint=hint)
-            async for piece in read_on(opened, log, process):
-                sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
-                sys.stdout.flush()
-        if not raw:
-            print(shown.feed(b"", final=True), end="")
-
-    run(copy())
 
 
 def console(name: GuestArgument) -> None:

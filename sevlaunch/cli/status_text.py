@@ -18,6 +18,7 @@ _STATES = {
     "`sevlaunch logs NAME --qemu` says more",
     "abandoned": "the command that started it was killed: `sevlaunch down` clears it away",
     "busy": "other commands have talked to its QEMU all the time: try again",
+    "degraded": "a helper program that it needs has ended: `sevlaunch logs NAME --helpers` shows its output",
     "unresponsive": "QEMU does not answer QMP: `sevlaunch down --now` ends it",
 }
 
@@ -47,6 +48,8 @@ def show_started(finished: Sequence[BroughtUp], output: Format) -> None:
 
 def show_guest(shown: Evidence, output: Format) -> None:
     """Print evidence or a status."""
+    from sevlaunch.evidence import Status
+
     if output is Format.JSON:
         print_json(shown.to_dict())
         return
@@ -67,6 +70,8 @@ def show_guest(shown: Evidence, output: Format) -> None:
             say(f"               sha256 {shown.firmware.sha256}")
     if shown.vcpus:
         say(f"  vcpus        {shown.vcpus}")
+    for helper in shown.helpers if isinstance(shown, Status) else ():
+        say(f"  helper       {helper.name} {helper.state}" + (f": {helper.reason}" if helper.reason else ""))
     _show_security(shown)
 
 

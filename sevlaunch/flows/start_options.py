@@ -43,3 +43,4 @@ class StartOptions(Struct, frozen=True):
             await self.verification.pass_or_raise(guest)
         for condition in self.conditions:
             await wait_until_ready(guest, condition, limit=self.ready_limit)
+        guest.check_helpers()

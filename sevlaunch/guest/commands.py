@@ -25,6 +25,7 @@ from sevlaunch.evidence import Ended, FirmwareInfo, QemuInfo, Status
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.evidence import read_evidence, read_sev_info, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, find
+from sevlaunch.guest.helpers import helpers_of
 from sevlaunch.guest.life import is_alive, is_locked, is_starting, launch_never_finished, qemu_pid
 from sevlaunch.guest.monitor import COMMANDS_TURN_LIMIT, commands_monitor
 from sevlaunch.guest.outcome import last_words
@@ -46,7 +47,8 @@ async def status(folder: GuestFolder, *, turn_limit: float = COMMANDS_TURN_LIMIT
     process = Process.attach(pid) if pid and state is None else None
     if process is not None:
         try:
-            return await _ask(folder, replace(shown, pid=pid), process, turn_limit)
+            helpers = helpers_of(folder, record)
+            return await _ask(folder, replace(shown, pid=pid, helpers=helpers), process, turn_limit)
         finally:
             process.close()
     if state in (None, "exited"):
@@ -58,6 +60,8 @@ async def _ask(folder: GuestFolder, shown: Status, process: Process, turn_limit:
     try:
         async with commands_monitor(folder, turn_limit=turn_limit, limit=STATUS_LIMIT) as qmp:
             state = shown_state(await qmp.execute("query-status", limit=STATUS_LIMIT))
+            if state == "running" and any(helper.state == "ended" for helper in shown.helpers):
+                state = "degraded"
             return replace(shown, state=state, sev=await sev_info(qmp, shown.sev.type))
     except GuestBusy:
         return replace(shown, state="busy")
@@ -72,7 +76,7 @@ async def _ask(folder: GuestFolder, shown: Status, process: Process, turn_limit:
         ended = await process.ends_within(DEATH_LIMIT)
     if not ended:
         return replace(shown, state="unresponsive")
-    return replace(shown, state="exited", pid=None, ended=_ended(folder))
+    return replace(shown, state="exited", pid=None, helpers=[], ended=_ended(folder))
 
 
 def _look(folder: GuestFolder) -> tuple[Record | None, str | None]:

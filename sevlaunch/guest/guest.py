@@ -223,6 +223,13 @@ class LaunchedGuest(Guest):
         """Leave what is known of a guest that nobody wanted to end, with its logs, for other commands to look at."""
         self._start.leave(ended)
 
+    def check_helpers(self) -> None:
+        """See that the helper programs live: passt, virtiofsd.
+
+        :raise QemuError: when one has ended; with the end of its output.
+        """
+        self._start.check_helpers()
+
     def announce(self) -> None:
         """Let other programs take it down, too."""
         self._start.announce()

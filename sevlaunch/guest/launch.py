@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from sevlaunch.errors import GuestTimeout, Problem, QemuError
 from sevlaunch.guest.diagnosis import hint_for
 from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.helpers import helper_ended, log_of
 from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.starting import Embedding, Spawner, Start, started
 from sevlaunch.plan.needs import Companion
@@ -140,18 +141,15 @@ async def _socket_appears(folder: GuestFolder, companion: Companion, process: Pr
     """
     from sevlaunch.guest.watch import FolderWatch
 
-    log = f"{companion.name}.log"
     with folder.qemu_folder() as opened, FolderWatch(opened) as watch:
         try:
             async with asyncio.timeout(COMPANION_LIMIT):
                 while not opened.has(Path(companion.socket).name):
                     if process.ended:
-                        lines = folder.log_tail(log)
-                        what = f"{companion.name} ended before it was ready"
-                        raise QemuError(what, stderr=lines, hint=hint_for(lines))
+                        raise helper_ended(folder, companion.name, "before it was ready")
                     await watch.changed(process)
         except TimeoutError as error:
             raise GuestTimeout(
                 f"{companion.name} did not listen within {COMPANION_LIMIT:g} s",
-                problems=[Problem(line) for line in folder.log_tail(log)],
+                problems=[Problem(line) for line in folder.log_tail(log_of(companion.name))],
             ) from error

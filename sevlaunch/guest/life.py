@@ -67,7 +67,7 @@ def qemu_pid(folder: GuestFolder) -> int | None:
 def companions(folder: GuestFolder) -> list[Process]:
     """The processes beside QEMU that still live. The record is believed for those that are of this guest alone."""
     record = folder.record()
-    found = [Process.attach(pid, start_time) for pid, start_time in record.companions] if record else []
+    found = [Process.attach(one.pid, one.start_time) for one in record.companions] if record else []
     return [process for process in found if process and _is_of(process, folder)]
 
 

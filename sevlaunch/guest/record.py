@@ -22,12 +22,19 @@ class FileIdentity(NamedTuple):
     inode: _Number
 
 
+class CompanionProcess(NamedTuple):
+    """A process beside QEMU; ``start_time`` as in :class:`Record`."""
+
+    pid: _Pid
+    start_time: _Number
+    name: str
+
+
 class Record(Struct, frozen=True):
     """What a command needs to know about a guest that another command started.
 
     ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart. ``lock``
-    is the file that QEMU holds for as long as it lives. ``companions`` are (pid, start time) of the processes beside
-    QEMU.
+    is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU.
     """
 
     name: str
@@ -44,7 +51,7 @@ class Record(Struct, frozen=True):
     firmware: str
     reboot: str
     rehearsal: bool = False
-    companions: list[tuple[_Pid, _Number]] = field(default_factory=list)
+    companions: list[CompanionProcess] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """The record as a document."""

@@ -20,9 +20,10 @@ from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
 from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
-from sevlaunch.guest.record import FileIdentity, Record
+from sevlaunch.guest.record import CompanionProcess, FileIdentity, Record
 from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, Account, find_account, grant
@@ -113,7 +114,7 @@ class Start:
         self._prepare_files()
         for companion in self.plan.companions:
             program = find_program(companion.program, companion.fallbacks, companion.remedy)
-            with self._log(f"{companion.name}.log") as log:
+            with self._log(log_of(companion.name)) as log:
                 self.companions.append(spawn([program, *companion.argv[1:]], log=log, account=self._account))
         if not self.plan.companions:
             self.start_qemu()
@@ -278,8 +279,24 @@ class Start:
             firmware=plan.firmware.code.value,
             reboot=plan.reboot.value,
             rehearsal=plan.rehearsal,
-            companions=[(process.pid, process.start_time) for process in self.companions],
+            companions=self._companion_processes(),
         )
+
+    def _companion_processes(self) -> list[CompanionProcess]:
+        names = [*(companion.name for companion in self.plan.companions), REHEARSAL]
+        return [
+            CompanionProcess(process.pid, process.start_time, name)
+            for name, process in zip(names, self.companions, strict=False)
+        ]
+
+    def check_helpers(self) -> None:
+        """See that what QEMU needs beside it lives.
+
+        :raise QemuError: when one of the helper programs has ended; with the end of its output.
+        """
+        for process, known in zip(self.companions, self._companion_processes(), strict=True):
+            if process.ended:
+                raise helper_ended(self.folder, known.name, f"while {self.plan.name} was being started")
 
     def _prepare_files(self) -> None:
         self.folder.make_qemu_folder(self._account)

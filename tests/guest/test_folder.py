@@ -21,7 +21,7 @@ from sevlaunch.guest.claims import claim_lock, hold_launcher
 from sevlaunch.guest.folder import GuestFolder, find, guests
 from sevlaunch.guest.life import is_alive, is_starting, qemu_pid
 from sevlaunch.guest.process import Process, process_start_time
-from sevlaunch.guest.record import FileIdentity, Record
+from sevlaunch.guest.record import CompanionProcess, FileIdentity, Record
 from sevlaunch.guest.runtime import prepare_root
 from sevlaunch.guest_type import GuestType
 from tests import needs
@@ -41,7 +41,7 @@ RECORD = Record(
     qemu_version="10.0.0",
     firmware="OVMF.fd",
     reboot="stop",
-    companions=[(7, 8)],
+    companions=[CompanionProcess(7, 8, "passt0")],
 )
 
 
