@@ -24,7 +24,7 @@ def import_memory(conversion: Conversion) -> None:
     memory = domain.child("memory")
     size = scaled(memory)
     if size is not None:
-        whole = -(-size // MEBIBYTE) * MEBIBYTE
+        whole = round_up(size)
         if whole == size:
             outcomes.carry(("memory", "size"), format_size(size), memory, memory.part("unit"))
         else:
@@ -46,6 +46,11 @@ def import_memory(conversion: Conversion) -> None:
         outcomes.drop(limit, "it means unlimited")
     elif size:
         outcomes.carry(("memory", "hard_limit"), format_size(size), limit, limit.part("unit"))
+
+
+def round_up(size: int) -> int:
+    """``size`` in whole MiB, as libvirt's qemuDomainAlignMemorySizes() has it."""
+    return -(-size // MEBIBYTE) * MEBIBYTE
 
 
 def scaled(element: Element) -> int | None:

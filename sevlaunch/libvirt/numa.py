@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sevlaunch.libvirt.conversion import Conversion, number, number_set
 from sevlaunch.libvirt.document import Element, Part
-from sevlaunch.libvirt.memory import scaled
+from sevlaunch.libvirt.memory import round_up, scaled
 from sevlaunch.units import format_ranges, format_size
 
 _SNP = "it binds the part of an SNP guest's memory that it shares alone: use cpu.pin"
@@ -19,14 +19,15 @@ def import_numa(conversion: Conversion) -> None:
     if cells and all(sizes):
         for index, cell in enumerate(cells):
             _cell(conversion, index, cell, len(cells), left_out)
-        conversion.outcomes.carry(("memory", "size"), format_size(sum(sizes)), conversion.domain.child("memory"))
+        about = conversion.domain.child("memory") or Part(cells[0], "memory")
+        conversion.outcomes.carry(("memory", "size"), format_size(sum(sizes)), about)
     _host_nodes(conversion, conversion.domain.child("numatune"), len(cells) if all(sizes) else 0)
 
 
 def _size(cell: Element) -> int:
-    """Bytes of a cell's memory; libvirt's default unit is KiB."""
+    """Bytes of a cell's memory, in whole MiB; libvirt's default unit is KiB."""
     size = Element("memory", cell.line, text=cell.get("memory") or "", attributes=cell.attributes)
-    return scaled(size) or 0
+    return round_up(scaled(size) or 0)
 
 
 def _cell(conversion: Conversion, index: int, cell: Element, count: int, left_out: set[int]) -> None:

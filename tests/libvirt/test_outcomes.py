@@ -43,6 +43,13 @@ CARRIED: dict[str, list[tuple[str, Any]]] = {
         ("<memoryBacking><hugepages><page size='1' unit='G'/></hugepages></memoryBacking>", "1G"),
         ("<memoryBacking><hugepages><page size='64' unit='KiB'/></hugepages></memoryBacking>", None),
     ],
+    "numa.0.memory": [
+        (
+            "<memory>219100</memory><vcpu>2</vcpu><cpu><numa><cell id='0' cpus='0-1' memory='109550'/>"
+            "<cell id='1' memory='109550'/></numa></cpu>",
+            107 << 20,
+        )
+    ],
     "memory.prealloc": [
         ("<memoryBacking><allocation mode='immediate'/></memoryBacking>", True),
         ("<memoryBacking><allocation mode='ondemand'/></memoryBacking>", False),
