@@ -53,6 +53,13 @@ def pytest_configure(config: pytest.Config) -> None:
         known_skips.watch(config, ROOT / "tests/known-skips.toml", machine.is_of)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a long run unless SEVLAUNCH_SOAK=1 or ``-m soak`` asks for it."""
+    wanted = os.environ.get("SEVLAUNCH_SOAK") or "soak" in item.config.getoption("markexpr")
+    if item.get_closest_marker("soak") and not wanted:
+        pytest.skip("a long run: SEVLAUNCH_SOAK=1 or -m soak asks for it")
+
+
 @pytest.fixture(params=VERSIONS)
 def qemu_binary(request: pytest.FixtureRequest) -> str:
     """Each QEMU that scripts/test-tools brings."""

@@ -75,8 +75,9 @@ class Lock(_Part, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.type.encrypted:
             raise ValueError("type: wanted an encrypted one")
-        if self.policy >= 1 << 64:
-            raise ValueError("policy: wanted 64 bits")
+        bits = 32 if self.type.measured_by_host else 64
+        if self.policy >= 1 << bits:
+            raise ValueError(f"policy: wanted {bits} bits for {self.type}")
 
     def to_json(self) -> str:
         """The file's content."""
