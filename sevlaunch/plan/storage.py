@@ -14,7 +14,7 @@ from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.io_threads import SCSI_CONTROLLER, thread_name
 from sevlaunch.profile.model import Disk
-from sevlaunch.profile.seats import IDE_UNITS, SATA_PORTS, SCSI_TARGETS, seats
+from sevlaunch.profile.seats import IDE_UNITS, SATA_PORTS, SCSI_BOOT_TARGETS, SCSI_TARGETS, seats
 
 
 class ScsiPlan(Part, frozen=True, kw_only=True):
@@ -115,6 +115,11 @@ def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Para
     elif disk.bus == "virtio-scsi":
         if seat >= SCSI_TARGETS:
             context.refuse(f"a controller has {SCSI_TARGETS} virtio-scsi disks at most", "disks", index)
+        if seat >= SCSI_BOOT_TARGETS and f"disk{index}" in context.profile.boot.order:
+            context.warn(
+                f"boot.order names disk{index}, and OVMF looks at the first {SCSI_BOOT_TARGETS} virtio-scsi disks "
+                "alone: move it to the front, or give it a slot there"
+            )
         yield Parameter("bus", f"{SCSI_CONTROLLER}.0", why)
         yield Parameter("scsi-id", str(seat), why)
     elif disk.bus == "sata":

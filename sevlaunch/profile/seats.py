@@ -17,10 +17,12 @@ SATA_PORTS = 6
 IDE_UNITS = 4
 # QEMU's include/hw/virtio/virtio-scsi.h, VIRTIO_SCSI_MAX_TARGET.
 SCSI_TARGETS = 256
+# edk2's OvmfPkg.dec, PcdVirtioScsiMaxTargetLimit: the firmware looks at no others, and boots from none.
+SCSI_BOOT_TARGETS = 32
 
 # Disks that are PCI devices themselves are on one bus, whatever their kind.
 _PCI: tuple[Bus, ...] = ("virtio-blk", "nvme")
-_ON_ONE_CONTROLLER: dict[Bus, int] = {"sata": SATA_PORTS, "ide": IDE_UNITS, "virtio-scsi": SCSI_TARGETS}
+_ON_ONE_CONTROLLER: dict[Bus, int] = {"sata": SATA_PORTS, "ide": IDE_UNITS, "virtio-scsi": SCSI_BOOT_TARGETS}
 
 
 def bus_group(bus: Bus) -> Bus:

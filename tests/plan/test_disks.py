@@ -206,12 +206,23 @@ def test_the_dma_api_is_off_for_a_whole_plain_guest_controllers_included(milan: 
     assert "drive=disk2" in one
 
 
+def test_a_disk_that_the_firmware_does_not_look_at_is_warned_of_where_it_is_to_be_booted(milan: Host) -> None:
+    def warnings(order: str) -> list[str]:
+        disks = ", ".join(f"{{path: d{number}, bus: virtio-scsi}}" for number in range(33))
+        plan = resolve(loads(f"name: a\ndisks: [{disks}]\nboot: {{order: [{order}]}}\n"), milan)
+        return [warning for warning in plan.warnings if "OVMF looks at the first 32" in warning]
+
+    assert len(warnings("disk32")) == 1
+    assert warnings("disk31") == []
+
+
 @pytest.mark.parametrize(
     ("disks", "found"),
     [
         ("{path: a}, {path: b}, {path: c, bus: nvme}", [0, 1, 2]),
         ("{path: b, slot: 1}, {path: c, bus: nvme, slot: 2}", [1, 2]),
         ("{path: a}, {path: b, slot: 0}, {path: c}", [1, 0, 2]),
+        ("{path: a, bus: virtio-scsi}, {path: b, bus: virtio-scsi, cdrom: true}", [0, 31]),
         ("{path: a, bus: sata, cdrom: true}, {path: b, bus: sata}, {path: c, bus: sata, slot: 5}", [4, 0, 5]),
     ],
 )
