@@ -144,7 +144,12 @@ def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
         # Its minor number is that of the interface, which is another one after each start of the host.
         yield "DeviceAllow", "char-macvtap rw"
     yield from _SYSTEM_HARDENING
-    yield "PrivateTmp", "no" if any(file.path.startswith(_TEMPORARY) for file in needs.files) else "yes"
+    if any(file.path.startswith(_TEMPORARY) for file in needs.files):
+        yield "PrivateTmp", "no"
+        # Programs have their own short-lived files there, as they do with a folder of their own.
+        yield "ReadWritePaths", "/tmp"
+    else:
+        yield "PrivateTmp", "yes"
     for file in needs.files:
         # StateDirectory covers sevlaunch's own.
         if file.write and not file.granted:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from tests.conftest import Command, qemu_binary_of
 from tests.guest.support import PLAIN
 from tests.guest.tiny_firmware import POWERS_OFF, options_for
 
-# $1 is an empty folder, $2 the folder of this test. What the system writes is in memory, and gone with the namespace.
+# $1 is an empty folder, $2 the folder of this test, the rest are options of systemd-nspawn. What the system writes is
+# in memory, and gone with the namespace.
 BOOT = """\
 set -e
 mount -t tmpfs -o mode=0755 none "$1"
@@ -26,7 +28,9 @@ mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 rm -f "$1/root/etc/machine-id"
 cp "$2"/*.service "$1/root/etc/systemd/system/"
-exec systemd-nspawn -q -D "$1/root" --register=no --keep-unit --console=pipe --bind="$2" \\
+root=$1/root folder=$2
+shift 2
+exec systemd-nspawn -q -D "$root" --register=no --keep-unit --console=pipe --bind="$folder" "$@" \\
     -b systemd.unit=test.service < /dev/null
 """
 TEST_UNIT = """\
@@ -49,13 +53,18 @@ show() {{
 qemu() {{
     {sys.executable} -m sevlaunch status plain --format json | sed -n 's/^  "pid": \\([0-9]*\\),$/\\1/p'
 }}
-systemctl start {UNIT}
 """
+START = f"systemctl start {UNIT} || {{ journalctl -u {UNIT} --no-pager -o cat >&2; false; }}\n"
 LIMIT = 120
 
 
-def seen_in(base: Path, unit: str, steps: str) -> list[dict[str, Any]]:
-    """What `show` saw in a system with the unit; skips by name where no such system can be had."""
+def seen_in(base: Path, unit: str, steps: str, *options: str, before: str = "") -> list[dict[str, Any]]:
+    """What `show` saw in a system with the unit; skips by name where no such system can be had.
+
+    :param steps: a shell script, after the unit was started.
+    :param options: of systemd-nspawn.
+    :param before: a shell script, before that.
+    """
     needs.root("booting a systemd")
     needs.program("systemd-nspawn", "systemd-container")
     folder, place = base / "shared", base / "system"
@@ -63,10 +72,10 @@ def seen_in(base: Path, unit: str, steps: str) -> list[dict[str, Any]]:
     place.mkdir()
     (folder / UNIT).write_text(unit)
     (folder / "test.service").write_text(TEST_UNIT.format(folder=folder))
-    (folder / "script").write_text(SCRIPT + steps)
+    (folder / "script").write_text(SCRIPT + before + START + steps)
     namespaces = ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh"]
     done = subprocess.run(
-        [*namespaces, str(place), str(folder)], capture_output=True, text=True, timeout=LIMIT, check=False
+        [*namespaces, str(place), str(folder), *options], capture_output=True, text=True, timeout=LIMIT, check=False
     )
     told = folder / "told"
     if not told.exists():
@@ -81,13 +90,20 @@ def seen_in(base: Path, unit: str, steps: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def unit(sevlaunch: Command) -> Iterator[str]:
     """The unit of a guest that hears its power button."""
+    with unit_of(sevlaunch) as text:
+        yield text
+
+
+@contextmanager
+def unit_of(sevlaunch: Command, *more: str) -> Iterator[str]:
+    """As the fixture, with more options."""
     options = options_for(sevlaunch.base, qemu_binary_of("10.0"), POWERS_OFF)
     firmware = sevlaunch.base / "firmware.bin"
     # The unit sees no other's /tmp.
     place = Path("/var/lib") / f"sevlaunch-test-{os.getpid()}.bin"
     shutil.copyfile(firmware, place)
     try:
-        yield sevlaunch("unit", PLAIN, *(word.replace(str(firmware), str(place)) for word in options)).stdout
+        yield sevlaunch("unit", PLAIN, *(word.replace(str(firmware), str(place)) for word in options), *more).stdout
     finally:
         place.unlink()
 
@@ -129,4 +145,37 @@ show
 """,
     )
     assert by_itself == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}
+    assert (stopped["ActiveState"], stopped["Result"]) == ("inactive", "success")
+
+
+# A bridge, and a way out that leads nowhere, for passt takes the addresses of one.
+NETWORK = """\
+ip link add br0 type bridge
+mkdir -p /etc/qemu
+echo "allow br0" > /etc/qemu/bridge.conf
+ip link add out0 type veth peer name out1
+ip address add 192.0.2.2/24 dev out0
+ip link set out0 up
+ip link set out1 up
+ip route add default via 192.0.2.1
+"""
+
+
+def test_what_devices_and_helpers_need_is_in_the_unit(sevlaunch: Command, base: Path) -> None:
+    for program, package in (("passt", "passt"), ("swtpm", "swtpm"), ("ip", "iproute2")):
+        needs.program(program, package)
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("no /dev/net/tun")
+    shared = Path("/var/lib") / f"sevlaunch-test-{os.getpid()}"
+    shared.mkdir()
+    try:
+        options = ("tpm=true", f"shares=[{{path: {shared}, tag: data}}]", "rng={source: /dev/urandom}")
+        networks = "networks=[{type: bridge, bridge: br0}, {type: passt}]"
+        words = [word for option in (*options, networks) for word in ("--set", option)]
+        steps = f"show\nsystemctl stop {UNIT}\nshow\n"
+        with unit_of(sevlaunch, *words) as unit:
+            started, stopped = seen_in(base, unit, steps, "--private-network", "--bind=/dev/net/tun", before=NETWORK)
+    finally:
+        shared.rmdir()
+    assert (started["ActiveState"], started["NRestarts"]) == ("active", "0")
     assert (stopped["ActiveState"], stopped["Result"]) == ("inactive", "success")

@@ -95,14 +95,17 @@ class Profile(Model, frozen=True, kw_only=True):
     @property
     def helpers(self) -> tuple[str, ...]:
         """The helper programs whose options depend on their version."""
-        passt = any(isinstance(network, PasstNetwork) for network in self.networks)
-        return (*(("virtiofsd",) if self.shares else ()), *(("passt",) if passt else ()))
+        # That of Debian 12 writes its help into the system's log: it is asked only where that decides.
+        return (*(("virtiofsd",) if self.shares else ()), *(("passt",) if self._maps_by_passt else ()))
 
     @property
     def shares_memory(self) -> bool:
         """Whether a helper program maps the guest's memory."""
-        networks = any(isinstance(network, PasstNetwork) and network.vhost_user for network in self.networks)
-        return bool(self.shares) or networks
+        return bool(self.shares) or self._maps_by_passt
+
+    @property
+    def _maps_by_passt(self) -> bool:
+        return any(isinstance(network, PasstNetwork) and network.vhost_user for network in self.networks)
 
     @property
     def images(self) -> tuple[str, ...]:
