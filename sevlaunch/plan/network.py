@@ -22,7 +22,8 @@ from sevlaunch.plan.network_backends import (
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.model import BridgeNetwork, MacvtapNetwork, Network, PasstNetwork, TapNetwork, UserNetwork
-from sevlaunch.profile.network_rules import derived_mac, queues_of
+from sevlaunch.profile.network_rules import mac_addresses, queues_of
+from sevlaunch.profile.seats import network_slots
 
 # QEMU's names of the backends.
 _BACKENDS = {"user": "user", "tap": "tap", "bridge": "tap", "macvtap": "tap", "passt": "stream"}
@@ -92,7 +93,10 @@ def resolve_networks(context: Context) -> tuple[NetworkPlan, ...]:
     networks = context.profile.networks
     given = {number for network in networks if isinstance(network, TapNetwork) for number in network.descriptors}
     numbers = (number for number in count(_FIRST_DESCRIPTOR) if number not in given)
-    return tuple(_network(context, index, network, numbers) for index, network in enumerate(networks))
+    macs, places = mac_addresses(context.profile), network_slots(networks)
+    return tuple(
+        _network(context, index, network, macs[index], places[index], numbers) for index, network in enumerate(networks)
+    )
 
 
 def with_descriptors(networks: Sequence[NetworkPlan], numbers: Mapping[int, int]) -> tuple[NetworkPlan, ...]:
@@ -108,7 +112,9 @@ def _renumbered(network: NetworkPlan, numbers: Mapping[int, int]) -> NetworkPlan
     return replace(network, backend=replace(backend, handed=handed))
 
 
-def _network(context: Context, index: int, network: Network, numbers: Iterator[int]) -> NetworkPlan:
+def _network(
+    context: Context, index: int, network: Network, mac: str, place: int, numbers: Iterator[int]
+) -> NetworkPlan:
     path = ("networks", index)
     vhost_user = isinstance(network, PasstNetwork) and network.vhost_user
     kind = "vhost-user" if vhost_user else _BACKENDS[network.type]
@@ -118,17 +124,16 @@ def _network(context: Context, index: int, network: Network, numbers: Iterator[i
             hint="install a QEMU that has it, or use another type of network",
         )
     context.need_device(_DEVICES[network.model], f"networks.{index}")
-    mac = network.mac or derived_mac(context.profile.name, index)
     return NetworkPlan(
         index=index,
         kind=context.choice(kind, *path, "type"),
-        backend=_backend(context, index, network, numbers),
+        backend=_backend(context, index, network, mac, numbers),
         model=context.choice(network.model, *path, "model", default="network devices are virtio"),
         mac=context.choice(mac, *path, "mac", default="derived from the guest's name"),
         mtu=context.choice_or_none(network.mtu, *path, "mtu"),
         queues=_queues(context, index, network),
         boot_index=boot_index(context, f"net{index}"),
-        address=context.address("network", index, *path, instead="leave some networks out"),
+        address=context.address("network", place, *path, instead="leave some networks out"),
         dma_api=_NO_DMA_API if vhost_user else context.dma_api(network.iommu_platform, *path, "iommu_platform"),
     )
 
@@ -138,7 +143,7 @@ def _queues(context: Context, index: int, network: Network) -> Choice[int]:
     return context.choice(queues_of(network), "networks", index, key)
 
 
-def _backend(context: Context, index: int, network: Network, numbers: Iterator[int]) -> Backend:
+def _backend(context: Context, index: int, network: Network, mac: str, numbers: Iterator[int]) -> Backend:
     path = ("networks", index)
     if isinstance(network, UserNetwork):
         return UserBackend(
@@ -148,7 +153,7 @@ def _backend(context: Context, index: int, network: Network, numbers: Iterator[i
             ),
         )
     if isinstance(network, (TapNetwork, BridgeNetwork, MacvtapNetwork)):
-        return _tap(context, index, network, numbers)
+        return _tap(context, index, network, mac, numbers)
     # Few guests have it.
     from sevlaunch.plan.passt import passt_backend
 
@@ -156,7 +161,7 @@ def _backend(context: Context, index: int, network: Network, numbers: Iterator[i
 
 
 def _tap(
-    context: Context, index: int, network: TapNetwork | BridgeNetwork | MacvtapNetwork, numbers: Iterator[int]
+    context: Context, index: int, network: TapNetwork | BridgeNetwork | MacvtapNetwork, mac: str, numbers: Iterator[int]
 ) -> Backend:
     path = ("networks", index)
     vhost = context.choice(network.vhost, *path, "vhost")
@@ -172,7 +177,7 @@ def _tap(
             wanted=context.choice(network.interface, *path, "interface"),
             handed=tuple(Descriptor(next(numbers), "macvtap", network.interface) for _ in range(network.queues)),
             vhost=vhost,
-            mac=network.mac or derived_mac(context.profile.name, index),
+            mac=mac,
             mtu=network.mtu,
         )
     if network.interface is None:

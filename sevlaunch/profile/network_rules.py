@@ -6,15 +6,24 @@ import hashlib
 from collections.abc import Iterator
 
 from sevlaunch.profile.model import MacvtapNetwork, Network, PasstNetwork, Profile, TapNetwork, UserNetwork
+from sevlaunch.profile.seats import network_slots
 from sevlaunch.profile.violation import Violation
 
 # The MTU of slirp: IF_MTU_DEFAULT in its src/slirp.h; QEMU sets no other.
 SLIRP_MTU = 1500
 
 
-def derived_mac(name: str, index: int) -> str:
-    """A MAC address in QEMU's range that is always the same for a guest's name and the network's position."""
-    digest = hashlib.sha256(f"{name}\0{index}".encode()).digest()
+def mac_addresses(profile: Profile) -> list[str]:
+    """The MAC address of each network: its own, or always the same one for the guest's name and the network's place."""
+    places = network_slots(profile.networks)
+    return [
+        network.mac or _derived(profile.name, place) for network, place in zip(profile.networks, places, strict=True)
+    ]
+
+
+def _derived(name: str, place: int) -> str:
+    """An address in QEMU's range."""
+    digest = hashlib.sha256(f"{name}\0{place}".encode()).digest()
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 
@@ -107,6 +116,8 @@ def _tap(index: int, network: TapNetwork) -> Iterator[Violation]:
 def _shared(profile: Profile) -> Iterator[Violation]:
     interfaces: dict[str, int] = {}
     macs: dict[str, int] = {}
+    slots: dict[int, int] = {}
+    addresses = mac_addresses(profile)
     descriptors: set[int] = set()
     for index, network in enumerate(profile.networks):
         path = ("networks", index)
@@ -118,8 +129,13 @@ def _shared(profile: Profile) -> Iterator[Violation]:
             )
         elif name is not None:
             interfaces[name] = index
-        mac = network.mac or derived_mac(profile.name, index)
-        if mac in macs:
+        if network.slot is not None and slots.setdefault(network.slot, index) != index:
+            holder = slots[network.slot]
+            message = f"networks.{holder} is on slot {network.slot}: give this one another"
+            yield Violation((*path, "slot"), message, (("networks", holder, "slot"),))
+        mac = addresses[index]
+        # Those of two on one slot are the same, and one mistake is enough.
+        if mac in macs and (network.mac or profile.networks[macs[mac]].mac):
             first = ("networks", macs[mac], "mac")
             yield Violation((*path, "mac"), f"two networks have the MAC address {mac}: each needs its own", (first,))
         macs.setdefault(mac, index)

@@ -1,7 +1,7 @@
-"""Where each disk is on its bus: disks from the first place on, CD-ROMs from the last one back.
+"""Where each disk is on its bus, and each network: disks from the first place on, CD-ROMs from the last one back.
 
 A CD-ROM that is removed after an installation so moves no disk, nor does a disk that is added behind the others move
-a CD-ROM. A disk's own ``slot`` goes before both.
+a CD-ROM. A ``slot`` of its own goes before both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from sevlaunch.profile.model import Bus, Disk
+from sevlaunch.profile.model import Bus, Disk, Network
 
 # Ports of an AHCI controller: ICH9's, which QEMU's ich9-ahci is.
 SATA_PORTS = 6
@@ -43,6 +43,13 @@ def seats(disks: Sequence[Disk]) -> list[int]:
                     found[index] = next(place for place in places if place not in taken)
                     taken.add(found[index])
     return [found[index] for index in range(len(disks))]
+
+
+def network_slots(networks: Sequence[Network]) -> list[int]:
+    """The place of each network among all, from 0."""
+    taken = {network.slot for network in networks}
+    free = (place for place in count() if place not in taken)
+    return [next(free) if network.slot is None else network.slot for network in networks]
 
 
 def _from_the_last(size: int) -> Iterator[int]:

@@ -129,6 +129,11 @@ REFUSED = {
         "networks.1.mac",
         "two networks have the MAC address 52:54:00:00:00:01",
     ),
+    "two on one slot": (
+        "{type: user, slot: 1}, {type: user}, {type: user, slot: 1}",
+        "networks.2.slot",
+        "networks.0 is on slot 1",
+    ),
     "one descriptor twice": (
         "{type: tap, descriptors: [7]}, {type: tap, descriptors: [8, 7]}",
         "networks.1.descriptors.1",

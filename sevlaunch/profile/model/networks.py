@@ -23,6 +23,10 @@ class _Network(Model, frozen=True, kw_only=True):
     mtu: (
         Annotated[int, Meta(ge=68, le=65535, description="largest packet in bytes, which the guest is told")] | None
     ) = None
+    slot: Annotated[
+        Annotated[int, Meta(ge=0, le=255)] | None,
+        Meta(description="place among the networks, from 0; default: as it stands in the list"),
+    ] = None
     iommu_platform: Annotated[bool | None, Meta(description="DMA API; default: that of the guest")] = None
 
 
