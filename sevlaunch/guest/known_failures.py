@@ -144,6 +144,24 @@ KNOWN = (
         "Could not open '%s'",
         "util/error.c",
     ),
+    Known(
+        r"Invalid password, cannot unlock any keyslot",
+        "the file of luks_key has to hold the passphrase of the image and nothing else: a line end counts, too",
+        "Invalid password, cannot unlock any keyslot",
+        "crypto/block-luks.c",
+    ),
+    Known(
+        r"Data from secret .* is not valid UTF-8",
+        "QEMU takes a passphrase that is text alone: name another file in luks_key",
+        "Data from secret %s is not valid UTF-8",
+        "crypto/secret_common.c",
+    ),
+    Known(
+        r"failed to init linux io_uring ring|aio=io_uring was specified, but is not available",
+        "the kernel, or a container, keeps io_uring from this process (kernel.io_uring_disabled): use aio: threads",
+        "failed to init linux io_uring ring",
+        "block/io_uring.c",
+    ),
     # x86_bios_rom_init() says the same of both.
     Known(
         r"could not load PC BIOS",

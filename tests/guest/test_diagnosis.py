@@ -419,6 +419,13 @@ PRINTED = [
     QEMU + "-blockdev driver=file,node-name=a,filename=/etc/shadow: Could not open '/etc/shadow': Permission denied",
     QEMU + "-blockdev driver=file,node-name=a,filename=/none: Could not open '/none': No such file or directory",
     "qemu: could not load PC BIOS '/nonexistent'",
+    QEMU + "-blockdev driver=luks,key-secret=k,node-name=d: Invalid password, cannot unlock any keyslot",
+    QEMU + "-blockdev driver=luks,key-secret=k,node-name=d: Data from secret k is not valid UTF-8",
+    QEMU
+    + "-blockdev driver=file,node-name=a,aio=io_uring: failed to init linux io_uring ring: Operation not permitted",
+    QEMU
+    + "-blockdev driver=file,node-name=a,aio=io_uring: aio=io_uring was specified, but is not available (disabled via "
+    "io_uring_disabled sysctl or blocked by container runtime seccomp policy?)",
     QEMU + "system firmware block device pflash0 has invalid size 1536",
     QEMU + "phys-bits should be between 32 and 52  (but is 20)",
     QEMU + "cannot write to the log: No space left on device",

@@ -18,11 +18,19 @@ from tests.conftest import HOSTS, VERSIONS
 from tests.plan.asking import ask
 
 # Devices that are on no PCI bus.
-ELSEWHERE = ("scsi-hd", "scsi-cd", "ide-hd", "ide-cd", "virtconsole", "virtserialport")
+ELSEWHERE = (
+    *("scsi-hd", "scsi-cd", "ide-hd", "ide-cd", "virtconsole", "virtserialport", "usb-tablet", "isa-serial", "pvpanic"),
+    *("tpm-crb", "tpm-tis"),
+)
 DISKS = ("{path: a.raw}", "{path: b.raw}", "{path: c.raw, bus: virtio-scsi}", "{path: d.raw, bus: sata}")
 CDROM = "{path: e.raw, cdrom: true, bus: %s}"
 NETWORKS = ("{type: user, mac: '52:54:00:00:00:01'}", "{type: user, mac: '52:54:00:00:00:02'}")
 REST = "balloon: true\nvideo: virtio\nconsole: virtio\nguest_agent: true\n"
+# What else there is, with devices of the host or helper programs behind it.
+MORE = (
+    "vsock: auto\nshares: [{path: /srv, tag: s}]\nwatchdog: true\npanic: true\nserial_ports: 2\ntpm: true\n"
+    "channels: [{name: org.example.0}]\ndisplay: {type: vnc}\n"
+)
 
 
 @pytest.fixture
@@ -63,10 +71,10 @@ def places(host: Host, text: str) -> dict[str, tuple[str, ...]]:
 @pytest.mark.parametrize("count", [1, 40])
 def test_every_pci_device_says_where_it_is_and_no_two_are_at_one_place(host: Host, machine: str, count: int) -> None:
     more = tuple(f"{{path: more{number}.raw}}" for number in range(count))
-    text = profile(machine=machine, disks=(*DISKS, *more), rest=REST + "vsock: auto\nshares: [{path: /srv, tag: s}]\n")
+    text = profile(machine=machine, disks=(*DISKS, *more), rest=REST + MORE)
     found = devices(resolve(loads(text, base=Path("/")), host))
     on_pci = [device for device in found if device[""] not in ELSEWHERE]
-    assert len(on_pci) >= 9 + count
+    assert len(on_pci) >= 12 + count
     taken = [(device["bus"], device["addr"]) for device in on_pci]
     assert len(set(taken)) == len(taken)
     buses = {device["id"] for device in on_pci if device[""] in ("pcie-root-port", "pci-bridge")}
@@ -85,7 +93,7 @@ def test_every_pci_device_says_where_it_is_and_no_two_are_at_one_place(host: Hos
         {"networks": NETWORKS[:1]},
         {"networks": ()},
         {"rest": ""},
-        {"rest": f"{REST}vsock: auto\nshares: [{{path: /srv, tag: s}}]\n"},
+        {"rest": REST + MORE},
     ],
 )
 def test_a_device_that_comes_or_goes_moves_no_other(host: Host, machine: str, bus: str, change: dict[str, Any]) -> None:
