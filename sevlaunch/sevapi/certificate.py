@@ -86,12 +86,12 @@ class Certificate:
         """
         if len(content) != SIZE:
             raise FirmwareError(Status.INVALID_LENGTH)
-        version, api_major, api_minor, usage, algorithm = _HEAD.unpack_from(content)
+        _, api_major, api_minor, usage, algorithm = _HEAD.unpack_from(content)
         signatures = (Signature(*_SIGNATURE.unpack_from(content, _SIGNED + n * _SIGNATURE.size)) for n in (0, 1))
         key = content[_HEAD.size : _SIGNED]
         certificate = cls(usage, algorithm, key, api_major, api_minor, (next(signatures), next(signatures)))
-        # Its signatures are checked over what this makes of it: nothing may be lost.
-        if version != VERSION or certificate.to_bytes() != content:
+        # Its signatures are checked over what this makes of it: nothing may be lost, and the version is the known one.
+        if certificate.to_bytes() != content:
             raise FirmwareError(Status.INVALID_CERTIFICATE)
         return certificate
 

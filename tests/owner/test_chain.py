@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, verify_chain
+from sevlaunch.owner.chain import Chain, ChainVerdict, parse_sev_certificates, read_root, verify_chain
 from sevlaunch.owner.checks import Verdict
+from sevlaunch.owner.roots import fingerprint
 from sevlaunch.sevapi.certificate import Algorithm, Certificate, Signature, Usage
 from tests.guest.support import tries
 from tests.owner.pki import flipped, rsa_key, sev_chain
@@ -19,7 +20,7 @@ from tests.published import vector
 NAMES = ("pdh", "pek", "oca", "cek", "ask", "ark")
 
 
-def verdict(*parts: bytes, root: bool = False) -> Verdict:
+def verdict(*parts: bytes, root: bool = False) -> ChainVerdict:
     """What becomes of the certificates in ``parts``; with ``root``, our own ARK is trusted."""
     chain = Chain.of(one for part in parts for one in parse_sev_certificates(part))
     return verify_chain(chain, root=sev_chain().ark if root else None)
@@ -183,6 +184,18 @@ def test_behind_a_signature_there_is_nothing(name: str, at: int) -> None:
     parts = {one: getattr(ours, one).to_bytes() for one in NAMES}
     parts[name] = replace(certificate, signatures=slots).to_bytes()
     assert answers(verdict(*parts.values(), root=True))[name.upper()] is False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_root_vouches_only_for_what_verifies_up_to_it(name: str) -> None:
+    ours = sev_chain()
+    parts = {one: getattr(ours, one).to_bytes() for one in NAMES}
+    found = verdict(*parts.values())
+    assert (found.root, found.is_amds) == (fingerprint(ours.ark.public_key), False)
+    assert verdict(*(part for one, part in parts.items() if one != name)).root is None
+    # A byte of its signature: behind usage and algorithm of the first slot, or at the end of one of AMD's.
+    at = len(parts[name]) - 1 if name in ("ask", "ark") else 16 + 1028 + 8
+    assert verdict(*{**parts, name: flipped(parts[name], at * 8)}.values()).root is None
 
 
 def test_a_pek_needs_both_of_its_signatures() -> None:

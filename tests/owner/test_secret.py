@@ -12,11 +12,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from sevlaunch.errors import UnsupportedError, UsageError
+from sevlaunch.errors import InsecureUse, UnsupportedError, UsageError
+from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.answer import Answer
 from sevlaunch.owner.claims import HostClaims
+from sevlaunch.owner.digest import launch_digest
 from sevlaunch.owner.firmware import Firmware
-from sevlaunch.owner.secret import Secret, check_injectable, make_packet, read_packet, read_secret
+from sevlaunch.owner.secret import Secret, check_injectable, make_packet, read_packet, read_secret, wrap_secrets
+from sevlaunch.owner.verify import Expectation, verify_launch
 from sevlaunch.sevapi.secret import LUKS_PASSPHRASE, MAX_PAYLOAD_BYTES, secret_table, unwrap_secret
 from sevlaunch.sevapi.session import TransportKeys
 from tests.conftest import Command
@@ -172,6 +175,19 @@ def test_no_packet_is_made_for_a_guest_that_runs(wrapped: list[str | Path], sevl
     refused = sevlaunch(*wrapped, "--secret", "luks:-", check=8, input="x")
     assert "state running" in refused.stderr
     assert not (base / "header").exists()
+
+
+def test_the_library_wraps_after_a_yes_alone_and_before_the_guest_runs() -> None:
+    keys, claims = TransportKeys(TEK, TIK), evidence_of({})
+    right = Expectation(GuestType.SEV, 0x33, {"": launch_digest(SEV.launch)}, SEV.launch.firmware.sha256, None, (0, 0))
+    yes = verify_launch(claims, right, TIK)
+    assert wrap_secrets([FIRST], keys, claims, yes).payload
+    no = verify_launch(claims, replace(right, policy=0x31), TIK)
+    assert (no.matches, no.verified) == (False, False)
+    with pytest.raises(InsecureUse, match="whoever made it would get the secret"):
+        wrap_secrets([FIRST], keys, claims, no)
+    with pytest.raises(UnsupportedError, match="past the launch"):
+        wrap_secrets([FIRST], keys, evidence_of({"state": "running"}), yes)
 
 
 @pytest.mark.parametrize("form", ["raw", "base64", "hex"])

@@ -146,6 +146,8 @@ def test_verifying_where_the_guest_runs_is_refused(owner: Arguments, sevlaunch: 
     refused = sevlaunch(*arguments, check=9)
     assert "the-guest runs on this machine" in refused.stderr
     assert refused.stdout == ""
+    # It is no rehearsal, though one would be taken.
+    sevlaunch(*arguments, "--rehearsal", check=9)
     sevlaunch(*arguments, "--insecure")
     other = Host(SEV.launch, 0x33, build_id=9).evidence()
     (folder / "evidence.json").write_text(json.dumps(other))

@@ -154,10 +154,15 @@ def test_a_certificate_of_our_own_is_signed_and_verified() -> None:
 
 
 def test_what_is_no_certificate_gets_the_processors_answer() -> None:
+    right = Certificate(Usage.PDH, Algorithm.ECDH_SHA256, bytes(1028)).to_bytes()
+    assert Certificate.from_bytes(right).to_bytes() == right
     for content, status in (
         (b"", Status.INVALID_LENGTH),
         (bytes(2083), Status.INVALID_LENGTH),
         (bytes(2084), Status.INVALID_CERTIFICATE),
+        (bytes([2]) + right[1:], Status.INVALID_CERTIFICATE),
+        (right[:6] + b"\1" + right[7:], Status.INVALID_CERTIFICATE),
+        (right + b"\0", Status.INVALID_LENGTH),
     ):
         with pytest.raises(FirmwareError) as caught:
             Certificate.from_bytes(content)

@@ -139,7 +139,7 @@ def verify(
         check_verifiable(setup.launch.guest_type, claims, rehearsal=rehearsal)
         expectation = Expectation.of_setup(setup, minimum)
     vouched = session.vouched_for(claims, tik, integrity, platform=platform, root=root, rehearsal=rehearsal)
-    _check_place(claims, insecure=insecure, rehearsal=rehearsal)
+    _check_place(claims, insecure=insecure)
     verdict = verify_launch(claims, expectation, integrity, rehearsal=rehearsal)
     findings = None
     if not verdict.matches and claims.sev.enabled:
@@ -166,13 +166,13 @@ def verify(
         raise typer.Exit(1)
 
 
-def _check_place(claims: HostClaims, *, insecure: bool, rehearsal: bool) -> None:
+def _check_place(claims: HostClaims, *, insecure: bool) -> None:
     """:raise InsecureUse: when the guest runs on this very machine. A rehearsal proves nothing anyway."""
     from sevlaunch.guest.evidence import read_evidence
     from sevlaunch.guest.folder import guests
     from sevlaunch.host.folders import runtime_folder
 
-    if insecure or rehearsal or not claims.measurement:
+    if insecure or claims.rehearsal or not claims.measurement:
         return
     try:
         running = guests(runtime_folder())
