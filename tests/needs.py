@@ -93,6 +93,14 @@ def amdsev_image() -> Path:
     return found
 
 
+def debian_disk() -> Path:
+    """The image of a disk with Debian on it, as a distribution's cloud image is."""
+    found = tool("debian-disk/debian-trixie.qcow2")
+    if found is None:
+        pytest.skip("a disk with Debian is not here: scripts/test-tools disk brings it")
+    return found
+
+
 def guest_agent() -> Path:
     """qemu-ga, the agent that runs in guests."""
     found = tool("qemu-ga/qemu-ga")
