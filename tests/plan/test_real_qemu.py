@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.facts import Folders
+from sevlaunch.host.firmware_facts import FirmwareDescriptor
 from sevlaunch.host.model import Host
 from sevlaunch.host.qemu import qemu_facts
 from sevlaunch.plan.command_line import argv
@@ -132,3 +135,34 @@ def test_the_recorded_host_knows_what_the_real_qemu_knows(version: str) -> None:
         # The last one is of a Debian that moves on: scripts/test-tools takes what is newer there.
         assert version == VERSIONS[-1] and real.release > recorded.release
         assert recorded.objects.keys() <= real.objects.keys()
+
+
+@pytest.mark.parametrize("mode", ["combined", "stateless"])
+def test_one_unit_of_pflash_is_taken_as_a_store_of_the_guests_own_or_as_code_alone(
+    mode: str, host_here: Host, base: Path
+) -> None:
+    image = base / "OVMF.fd"
+    image.write_bytes(bytes(2 << 20))
+    one = FirmwareDescriptor(
+        file="/50.json",
+        device="flash",
+        mode=mode,
+        executable=str(image),
+        interface_types=["uefi"],
+        machines=["*"],
+        features=["amd-sev"],
+    )
+    described = replace(host_here, firmware=[one], firmware_images=[])
+    kind = "none" if mode == "combined" else "sev"
+    plan = resolve(loads(f"name: g\naccel: kvm\nmemory: 2G\nsecurity: {kind}\n", file="g.yaml"), described)
+    plan.qemu_folder.mkdir(parents=True)
+    lock = prepare_variables(plan, None)
+    try:
+        stdout, stderr = run_to_the_monitor(without_encryption([*argv(plan), "-overcommit", "mem-lock=off"]))
+    finally:
+        if lock >= 0:
+            os.close(lock)
+    assert [line for line in stderr.splitlines() if "TCG doesn't support" not in line] == []
+    assert any(json.loads(line).get("return", {}).get("status") == "prelaunch" for line in stdout.splitlines())
+    (store,) = plan.state_folder.glob("*") if mode == "combined" else (image,)
+    assert store.stat().st_size == 2 << 20
