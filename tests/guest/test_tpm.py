@@ -62,6 +62,9 @@ def test_what_is_in_it_outlives_the_guest(sevlaunch: Command, system_qemu: str) 
     # The seeds are made at random, once.
     assert hashlib.sha256(state.read_bytes()).digest() == seeds
     sevlaunch("down", "plain", "--now")
+    wait_until(lambda: sevlaunch.left_behind() == [], what="the end of swtpm")
+    sevlaunch("rm", "plain")
+    assert states(sevlaunch) == []
 
 
 def test_it_is_the_accounts_own(sevlaunch: Command, system_qemu: str) -> None:
