@@ -218,7 +218,15 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         (DISK.format(" discard='ignore'"), False),
         (DISK.format(" discard='unmap'"), True),
     ],
-    "disks.0.iommu_platform": [(DISK.format(" iommu='on'"), None), (DISK.format(""), False)],
+    "iommu_platform": [
+        (DISK.format(" iommu='on'"), True),
+        (DISK.format(""), False),
+        (DISK.format(" iommu='off'"), False),
+    ],
+    "disks.1.iommu_platform": [
+        (DISK.format(" iommu='on'") + DISK.format("").replace("'/d'", "'/e'"), False),
+        (DISK.format("") + DISK.format("").replace("'/d'", "'/e'"), None),
+    ],
     "disks.0.serial": [(DISK.format("").replace("</disk>", "<serial>ABC</serial></disk>"), "ABC")],
     "disks.0.path": [("<disk type='block'><source dev='/dev/vg/a'/><target dev='vda'/></disk>", "/dev/vg/a")],
     "networks.0.type": [
@@ -275,7 +283,7 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         ("<vsock model='virtio'><cid auto='no' address='7'/></vsock>", 7),
     ],
     "rng": [("", None)],
-    "balloon": [("<memballoon model='none'/>", None), ("<memballoon model='virtio'/>", {"iommu_platform": False})],
+    "balloon": [("<memballoon model='none'/>", None), ("<memballoon model='virtio'/>", {"iommu_platform": None})],
     "video.type": [
         ("<video><model type='vga' vram='16384'/></video>", "std"),
         ("<video><model type='cirrus'/></video>", "std"),
