@@ -51,7 +51,7 @@ cpus: 2                        # long form: cpu: {{model: EPYC-v4, count: 2}}
 memory: 2G                     # long form: memory: {{size: 2G, hugepages: 2M}}
 
 {security}
-# Chosen from the host's firmware descriptors, unless it is named here:
+# Chosen by the images that the host has, unless it is named here:
 # firmware: {{{firmware}}}
 
 disks: []

@@ -36,7 +36,7 @@ def test_what_init_writes_in_comments_is_a_profile_too(guest_type: str, sevlaunc
             file.write_text(text.replace("disks: []", "disks:").replace(line, line[1:]))
             sevlaunch("check", file)
             tried += 1
-    assert tried == 6
+    assert tried == 7
 
 
 def test_init_makes_a_sev_guest_unless_told_otherwise(sevlaunch: Command, base: Path) -> None:

@@ -102,7 +102,7 @@ class NumaNode(Model, frozen=True, kw_only=True):
 
 
 class Firmware(Model, frozen=True, kw_only=True):
-    """UEFI firmware: a pflash pair (code, vars) or one stateless image; neither: chosen from firmware descriptors."""
+    """UEFI firmware: a pflash pair (code, vars) or one stateless image; neither: chosen by what images have."""
 
     code: Annotated[AbsolutePath | None, Meta(description="read-only firmware code for pflash unit 0")] = None
     vars: Annotated[AbsolutePath | None, Meta(description="variable store that each guest's own copy starts from")] = (
