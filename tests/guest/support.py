@@ -27,6 +27,9 @@ from tests.conftest import PROFILES, ROOT, Command, Result, qemu_binary_of, wait
 PLAIN = PROFILES / "plain.yaml"
 FAKE_QEMU = Path(__file__).parent / "fake_qemu.py"
 JSON = ("--format", "json")
+# What qemu-bridge-helper reads.
+BRIDGE_CONFIGURATION = Path("/etc/qemu/bridge.conf")
+MACVTAP_MAC = "52:54:00:aa:bb:01"
 HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 

@@ -8,93 +8,27 @@ import shutil
 import socket
 import stat
 import struct
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sevlaunch.host.interfaces import find_interface, tap_of
 from sevlaunch.plan.network_backends import BRIDGE_HELPER
-from tests import needs
 from tests.conftest import VERSIONS, Command, qemu_binary_of, wait_until
-from tests.guest.support import JSON, PLAIN, ordinary_user, started_as_a_service, with_device, with_qemu
+from tests.guest.support import (
+    BRIDGE_CONFIGURATION,
+    JSON,
+    PLAIN,
+    ordinary_user,
+    started_as_a_service,
+    with_device,
+    with_qemu,
+)
+from tests.guest.support import MACVTAP_MAC as MAC
 
-BRIDGE_CONFIGURATION = Path("/etc/qemu/bridge.conf")
 TCG = ("--set", "accel=tcg")
 # linux/if_tun.h
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
-
-
-def ip(*words: str) -> str:
-    """What `ip` prints."""
-    return subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
-
-
-@pytest.fixture
-def network_rights() -> None:
-    """The right to make interfaces."""
-    needs.root("making network interfaces")
-    needs.program("ip", "iproute2")
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("no /dev/net/tun")
-
-
-@pytest.fixture
-def tap(network_rights: None) -> Iterator[str]:
-    """A tap interface of one queue."""
-    name = f"slt{os.getpid()}"
-    ip("tuntap", "add", "dev", name, "mode", "tap")
-    ip("link", "set", name, "up")
-    yield name
-    ip("link", "del", name)
-
-
-@pytest.fixture
-def wide_tap(network_rights: None) -> Iterator[str]:
-    """A tap interface of several queues."""
-    name = f"slw{os.getpid()}"
-    ip("tuntap", "add", "dev", name, "mode", "tap", "multi_queue")
-    ip("link", "set", name, "up")
-    yield name
-    ip("link", "del", name)
-
-
-@pytest.fixture
-def macvtap(network_rights: None) -> Iterator[str]:
-    """A macvtap interface, on one end of a cable that leads nowhere."""
-    name, below = f"slm{os.getpid()}", f"sle{os.getpid()}"
-    try:
-        ip("link", "add", below, "type", "veth", "peer", "name", f"{below}x")
-        ip("link", "add", "link", below, "name", name, "address", MAC, "type", "macvtap", "mode", "bridge")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this kernel has no macvtap: {error.stderr.strip()}")
-    for interface in (below, name):
-        ip("link", "set", interface, "up")
-    device = Path(f"/dev/tap{socket.if_nametoindex(name)}")
-    wait_until(device.exists, what=f"{device}")
-    yield name
-    ip("link", "del", below)
-
-
-MAC = "52:54:00:aa:bb:01"
-
-
-@pytest.fixture
-def bridge(network_rights: None) -> Iterator[str]:
-    """A bridge that qemu-bridge-helper may use."""
-    if BRIDGE_CONFIGURATION.exists():
-        pytest.skip(f"{BRIDGE_CONFIGURATION} is there and is not ours to change")
-    name = f"slb{os.getpid()}"
-    made = not BRIDGE_CONFIGURATION.parent.exists()
-    BRIDGE_CONFIGURATION.parent.mkdir(exist_ok=True)
-    BRIDGE_CONFIGURATION.write_text(f"allow {name}\n")
-    ip("link", "add", name, "type", "bridge")
-    yield name
-    ip("link", "del", name)
-    BRIDGE_CONFIGURATION.unlink()
-    if made:
-        BRIDGE_CONFIGURATION.parent.rmdir()
 
 
 def networks(*members: str) -> tuple[str, ...]:

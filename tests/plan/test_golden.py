@@ -21,7 +21,8 @@ from sevlaunch.profile.loader import load
 from tests.conftest import HOSTS, PROFILES, ROOT, VERSIONS
 
 GOLDEN = ROOT / "tests/golden"
-NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+# Beside those for users, one with everything.
+FILES = {path.stem: path for path in (*sorted(PROFILES.glob("*.yaml")), ROOT / "tests/everything.yaml")}
 
 
 def without_sev(host: Host) -> Host:
@@ -47,10 +48,10 @@ def rendered(profile: Path, host: Host) -> str:
 
 @pytest.mark.parametrize("kind", ["milan", "milan-without-sev"])
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_the_command_line_is_the_recorded_one(name: str, version: str, kind: str) -> None:
     host = Host.load(HOSTS / f"milan-qemu-{version}.json")
-    text = rendered(PROFILES / f"{name}.yaml", host if kind == "milan" else without_sev(host))
+    text = rendered(FILES[name], host if kind == "milan" else without_sev(host))
     file = GOLDEN / f"{kind}-qemu-{version}" / f"{name}.args"
     if os.environ.get("SEVLAUNCH_UPDATE_GOLDEN"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -59,4 +60,4 @@ def test_the_command_line_is_the_recorded_one(name: str, version: str, kind: str
 
 
 def test_no_golden_file_is_left_without_a_profile() -> None:
-    assert {path.stem for path in GOLDEN.rglob("*.args")} == set(NAMES)
+    assert {path.stem for path in GOLDEN.rglob("*.args")} == FILES.keys()
