@@ -147,6 +147,10 @@ class Command:
             **options,
         )
 
+    def console_logs(self, name: str) -> list[Path]:
+        """The log of a guest's console, once it is there; where several profiles say the name, each has one."""
+        return sorted((self.state / name).glob("*/console.log"))
+
     def processes(self) -> list[int]:
         """Every process that has this base folder in its command line: QEMUs and what runs beside them."""
         found = []
@@ -160,6 +164,10 @@ class Command:
                 if os.fsencode(self.base) in arguments and state != "Z":
                     found.append(int(process.name))
         return found
+
+    def programs(self) -> list[int]:
+        """The same without those that keep the logs of consoles."""
+        return [pid for pid in self.processes() if not _is_keeper(pid)]
 
     def left_behind(self) -> list[str]:
         """Processes and files that are still there."""
@@ -194,6 +202,13 @@ def sevlaunch(base: Path) -> Iterator[Command]:
             time.sleep(0.02)
 
 
+def _is_keeper(pid: int) -> bool:
+    try:
+        return b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def _is_helper(pid: int) -> bool:
     try:
         return b"sevlaunch.rehearsal" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -214,10 +229,9 @@ def wait_until(condition: Callable[[], Any], limit: float = 60.0, what: str = ""
 
 def wait_for_console(command: Command, name: str, text: str, limit: float = 120.0) -> str:
     """The guest's console output once ``text`` is in it."""
-    log = command.runtime / name / "qemu/console.log"
 
     def look() -> str:
-        content = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
+        content = b"".join(log.read_bytes() for log in command.console_logs(name)).decode("utf-8", "replace")
         return content if text in content else ""
 
     return str(wait_until(look, limit, f"{text!r} on the console of {name}"))

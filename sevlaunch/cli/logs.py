@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +16,14 @@ import typer
 from sevlaunch.cli.guests import GuestArgument
 from sevlaunch.cli.output import say
 from sevlaunch.errors import SevlaunchError, UsageError
+from sevlaunch.guest.folder import QEMU_LOG
+from sevlaunch.plan.places import CONSOLE_LOG
 
 if TYPE_CHECKING:
     from sevlaunch.guest.folder import GuestFolder
+    from sevlaunch.guest.safe_files import OpenFolder
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Helper programs say what went wrong, and little else.
 _HELPER_LINES = 1000
@@ -30,43 +41,105 @@ def logs(
     helpers: Annotated[
         bool, typer.Option("--helpers", help="The output of helper programs: passt, virtiofsd, swtpm.")
     ] = False,
+    lines: Annotated[
+        int | None, typer.Option("-n", "--lines", metavar="N", help="The last N lines alone.", min=0)
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="What the console showed since then: 90s, 10m, 2h, 1d ago, or a date."
+        ),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="The bytes as they are: what they do to a terminal is the guest's choice.")
     ] = False,
 ) -> None:
     """Print the guest's console output, or QEMU's own, with control characters made visible."""
     from sevlaunch.cli.interrupt import run
-    from sevlaunch.guest.folder import QEMU_LOG, find
+    from sevlaunch.errors import GuestNotFound
+    from sevlaunch.guest.console_log import has_log
+    from sevlaunch.guest.folder import GuestFolder, find
     from sevlaunch.guest.life import qemu_pid
-    from sevlaunch.guest.process import Process
-    from sevlaunch.guest.watch import follow as read_on
     from sevlaunch.host.folders import runtime_folder
-    from sevlaunch.plan.places import CONSOLE_LOG
-    from sevlaunch.text import VisibleStream
 
-    folder = find(runtime_folder(), name)
+    moment = _moment(since) if since else None
+    if moment is not None and (qemu or lines is not None):
+        raise UsageError("--since is for the console alone, and goes without -n", hint="leave one of them out")
+    try:
+        folder = find(runtime_folder(), name)
+    except GuestNotFound:
+        # The console's log outlives the guest.
+        folder = GuestFolder(runtime_folder(), name)
+        if qemu or helpers or "/" in name or not has_log(folder):
+            raise
     if helpers:
-        if follow or qemu or raw:
+        if follow or qemu or raw or lines is not None:
             raise UsageError("--helpers goes with no other option of logs")
         _print_helpers(folder)
         return
-    log = QEMU_LOG if qemu else CONSOLE_LOG
     pid = qemu_pid(folder) if follow else None
+    with _opened(folder, qemu=qemu) as opened:
+        begin = _begin(opened, lines, moment, qemu=qemu)
+        run(_copy(opened, QEMU_LOG if qemu else CONSOLE_LOG, begin, pid, raw=raw))
 
-    async def copy() -> None:
-        process = Process.attach(pid) if pid else None
-        shown = VisibleStream()
-        with folder.opened() if qemu else folder.qemu_folder() as opened:
+
+@contextmanager
+def _opened(folder: GuestFolder, *, qemu: bool) -> Iterator[OpenFolder]:
+    from sevlaunch.guest.console_log import opened_log_folder
+
+    log = QEMU_LOG if qemu else CONSOLE_LOG
+    missing = SevlaunchError(
+        f"{folder.name} has no {log}", hint="" if qemu else "its profile says console: none; try --qemu"
+    )
+    try:
+        with folder.opened() if qemu else opened_log_folder(folder) as opened:
             if not opened.has(log):
-                hint = "" if qemu else "its profile says console: none; try --qemu"
-                raise SevlaunchError(f"{name} has no {log}", hint=hint)
-            async for piece in read_on(opened, log, process):
-                sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
-                sys.stdout.flush()
-        if not raw:
-            print(shown.feed(b"", final=True), end="")
+                raise missing
+            yield opened
+    except FileNotFoundError as error:
+        raise missing from error
 
-    run(copy())
+
+def _begin(opened: OpenFolder, lines: int | None, moment: float | None, *, qemu: bool) -> int:
+    from sevlaunch.guest.console_log import beginning, last_lines, since
+
+    fd = opened.open_file(QEMU_LOG if qemu else CONSOLE_LOG)
+    try:
+        if moment is not None:
+            return since(opened, fd, moment)
+        return beginning(fd) if lines is None else last_lines(fd, lines)
+    finally:
+        os.close(fd)
+
+
+async def _copy(opened: OpenFolder, log: str, begin: int, pid: int | None, *, raw: bool) -> None:
+    from sevlaunch.guest.process import Process
+    from sevlaunch.guest.watch import follow
+    from sevlaunch.text import VisibleStream
+
+    process = Process.attach(pid) if pid else None
+    shown = VisibleStream()
+    async for piece in follow(opened, log, process, begin):
+        sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
+        sys.stdout.flush()
+    if not raw:
+        print(shown.feed(b"", final=True), end="")
+
+
+def _moment(text: str) -> float:
+    """The moment that ``text`` says, in seconds since 1970.
+
+    :raise UsageError: when it says none.
+    """
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if ago:
+        return time.time() - int(ago[1]) * _SECONDS[ago[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"wanted a time such as 90s, 10m, 2h, 1d or 2026-01-31T12:00, found {text!r}", hint="--since 10m"
+        ) from error
 
 
 def _print_helpers(folder: GuestFolder) -> None:

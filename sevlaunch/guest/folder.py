@@ -21,7 +21,7 @@ from sevlaunch.guest.record import Record, parse_record
 from sevlaunch.guest.runtime import open_root
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.host.accounts import PASS, Account, grant, withdraw_grants
-from sevlaunch.plan.places import CONSOLE_LOG, QEMU_FOLDER
+from sevlaunch.plan.places import QEMU_FOLDER
 
 # A symbolic link to the cgroup that was made for the guest.
 CGROUP = "cgroup"
@@ -137,15 +137,6 @@ class GuestFolder:
         except _NOT_THERE:
             return []
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
-
-    def open_log(self, name: str) -> int:
-        """A file descriptor of QEMU's log or, for :data:`~sevlaunch.plan.places.CONSOLE_LOG`, of the console's.
-
-        :raise FileNotFoundError: when there is none.
-        :raise HostError: when it is something else than a log of the guest.
-        """
-        with self.qemu_folder() if name == CONSOLE_LOG else self.opened() as folder:
-            return folder.open_file(name)
 
     def connect(self, connection: socket.socket, name: str) -> None:
         """Connect to a socket of QEMU's.

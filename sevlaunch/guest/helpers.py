@@ -8,6 +8,7 @@ from sevlaunch.errors import QemuError
 from sevlaunch.guest.folder import QEMU_LOG, GuestFolder
 from sevlaunch.guest.process import process_start_time
 from sevlaunch.guest.record import Record
+from sevlaunch.plan.places import CONSOLE_LOG
 
 if TYPE_CHECKING:
     # QEMU is started before what only a status or a failure needs is imported.
@@ -29,6 +30,9 @@ def helpers_of(folder: GuestFolder, record: Record | None) -> list[HelperInfo]:
     found = []
     for one in record.companions if record else []:
         ended = process_start_time(one.pid) != one.start_time
+        if one.name == CONSOLE_LOG and not ended:
+            # None that the profile asks for.
+            continue
         said = folder.log_tail(log_of(one.name), lines=1) if ended else []
         found.append(HelperInfo(one.name, "ended" if ended else "running", said[-1] if said else None))
     return found

@@ -83,8 +83,8 @@ async def finish(start: Start, *, paused: bool = False, limit: float | None = No
 async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
     """Wait until QEMU answers, and read what the launch shows. ``connection`` gets what is to be closed in the end."""
     plan = start.plan
-    for companion, process in zip(plan.companions, start.companions, strict=False):
-        await _socket_appears(start.folder, companion, process)
+    for companion in plan.companions:
+        await _socket_appears(start.folder, companion, start.companions[companion.name])
     if plan.companions:
         start.start_qemu()
     if start.pid_report:

@@ -50,6 +50,11 @@ class Process:
         return cls(pid, pidfd)
 
     @property
+    def pidfd(self) -> int:
+        """Its pidfd, for another process to inherit."""
+        return self._pidfd
+
+    @property
     def ended(self) -> bool:
         """Whether the process has ended."""
         return bool(select.select([self._pidfd], [], [], 0)[0])

@@ -50,6 +50,7 @@ class Record(Struct, frozen=True):
     qemu_version: str
     firmware: str
     reboot: str
+    console_log: str | None
     rehearsal: bool = False
     companions: list[CompanionProcess] = field(default_factory=list)
 

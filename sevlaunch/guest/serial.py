@@ -9,12 +9,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from sevlaunch.errors import GuestNotFound, GuestTimeout, SevlaunchError
+from sevlaunch.errors import GuestTimeout, SevlaunchError
 from sevlaunch.guest.console import connect
+from sevlaunch.guest.console_log import log_end, log_path, opened_log_folder
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.process import Process
-from sevlaunch.guest.watch import FolderWatch
-from sevlaunch.plan.places import CONSOLE_LOG, QEMU_FOLDER
+from sevlaunch.guest.watch import FolderWatch, data_from
+from sevlaunch.plan.places import CONSOLE_LOG
 
 EXPECT_LIMIT = 60.0
 # A console that floods: text is looked for in what came new, and in this much before it.
@@ -39,13 +40,14 @@ class Console:
 
     @property
     def log(self) -> Path:
-        """The file with everything that the guest has printed."""
-        return self._folder.file(QEMU_FOLDER) / CONSOLE_LOG
+        """The file with what the guest has printed."""
+        return log_path(self._folder)
 
     async def read(self) -> bytes:
         """What came since the last read or match; empty when nothing did."""
-        content = self._new(-1)
-        self._position += len(content)
+        content = b""
+        while piece := self._new(WINDOW):
+            content += piece
         return content
 
     async def expect(self, pattern: str | re.Pattern[bytes], *, limit: float = EXPECT_LIMIT) -> re.Match[bytes]:
@@ -54,12 +56,16 @@ class Console:
         It is tried on what has come so far: ``is (\\d+)`` finds a first digit, ``is (\\d+)\\s`` the whole number.
 
         :raise GuestTimeout: when it does not come within ``limit`` seconds; the error shows the end of the output.
-        :raise SevlaunchError: when the guest ends before.
+        :raise SevlaunchError: when the guest ends before, or has no console.
         """
         wanted = re.compile(re.escape(pattern.encode())) if isinstance(pattern, str) else pattern
         try:
             async with asyncio.timeout(limit):
                 return await self._find(wanted)
+        except FileNotFoundError as error:
+            raise SevlaunchError(
+                f"{self._folder.name} has no console", hint="its profile says console: none"
+            ) from error
         except TimeoutError as error:
             raise GuestTimeout(
                 f"{self._folder.name} did not print {wanted.pattern!r} within {limit:g} s",
@@ -95,11 +101,10 @@ class Console:
 
     async def _find(self, wanted: re.Pattern[bytes]) -> re.Match[bytes]:
         window = b""
-        with self._folder.qemu_folder() as opened, FolderWatch(opened) as watch:
+        with opened_log_folder(self._folder) as opened, FolderWatch(opened) as watch:
             while True:
                 ended = self._process.ended
                 while piece := self._new(WINDOW):
-                    self._position += len(piece)
                     window += piece
                     found = wanted.search(window)
                     if found:
@@ -117,20 +122,21 @@ class Console:
 
     def _new(self, size: int) -> bytes:
         try:
-            with os.fdopen(self._folder.open_log(CONSOLE_LOG), "rb") as stream:
-                stream.seek(self._position)
-                return stream.read(size)
-        except (FileNotFoundError, GuestNotFound):
-            # QEMU creates it with the console; after that, only somebody who removes the folder takes it away.
+            with opened_log_folder(self._folder) as opened:
+                fd = opened.open_file(CONSOLE_LOG)
+        except FileNotFoundError:
             return b""
+        try:
+            begin = data_from(fd, self._position)
+            content = b"" if begin is None else os.pread(fd, size, begin)
+            self._position = self._position if begin is None else begin + len(content)
+        finally:
+            os.close(fd)
+        return content
 
     def end(self) -> str:
         """The end of what the guest has printed."""
-        try:
-            with self._folder.qemu_folder() as opened:
-                return opened.read_end(CONSOLE_LOG, SHOWN).decode("utf-8", "replace")
-        except (FileNotFoundError, GuestNotFound):
-            return "(nothing)"
+        return log_end(self._folder, SHOWN).decode("utf-8", "replace") or "(nothing)"
 
 
 def _drain(connection: socket.socket, at_end: Callable[[], object]) -> Callable[[], None]:

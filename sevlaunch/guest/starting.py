@@ -19,6 +19,7 @@ from sevlaunch.errors import GuestNotFound, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
+from sevlaunch.guest.console_log import ConsoleLog, make_console_log
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
@@ -31,6 +32,7 @@ from sevlaunch.host.folders import state_folder
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
 from sevlaunch.plan.network import with_descriptors
 from sevlaunch.plan.option import rule
+from sevlaunch.plan.places import CONSOLE_LOG
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -77,7 +79,9 @@ class Start:
     def __init__(self, plan: Plan, folder: GuestFolder, launcher: ExitStack, lock: int, embedding: Embedding) -> None:
         self.plan = plan
         self.folder = folder
-        self.companions: list[Process] = []
+        # The processes beside QEMU, by their names.
+        self.companions: dict[str, Process] = {}
+        self._console: ConsoleLog | None = None
         # Where the helper of a rehearsal writes QEMU's PID, or nothing.
         self.pid_report: BinaryIO | None = None
         self._launcher = launcher
@@ -115,7 +119,8 @@ class Start:
         for companion in self.plan.companions:
             program = find_program(companion.program, companion.fallbacks, companion.remedy)
             with self._log(log_of(companion.name)) as log:
-                self.companions.append(spawn([program, *companion.argv[1:]], log=log, account=self._account))
+                command = [program, *companion.argv[1:]]
+                self.companions[companion.name] = spawn(command, log=log, account=self._account)
         if not self.plan.companions:
             self.start_qemu()
 
@@ -150,7 +155,7 @@ class Start:
         helper = [sys.executable, "-m", "sevlaunch.rehearsal", str(self.folder.file("rehearsal.json"))]
         try:
             self.folder.write("rehearsal.json", json.dumps(request).encode())
-            self.companions.append(self._spawn(helper, [*inherit, writer]))
+            self.companions[REHEARSAL] = self._spawn(helper, [*inherit, writer])
         finally:
             os.close(writer)
 
@@ -159,6 +164,9 @@ class Start:
         self._process = process
         # They live exactly as long as QEMU does.
         self._give_up_locks()
+        if self._console:
+            with self._log(log_of(CONSOLE_LOG)) as log:
+                self.companions[CONSOLE_LOG] = self._console.start_keeper(self.folder.path, process, log)
         self.folder.write_record(self.record())
 
     def _give_up_locks(self) -> None:
@@ -217,14 +225,14 @@ class Start:
         code = self.process.exit_code
         if self.plan.rehearsal:
             # QEMU is the helper's child. The helper ends as QEMU does: rehearsal.helper.
-            helper = self.companions[-1]
+            helper = self.companions[REHEARSAL]
             code = helper.exit_code if await helper.ends_within(DEATH_LIMIT) else None
             code = 128 - code if code is not None and code > 128 else code
         return judge(shutdown, code, self.folder, self._lock_file)
 
     def end(self) -> None:
         """End everything that was started, unless it was detached. Synchronous, so that nothing can cancel it."""
-        processes = [*([self._process] if self._process else []), *self.companions]
+        processes = [*([self._process] if self._process else []), *self.companions.values()]
         for process in processes:
             if not self.detached:
                 process.end()
@@ -278,28 +286,28 @@ class Start:
             qemu_version=plan.qemu_version,
             firmware=plan.firmware.code.value,
             reboot=plan.reboot.value,
+            console_log=str(plan.console.log) if plan.console else None,
             rehearsal=plan.rehearsal,
             companions=self._companion_processes(),
         )
 
     def _companion_processes(self) -> list[CompanionProcess]:
-        names = [*(companion.name for companion in self.plan.companions), REHEARSAL]
-        return [
-            CompanionProcess(process.pid, process.start_time, name)
-            for name, process in zip(names, self.companions, strict=False)
-        ]
+        return [CompanionProcess(process.pid, process.start_time, name) for name, process in self.companions.items()]
 
     def check_helpers(self) -> None:
         """See that what QEMU needs beside it lives.
 
         :raise QemuError: when one of the helper programs has ended; with the end of its output.
         """
-        for process, known in zip(self.companions, self._companion_processes(), strict=True):
+        for name, process in self.companions.items():
             if process.ended:
-                raise helper_ended(self.folder, known.name, f"while {self.plan.name} was being started")
+                raise helper_ended(self.folder, name, f"while {self.plan.name} was being started")
 
     def _prepare_files(self) -> None:
         self.folder.make_qemu_folder(self._account)
+        if self.plan.console:
+            self._console = make_console_log(self.plan.console, self._account)
+            self._open.callback(self._console.close)
         document = {"argv": self._argv, "choices": choices(self.plan), "helpers": helper_documents(self.plan)}
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
         self.folder.write(folders.PLAN, content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -18,6 +19,7 @@ _IN_MODIFY = 0x00000002
 _IN_CREATE = 0x00000100
 _IN_MOVED_TO = 0x00000080
 _IN_DELETE_SELF = 0x00000400
+_PIECE = 1 << 16
 
 
 class FolderWatch:
@@ -62,13 +64,31 @@ class FolderWatch:
             return
 
 
-async def follow(folder: OpenFolder, name: str, process: Process | None) -> AsyncIterator[bytes]:
-    """What is in a file of ``folder``, then what is added to it, until ``process`` ends."""
-    with FolderWatch(folder) as watch, os.fdopen(folder.open_file(name), "rb") as stream:
-        while True:
-            ended = process is None or process.ended
-            while piece := stream.read(65536):
-                yield piece
-            if ended:
-                return
-            await watch.changed(process)
+async def follow(folder: OpenFolder, name: str, process: Process | None, begin: int = 0) -> AsyncIterator[bytes]:
+    """What is in a file of ``folder`` from ``begin`` on, then what is added to it, until ``process`` ends.
+
+    Holes, which were something once, are passed over.
+    """
+    fd = folder.open_file(name)
+    try:
+        with FolderWatch(folder) as watch:
+            while True:
+                ended = process is None or process.ended
+                while (found := data_from(fd, begin)) is not None and (piece := os.pread(fd, _PIECE, found)):
+                    begin = found + len(piece)
+                    yield piece
+                if ended:
+                    return
+                await watch.changed(process)
+    finally:
+        os.close(fd)
+
+
+def data_from(fd: int, position: int) -> int | None:
+    """Where the next byte of a file is from ``position`` on that stands in no hole; None at the end."""
+    try:
+        return os.lseek(fd, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None

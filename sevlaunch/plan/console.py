@@ -18,12 +18,13 @@ PORTS_BUS = "agent-bus"
 class ConsolePlan(Part, frozen=True, kw_only=True):
     """``kind``: serial or virtio. QEMU listens on ``socket`` and writes all that comes into ``log``.
 
-    ``address``: of the virtio console's bus.
+    ``log_size``: bytes of it that are kept. ``address``: of the virtio console's bus.
     """
 
     kind: Choice[str]
     socket: Path
     log: Path
+    log_size: int
     address: Address | None
     dma_api: Choice[bool]
 
@@ -70,7 +71,8 @@ def resolve_console(context: Context) -> Iterator[ConsolePlan]:
         yield ConsolePlan(
             kind=context.choice(kind, "console"),
             socket=context.qemu_folder / CONSOLE_SOCKET,
-            log=context.qemu_folder / CONSOLE_LOG,
+            log=context.state_folder / CONSOLE_LOG,
+            log_size=context.profile.console_log,
             address=context.address("console") if kind == "virtio" else None,
             dma_api=context.dma_api(),
         )

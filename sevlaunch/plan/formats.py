@@ -49,6 +49,8 @@ def shell(plan: Plan) -> str:
             f"# as root: run_as ({plan.run_as.value}), and access to the folder for it, are for `sevlaunch up`"
         )
     steps.append(f"install -d -m 0700 {folder} {shlex.quote(str(plan.qemu_folder))}")
+    if plan.console:
+        steps.append(f"install -d -m 0700 {shlex.quote(str(plan.console.log.parent))}")
     if plan.security:
         for file in plan.security.files:
             steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {shlex.quote(file.path)})")

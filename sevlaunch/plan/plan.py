@@ -10,6 +10,7 @@ from msgspec import Struct
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.addresses import BusesPlan
 from sevlaunch.plan.boot import BootPlan
+from sevlaunch.plan.console import ConsolePlan
 from sevlaunch.plan.cpu import CpuPlan
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
@@ -69,6 +70,11 @@ class Plan(Struct, frozen=True):
     def qemu_folder(self) -> Path:
         """The folder of QEMU's account, in the guest's runtime folder: sockets, and the console's log."""
         return self.folder / QEMU_FOLDER
+
+    @property
+    def console(self) -> ConsolePlan | None:
+        """The console, if there is one."""
+        return next((part for part in self.devices if isinstance(part, ConsolePlan)), None)
 
     @property
     def guest_type(self) -> GuestType:

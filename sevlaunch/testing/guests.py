@@ -22,12 +22,12 @@ from sevlaunch import sync
 from sevlaunch.api import GuestNotFound, Host, HostError, Plan, Profile, SevlaunchError, plan, render
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.flows.take_down import take_down
+from sevlaunch.guest.console_log import log_end
 from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, GuestFolder, guests
 from sevlaunch.guest.runtime import open_root, prepare_root
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.folders import runtime_folder, state_folder
-from sevlaunch.plan.places import CONSOLE_LOG
 
 _LOCK = "session.lock"
 # How much of a console or log a report shows, in bytes.
@@ -167,7 +167,7 @@ class GuestFactory:
         for one in self._started:
             folder = GuestFolder(one.plan.folder.parent, one.plan.name)
             texts = {
-                "console": _end_of(folder.qemu_folder, CONSOLE_LOG),
+                "console": log_end(folder, _SHOWN).decode("utf-8", "replace"),
                 "QEMU's output": _end_of(folder.opened, QEMU_LOG),
                 "command line": shlex.join(render(one.plan)),
                 "evidence": _end_of(folder.opened, EVIDENCE),

@@ -327,7 +327,7 @@ def test_a_guests_folder_with_hostile_texts(sevlaunch: Command) -> None:
 def test_logs_give_the_bytes_as_they_are_only_when_asked(sevlaunch: Command) -> None:
     sevlaunch("up", PLAIN, "--paused", *some_qemu())
     content = f"login: \x1b[32mgreen\x1b[0m{WORD}\r\n".encode() + b"\xff\xfe"
-    (sevlaunch.runtime / "plain/qemu/console.log").write_bytes(content)
+    sevlaunch.console_logs("plain")[0].write_bytes(content)
     shown = sevlaunch("logs", "plain")
     assert shown.stdout.startswith("login: green" + SHOWN)
     assert shown.stdout.endswith("\\xff\\xfe")

@@ -53,7 +53,7 @@ def test_the_guest_reboots_in_place_and_comes_up_again(demo: Path, sevlaunch: Co
     wait_for_console(sevlaunch, "demo", "demo: ready", limit=LIMIT)
     pid = sevlaunch("status", "demo", "--format", "json").json["pid"]
     sevlaunch("qmp", "demo", "system_reset")
-    log = sevlaunch.runtime / "demo/qemu/console.log"
+    log = sevlaunch.console_logs("demo")[0]
     wait_until(lambda: log.read_bytes().count(b"demo: ready") == 2, LIMIT, "a second boot")
     status = sevlaunch("status", "demo", "--format", "json").json
     assert (status["pid"], status["state"]) == (pid, "running")

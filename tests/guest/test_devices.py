@@ -18,7 +18,7 @@ PLAIN = PROFILES / "plain.yaml"
 def test_passt_gives_the_guest_an_address_and_ends_with_it(demo: Path, sevlaunch: Command) -> None:
     needs.program("passt", "passt")
     sevlaunch("up", demo, "--set", "networks=[{type: passt}]")
-    assert len(sevlaunch.processes()) == 2
+    assert len(sevlaunch.programs()) == 2
     console = wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
     assert "demo: net eth0 " in console
     assert "10.0.2.15" not in console
@@ -40,7 +40,7 @@ def test_a_shared_folder_is_read_by_the_guest(virtiofsd: None, demo: Path, sevla
     (folder / "file").write_text("from the host\n")
     sevlaunch("up", demo, "--set", f"shares=[{{path: {folder}, tag: data}}]")
     wait_for_console(sevlaunch, "demo", "demo: ready", limit=300)
-    log = sevlaunch.runtime / "demo/qemu/console.log"
+    log = sevlaunch.console_logs("demo")[0]
     typed = subprocess.Popen(
         sevlaunch.argv("console", "demo"), env=sevlaunch.environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

@@ -41,6 +41,7 @@ RECORD = Record(
     qemu_version="10.0.0",
     firmware="OVMF.fd",
     reboot="stop",
+    console_log=None,
     companions=[CompanionProcess(7, 8, "passt0")],
 )
 

@@ -76,6 +76,11 @@ def test_a_helper_that_ends_later_is_a_state_of_the_guest(sevlaunch: Command) ->
     assert sevlaunch.left_behind() == []
 
 
+def test_a_wait_for_a_console_that_is_not_there_is_refused(sevlaunch: Command) -> None:
+    options = ("--set", "console=none", "--wait", "console:x", *some_qemu())
+    assert "plain has no console" in sevlaunch("up", PLAIN, *options, check=1).stderr
+
+
 def test_a_guest_without_helpers_has_no_log_of_them(sevlaunch: Command) -> None:
     sevlaunch("up", PLAIN, "--paused", *some_qemu())
     assert "plain has no helper programs" in sevlaunch("logs", "plain", "--helpers", check=1).stderr

@@ -185,7 +185,7 @@ def test_systemd_is_told_once_the_guest_is_ready(sevlaunch: Command, demo: Path)
         process = sevlaunch.start("up", demo, *some_qemu(), "--foreground", *waiting)
         try:
             assert manager.recv(4096).decode() == "READY=1\nSTATUS=demo is running"
-            assert b"demo: ready" in (sevlaunch.runtime / "demo/qemu/console.log").read_bytes()
+            assert b"demo: ready" in sevlaunch.console_logs("demo")[0].read_bytes()
             sevlaunch("down", "demo", "--now")
             assert finish(process).code == 0
         finally:

@@ -22,10 +22,13 @@ __all__ = ["host"]
 
 
 @pytest.fixture
-def console(tmp_path: Path) -> Console:
+def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Console:
     """The console of a guest that is this very process: it lives on."""
-    folder = GuestFolder(tmp_path, "flood")
-    (folder.path / "qemu").mkdir(parents=True)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    log = tmp_path / "state/sevlaunch/flood/one/console.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    folder = GuestFolder(tmp_path / "run", "flood")
     process = Process.attach(os.getpid())
     assert process is not None
     return Console(folder, process)

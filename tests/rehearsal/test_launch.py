@@ -167,7 +167,7 @@ def test_capabilities_and_a_report_are_answered_through_qmp(running: Command) ->
 
 def test_when_the_helper_dies_qemu_ends_and_status_shows_it(running: Command) -> None:
     qemu = running("status", "sev", "--format", "json").json["pid"]
-    (helper,) = [pid for pid in running.processes() if pid != qemu]
+    (helper,) = [pid for pid in running.programs() if pid != qemu]
     os.kill(helper, signal.SIGKILL)
     wait_until(lambda: running("status", "sev", "--format", "json").json["state"] == "exited", 30, "the end")
     running("down", "sev")

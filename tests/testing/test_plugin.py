@@ -89,7 +89,7 @@ def test_it(sev_guest):
         f"""
 def test_it(sev_guest):
     guest = sev_guest({SMALL}, paused=True)
-    (guest.folder / "qemu/console.log").write_text("the guest said this")
+    guest.console.log.write_text("the guest said this")
     (guest.folder / "qemu.log").write_text("QEMU said that")
     assert False, "broken on purpose"
 """,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, Name, auto_or_number
+from sevlaunch.profile.fields import AbsolutePath, Name, Size, auto_or_number
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.board import Clock, FwCfgFile, Smbios, Watchdog
 from sevlaunch.profile.model.boot import Boot
@@ -58,6 +58,10 @@ class Profile(Model, frozen=True, kw_only=True):
     video: Video = Video()
     display: Display = NoDisplay()
     console: Annotated[Literal["serial", "virtio", "none"], Meta(description="where the guest's console is")] = "serial"
+    console_log: Annotated[
+        Size,
+        Meta(ge=64 << 10, description="how much of the console's output is kept, on disk, after the guest's end too"),
+    ] = 16 << 20
     vsock: Annotated[
         Annotated[int | Auto, *auto_or_number(3, (1 << 32) - 2)] | None,
         Meta(description="context ID of a vsock device; auto: derived from the guest's name"),

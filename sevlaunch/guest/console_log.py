@@ -1,0 +1,174 @@
+"""The log of a guest's console: made before QEMU starts, kept after its end, read from any place in it.
+
+It lies in the guest's state folder, which is the launching user's; QEMU's account may write into the file, and nothing
+else there. :mod:`sevlaunch.guest.keeper` takes out of its beginning what is too old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sevlaunch.atomic import space_hint
+from sevlaunch.errors import HostError
+from sevlaunch.guest import keeper
+from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.keeper import MOMENT
+from sevlaunch.guest.process import Process, spawn
+from sevlaunch.guest.safe_files import OpenFolder
+from sevlaunch.guest.watch import data_from
+from sevlaunch.host.accounts import PASS, WRITE, Account, grant
+from sevlaunch.host.folders import state_folder
+from sevlaunch.plan.console import ConsolePlan
+from sevlaunch.plan.places import CONSOLE_LOG
+
+TIMES = "console.times"
+# The log of the start before this one.
+EARLIER = f"{CONSOLE_LOG}.1"
+PIECE = 1 << 16
+
+
+class ConsoleLog:
+    """The log of a guest that is being started.
+
+    :param log: a descriptor of it; ``times``, of the file that gets when what came; ``bound``, bytes that are kept.
+    """
+
+    def __init__(self, log: int, times: int, bound: int) -> None:
+        self._log = log
+        self._times = times
+        self._bound = bound
+
+    def start_keeper(self, folder: Path, qemu: Process, output: int) -> Process:
+        """Start the process that keeps the log within its bound.
+
+        :param folder: the guest's, by which the process is known; ``output``, a descriptor for what it prints.
+        """
+        passed = (qemu.pidfd, self._log, self._times)
+        words = [f"{folder}/", *map(str, passed), str(self._bound)]
+        return spawn([sys.executable, "-IS", keeper.__file__, *words], log=output, inherit=passed)
+
+    def close(self) -> None:
+        """Leave the log to QEMU and the keeper."""
+        os.close(self._log)
+        os.close(self._times)
+
+
+def make_console_log(console: ConsolePlan, account: Account | None) -> ConsoleLog:
+    """Make the log anew, and put the one before it aside.
+
+    :param account: whom QEMU runs as, where it is another user.
+    :raise HostError: when it can't be made.
+    """
+    log = console.log
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with OpenFolder.open(log.parent, owner=os.geteuid()) as folder:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(log.name, EARLIER, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(TIMES, dir_fd=folder.fd)
+            fd = folder.open_file(log.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            times = folder.open_file(TIMES, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    except OSError as error:
+        raise HostError(
+            f"can't make the console's log {log}: {error.strerror}",
+            hint=space_hint(error) or "set XDG_STATE_HOME to a folder of yours",
+        ) from error
+    if account:
+        grant(fd, account, WRITE)
+        for place in (log.parent, *log.parent.parents[:2]):
+            grant(place, account, PASS)
+    return ConsoleLog(fd, times, console.log_size)
+
+
+def log_path(folder: GuestFolder) -> Path:
+    """Where the log of a guest's console is, or of the last one of its name.
+
+    :raise FileNotFoundError: when it has none.
+    """
+    record = folder.record()
+    if record:
+        if record.console_log is None:
+            raise FileNotFoundError(f"{folder.name} has no console")
+        return Path(record.console_log)
+    # One that the script of `render` started has no record, nor has one that has gone.
+    kept = list((state_folder() / folder.name).glob(f"*/{CONSOLE_LOG}"))
+    if not kept:
+        raise FileNotFoundError(f"nothing is kept of the console of {folder.name}")
+    return max(kept, key=lambda log: log.lstat().st_mtime)
+
+
+def has_log(folder: GuestFolder) -> bool:
+    """Whether anything is known of what a guest's console showed."""
+    try:
+        return log_path(folder).exists()
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def opened_log_folder(folder: GuestFolder) -> Iterator[OpenFolder]:
+    """The folder with the log of a guest's console.
+
+    :raise FileNotFoundError: when there is none.
+    """
+    with OpenFolder.open(log_path(folder).parent, owner=os.geteuid()) as opened:
+        yield opened
+
+
+def log_end(folder: GuestFolder, size: int) -> bytes:
+    """The last ``size`` bytes of the console's log; empty where there is none."""
+    try:
+        with opened_log_folder(folder) as opened:
+            return opened.read_end(CONSOLE_LOG, size)
+    except FileNotFoundError:
+        return b""
+
+
+def beginning(fd: int) -> int:
+    """Where the first whole line of a log begins."""
+    begin = data_from(fd, 0)
+    if not begin:
+        return 0
+    return begin + os.pread(fd, PIECE, begin).find(b"\n") + 1
+
+
+def last_lines(fd: int, count: int) -> int:
+    """Where the last ``count`` lines of a log begin; read backwards, a piece at a time."""
+    begin, end = beginning(fd), os.fstat(fd).st_size
+    if count == 0:
+        return end
+    position, left = end, count
+    while position > begin:
+        step = min(PIECE, position - begin)
+        piece = os.pread(fd, step, position - step)
+        at = len(piece)
+        # The last line may lack its end.
+        while (at := piece.rfind(b"\n", 0, at)) >= 0:
+            if position - step + at + 1 == end:
+                continue
+            left -= 1
+            if left <= 0:
+                return position - step + at + 1
+        position -= step
+    return begin
+
+
+def since(folder: OpenFolder, fd: int, moment: float) -> int:
+    """Where what came at ``moment``, in seconds since 1970, or later begins in the log ``fd``; to a second."""
+    time: int
+    position: int
+    for time, position in MOMENT.iter_unpack(_whole(folder.read(TIMES))):
+        if time >= int(moment):
+            return max(position, beginning(fd))
+    return os.fstat(fd).st_size
+
+
+def _whole(content: bytes) -> bytes:
+    # The last one may be on its way.
+    return content[: len(content) // MOMENT.size * MOMENT.size]
