@@ -72,8 +72,8 @@ class BareQemu:
         ours, theirs = socket.socketpair()
         channel = ["-chardev", f"socket,id=launcher,fd={theirs.fileno()}"]
         command = [*argv(plan), *channel, *monitor_on("launcher", plan.monitor_object, rule("bench")).argv]
-        with suppress(FileExistsError):
-            plan.folder.mkdir(mode=0o700, parents=True)
+        for folder in (plan.qemu_folder, plan.state_folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL)
         theirs.close()
         self._channel = ours

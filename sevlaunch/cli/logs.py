@@ -147,8 +147,10 @@ def _print_helpers(folder: GuestFolder) -> None:
 
     record = folder.record()
     names = [one.name for one in record.companions if one.name != REHEARSAL] if record else []
-    if not names:
+    said = {name: folder.log_tail(log_of(name), lines=_HELPER_LINES) for name in names}
+    # The one that keeps the console's log is none that a profile asks for, and says nothing where all is well.
+    if not any(lines or name != CONSOLE_LOG for name, lines in said.items()):
         raise SevlaunchError(f"{folder.name} has no helper programs", hint="QEMU's own output: --qemu")
-    for helper in names:
-        for line in folder.log_tail(log_of(helper), lines=_HELPER_LINES):
-            say(f"{helper}: {line}")
+    for name, lines in said.items():
+        for line in lines:
+            say(f"{name}: {line}")

@@ -177,6 +177,7 @@ def old_cgroup(limit: int) -> Iterator[Path]:
 def run_limited(plan: Plan) -> subprocess.Popen[bytes]:
     """QEMU with the plan's arguments below a limit; without -S, so that the guest runs."""
     plan.qemu_folder.mkdir(parents=True)
+    plan.state_folder.mkdir(parents=True, exist_ok=True)
     folder = OLD_CGROUP / f"sevlaunch-test-{os.getpid()}"
 
     def enter() -> None:

@@ -39,6 +39,7 @@ def ask(version: str, base: Path, text: str, *commands: tuple[str, dict[str, Any
     )
     plan = resolve(loaded, host)
     plan.qemu_folder.mkdir(parents=True, exist_ok=True)
+    plan.state_folder.mkdir(parents=True, exist_ok=True)
     questions = [("qmp_capabilities", {}), *commands, ("quit", {})]
     script = "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in questions)
     done = subprocess.run(

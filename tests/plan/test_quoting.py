@@ -85,6 +85,7 @@ async def ask(real_qemu: RealQemu, text: str, folder: Path, commands: list[tuple
     folders = Folders(runtime=str(folder / "run"), state=str(folder / "state"))
     plan = resolve(loads(text, base=folder), replace(real_qemu.host, folders=folders))
     plan.qemu_folder.mkdir(parents=True)
+    plan.state_folder.mkdir(parents=True)
     ours, theirs = socket.socketpair()
     monitor = monitor_on("test", plan.monitor_object, rule("test"))
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once

@@ -385,6 +385,7 @@ def test_qemu_accepts_what_is_accepted(args: list[str], ordinary_host: Host, bas
     arguments = [argument.replace("FILES", str(base)) for argument in args]
     plan = resolve(loads(ordinary_profile(base, arguments)), ordinary_host)
     plan.qemu_folder.mkdir(parents=True)
+    plan.state_folder.mkdir(parents=True, exist_ok=True)
     commands = '{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
     done = subprocess.run([*argv(plan), "-qmp", "stdio"], input=commands, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -415,6 +416,7 @@ def test_qemu_refuses_what_is_refused_as_impossible(
         (base / name).write_bytes(bytes(1 << 20))
     plan = resolve(loads(ordinary_profile(base, [])), ordinary_host)
     plan.qemu_folder.mkdir(parents=True)
+    plan.state_folder.mkdir(parents=True, exist_ok=True)
     command = [*argv(plan), *(argument.replace("FILES", str(base)) for argument in args)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     # The sandbox of 7.2 kills QEMU when it starts a program; newer ones refuse the call.
