@@ -156,6 +156,7 @@ def test_one_unit_of_pflash_is_taken_as_a_store_of_the_guests_own_or_as_code_alo
     kind = "none" if mode == "combined" else "sev"
     plan = resolve(loads(f"name: g\naccel: kvm\nmemory: 2G\nsecurity: {kind}\n", file="g.yaml"), described)
     plan.qemu_folder.mkdir(parents=True)
+    plan.state_folder.mkdir(parents=True)
     lock = prepare_variables(plan, None)
     try:
         stdout, stderr = run_to_the_monitor(without_encryption([*argv(plan), "-overcommit", "mem-lock=off"]))
