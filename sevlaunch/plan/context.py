@@ -95,7 +95,9 @@ class Context:
         """
         most = capacity(self.root_bus, kind)
         if position >= most:
-            message = f"there are places for {most} such devices on this machine's PCI bus, and this is one more"
+            message = (
+                f"this machine's PCI bus has places 0 to {most - 1} for such devices, and this one is at {position}"
+            )
             self.refuse(message, *path, hint=instead)
         address = address_of(self.root_bus, kind, min(position, most - 1))
         self.addresses.append(address)

@@ -114,7 +114,8 @@ def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Para
         yield from context.address("disk", seat, "disks", index, instead="use bus: virtio-scsi").parameters()
     elif disk.bus == "virtio-scsi":
         if seat >= SCSI_TARGETS:
-            context.refuse(f"a controller has {SCSI_TARGETS} virtio-scsi disks at most", "disks", index)
+            message = f"the controller has places 0 to {SCSI_TARGETS - 1}, and this virtio-scsi disk is at {seat}"
+            context.refuse(message, "disks", index)
         if seat >= SCSI_BOOT_TARGETS and f"disk{index}" in context.profile.boot.order:
             context.warn(
                 f"boot.order names disk{index}, and OVMF looks at the first {SCSI_BOOT_TARGETS} virtio-scsi disks "
@@ -128,7 +129,7 @@ def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Para
         yield Parameter("bus", f"ide.{port}" if added < 0 else f"sata{added}.{port}", why)
     else:
         if seat >= IDE_UNITS:
-            message = f"the machine's IDE controller takes {IDE_UNITS} disks, and this is one more"
+            message = f"the machine's IDE controller has places 0 to {IDE_UNITS - 1}, and this disk is at {seat}"
             context.refuse(message, "disks", index, "bus", hint="use bus: sata, virtio-scsi or virtio-blk")
         channel, unit = divmod(seat, 2)
         yield Parameter("bus", f"ide.{channel}", why)

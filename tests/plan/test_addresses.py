@@ -134,7 +134,7 @@ def test_one_disk_more_than_there_are_places_is_refused_by_name(host: Host, mach
         places(host, profile(machine=machine, disks=(*full, "{path: more.raw}")))
     (problem,) = caught.value.problems
     assert (problem.path, problem.hint) == (f"disks.{most}", "use bus: virtio-scsi")
-    assert f"places for {most} such devices" in problem.message
+    assert f"places 0 to {most - 1} for such devices, and this one is at {most}" in problem.message
 
 
 def test_distributions_machine_types_of_q35_are_pcie() -> None:
@@ -164,7 +164,7 @@ def test_pc_takes_four_ide_disks_each_on_a_unit_of_its_own(host: Host) -> None:
         ("ide.1", "0"),
         ("ide.1", "1"),
     ]
-    with pytest.raises(ProfileError, match="takes 4 disks, and this is one more"):
+    with pytest.raises(ProfileError, match="has places 0 to 3, and this disk is at 4"):
         places(host, profile(machine="pc", disks=disks))
 
 
