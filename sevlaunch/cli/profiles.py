@@ -249,4 +249,4 @@ def _write_emulated_certificates(pdh: Path, output: Format) -> None:
         return
     say("for guest owners:  " + "  ".join(names.values()))
     options = ("--pdh", names["pdh"], "--chain", names["chain"], "--ca", names["ask"], "--root", names["ark"])
-    say(f"sevlaunch owner session {join(options)} --policy ...")
+    say(f"sevlaunch owner session {join(options)} --policy ... --insecure")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -114,7 +115,7 @@ def _change_document(document: Any, random: Random) -> None:
         case 0:
             del container[key]
         case 1 if isinstance(container, dict):
-            container[random.choice(WORDS)] = random.choice(VALUES)
+            container[random.choice(WORDS)] = deepcopy(random.choice(VALUES))
         case 2 if isinstance(container[key], str) and container[key]:
             text = container[key]
             at = random.randrange(len(text))
@@ -122,7 +123,7 @@ def _change_document(document: Any, random: Random) -> None:
         case 3 if isinstance(container[key], list):
             container[key] = container[key] * random.choice((2, 500))
         case _:
-            container[key] = random.choice(VALUES)
+            container[key] = deepcopy(random.choice(VALUES))
 
 
 def _places(document: Any) -> list[tuple[Any, Any]]:
