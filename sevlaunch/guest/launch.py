@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Time for QEMU to be ready: a start, and filling a GiB of memory takes well under a second.
 START_LIMIT = 60.0
 SECONDS_PER_GIB = 1.0
+# QEMU makes one after the other; 700 take two minutes in an emulated processor.
+SECONDS_PER_VCPU = 0.5
 COMPANION_LIMIT = 10.0
 
 
@@ -40,7 +42,7 @@ async def launch(
     """Start a guest; leaving the block ends it, unless it was detached.
 
     :param paused: leave it before its first instruction.
-    :param limit: seconds for the start as a whole; default: a minute, and more with much memory.
+    :param limit: seconds for the start as a whole; default: a minute, and more with much memory or many vCPUs.
     :param spawner: what starts QEMU, and the processes beside it.
     :param extra_args: further arguments for QEMU, as they are.
     :param inherit: further file descriptors for QEMU, under the same numbers.
@@ -58,7 +60,8 @@ async def launch(
 async def finish(start: Start, *, paused: bool = False, limit: float | None = None) -> AsyncIterator[LaunchedGuest]:
     """The guest of a start that was begun; leaving the block ends it, unless it was detached. As :func:`launch`."""
     plan = start.plan
-    seconds = START_LIMIT + SECONDS_PER_GIB * (plan.memory.size.value >> 30) if limit is None else limit
+    usual = START_LIMIT + SECONDS_PER_GIB * (plan.memory.size.value >> 30) + SECONDS_PER_VCPU * plan.cpu.vcpus.value
+    seconds = usual if limit is None else limit
     async with AsyncExitStack() as connection:
         try:
             async with asyncio.timeout(seconds):

@@ -72,6 +72,10 @@ def _features(conversion: Conversion) -> None:
         outcomes.same(smm.part("state"), "off for SEV-ES and SNP")
     elif smm:
         outcomes.carry(("smm",), False, smm.part("state"))
+    ioapic = features.child("ioapic")
+    if conversion.snp and ioapic.get("driver") == "qemu":
+        outcomes.same(ioapic.part("driver"), "an SNP guest's is QEMU's")
+    outcomes.drop(ioapic, "KVM's own, and QEMU's where a guest's type, its IOMMU or its many vCPUs need that")
     if features.child("apic").get("eoi"):
         eoi = features.child("apic").get("eoi")
         conversion.cpu_feature(features.child("apic").part("eoi"), f"kvm-pv-eoi={eoi}")

@@ -16,6 +16,8 @@ from sevlaunch.remedies import MODULES
 KVM = "/dev/kvm"
 # QEMU's hw/smbios/smbios.c refuses from here on, where it looks.
 MOST_OF_SMBIOS_2 = 255
+# QEMU's hw/core/machine.c, hw_compat_2_6: virtio-pci.disable-modern=on.
+FIRST_MODERN = (2, 7)
 
 Accel = Literal["kvm", "tcg"]
 
@@ -106,6 +108,12 @@ def _machine_type(context: Context) -> Choice[str]:
     elif context.profile.security.encrypted and not context.qemu.machines[wanted].startswith("pc-q35-"):
         found = context.qemu.machines[wanted]
         context.refuse(f"an encrypted guest needs a q35 machine, and {wanted} is {found}", "machine", hint="use q35")
+    version = _version(context.qemu.machines.get(wanted, ""))
+    if version and version < FIRST_MODERN:
+        context.lack(
+            f"virtio devices of the machine {wanted} speak the protocol from before 1.0 alone, which has no DMA API",
+            hint="use machine: q35, or a type from 2.7 on",
+        )
     return context.choice(wanted, "machine")
 
 

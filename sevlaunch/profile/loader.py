@@ -30,6 +30,8 @@ SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "display":
 SWITCHES = ("rng", "balloon", "tpm", "watchdog")
 
 MAX_EXTENDS = 16
+# Signs that YAML takes for line ends, or does not take unescaped: YAML 1.1, 4.1 and 5.1.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 MAX_LAYERS = 100
 
 
@@ -69,8 +71,9 @@ class LoadedProfile(Struct, frozen=True):
         name: str | None = None,
     ) -> LoadedProfile:
         """The profile in plain data; as :func:`loads`, mistakes are at their line in the data written as JSON."""
-        # YAML has JSON in it.
-        return loads(json.dumps(data, indent=1), file="<dict>", base=base, overrides=overrides, name=name)
+        # YAML has JSON in it, but for signs beyond 16 bits, which JSON escapes in halves.
+        text = _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, indent=1, ensure_ascii=False))
+        return loads(text, file="<dict>", base=base, overrides=overrides, name=name)
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:

@@ -219,6 +219,17 @@ def test_a_distributions_machine_types_are_asked_of_the_qemu() -> None:
         loads("machine: pc\nsecurity: sev\n")
 
 
+@pytest.mark.parametrize(
+    ("machine", "refused"),
+    [("pc-q35-2.6", True), ("pc-i440fx-2.6", True), ("pc-q35-2.7", False), ("pc-i440fx-2.12", False)],
+)
+def test_a_machine_type_whose_virtio_devices_have_no_dma_api_is_refused(machine: str, refused: bool) -> None:
+    found = refusal(f"machine: {machine}", host("7.2")) if refused else ""
+    assert ("from before 1.0" in found) == refused
+    if not refused:
+        assert value(arguments(f"machine: {machine}", host("7.2")), "-machine").startswith(machine)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_models_without_long_mode_are_those_of_the_real_qemus(version: str) -> None:
     binary = qemu_binary_of(version)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sevlaunch.errors import ProfileError, UsageError
-from sevlaunch.profile.loader import load, loads
+from sevlaunch.profile.loader import LoadedProfile, load, loads
 from sevlaunch.profile.model import Profile, UserNetwork
 
 Write = Callable[[str, str], Path]
@@ -386,3 +386,9 @@ def test_security_none_leaves_nothing_of_the_base_s_encryption(write: Write) -> 
     es = load(write("es.yaml", "extends: base.yaml\nsecurity: {type: sev-es, policy: 0x37}\n")).profile.security
     assert es.type == "sev-es"
     assert es.cbitpos == 51
+
+
+@pytest.mark.parametrize("text", ["😀", "a\x7fb", "a\x85b", "a\u2028b", "\ud7ff", "\ufeff", "back\\ud83dslash", "ü"])
+def test_any_text_of_plain_data_is_itself(text: str) -> None:
+    data = {"name": "g", "boot": {"kernel": "/k", "cmdline": text}}
+    assert LoadedProfile.from_dict(data).profile.boot.cmdline == text

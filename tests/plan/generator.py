@@ -1,0 +1,238 @@
+"""Valid profiles from the JSON Schema: what a program might write that knows the schema and nothing else of sevlaunch.
+
+A value comes from its place in the schema. What names something of the host, or follows from other values, is in
+``_VALUES``; what a test can't have on every machine is in ``_LEFT_OUT``. Where the schema allows what a rule refuses,
+the loader says so, and the profile is none of the valid ones.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from sevlaunch.host.facts import QemuFacts
+from sevlaunch.host.helpers import PLACES
+from sevlaunch.profile.schema import profile_schema
+from tests import needs
+
+# Keys of one mapping, and sections of one profile: with more, hardly one breaks no rule.
+MOST_KEYS = 3
+MOST_SECTIONS = 8
+_RAW = [f"raw-{number}.img" for number in range(6)]
+_QCOW2 = [f"disk-{number}.qcow2" for number in range(3)]
+_LEFT_OUT = {
+    # The test says these for all profiles.
+    "name",
+    "extends",
+    "qemu",
+    "cpus",
+    # They take another user, a device of the kernel, interfaces of the host, or a port that others may have.
+    "run_as",
+    "vsock",
+    "networks.interface",
+    "networks.bridge",
+    "networks.descriptors",
+    "networks.forward",
+    "display.address",
+    "display.port",
+    "firmware.nvram",
+    "disks.luks_key",
+}
+# Of a real secure processor, or bound to another guest's launch.
+_LEFT_OUT |= {
+    f"{kind}.{key}"
+    for kind in ("SevSecurity", "SnpSecurity")
+    for key in ("cbitpos", "reduced_phys_bits", "sev_device", "handle", "dh_cert", "session", "id_block", "id_auth")
+}
+_LEFT_OUT.add("SnpSecurity.author_key_enabled")
+_OTHER_NETWORKS = {"TapNetwork", "BridgeNetwork", "MacvtapNetwork"}
+# What nearly always breaks a rule in an encrypted guest.
+_PLAIN_ALONE = {"accel", "iommu", "iommu_platform", "shares", "smm"}
+_SIZES = st.sampled_from(["512", "4096", "1M", "3000", "8M", "64M", 65536])
+_MEMORY = st.sampled_from(["64M", "96M", "128M", "130M", "256M"])
+_TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12)
+
+
+_NAMES = st.from_regex(r"opt/[!-~]{1,51}", fullmatch=True)
+_FW_CFG = st.fixed_dictionaries({"name": _NAMES, "text": _TEXT}) | st.fixed_dictionaries(
+    {"name": _NAMES, "file": st.just("file")}
+)
+_EPOCH = datetime(1970, 1, 1)
+
+
+class Generator:
+    """Profiles for one QEMU, with files in ``folder``, which is the profiles' own.
+
+    ``encrypted``: whether encrypted guests can be rehearsed. What is not installed, or takes root, is in no profile.
+    """
+
+    def __init__(self, qemu: QemuFacts, folder: Path, *, encrypted: bool) -> None:
+        self._schema = profile_schema()
+        self._qemu = qemu
+        self._kinds = ["NoSecurity", "NoSecurity", *(["SevSecurity", "SnpSecurity"] if encrypted else [])]
+        virtiofsd = any(Path(program).exists() for program in PLACES["virtiofsd"])
+        missing = {"tpm": shutil.which("swtpm") is None, "shares": os.geteuid() != 0 or not virtiofsd}
+        self._left_out = _LEFT_OUT | {section for section, is_missing in missing.items() if is_missing}
+        self._other_networks = _OTHER_NETWORKS if shutil.which("passt") else _OTHER_NETWORKS | {"PasstNetwork"}
+        _make_files(folder)
+        self._values = self._known_values()
+
+    def profiles(self) -> st.SearchStrategy[dict[str, Any]]:
+        """What may stand in a profile's file, valid or not."""
+        sections = self._schema["properties"]
+        usual = [key for key in sections if key not in self._left_out and key != "security"]
+        types = self._schema["$defs"]
+
+        @st.composite
+        def drawn(draw: st.DrawFn) -> dict[str, Any]:
+            kind = draw(st.sampled_from(self._kinds))
+            security = draw(self._mapping(types[kind], kind))
+            possible = [key for key in usual if kind == "NoSecurity" or key not in _PLAIN_ALONE]
+            keys = draw(st.lists(st.sampled_from(possible), unique=True, min_size=1, max_size=MOST_SECTIONS))
+            return {
+                "memory": "128M",
+                "security": security,
+                **{key: draw(self._value(sections[key], key)) for key in keys},
+            }
+
+        return drawn()
+
+    def _value(self, schema: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
+        if path in self._values:
+            return self._values[path]
+        if "$ref" in schema:
+            return self._mapping(self._schema["$defs"][schema["$ref"].rpartition("/")[2]], path)
+        if "anyOf" in schema:
+            return st.one_of([self._value(one, path) for one in schema["anyOf"] if not self._is_left_out(one)])
+        if "enum" in schema or "const" in schema:
+            return st.sampled_from(schema.get("enum") or [schema["const"]])
+        kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return st.one_of([self._plain(kind, schema, path) for kind in kinds])
+
+    def _plain(self, kind: str, schema: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
+        if kind == "null":
+            return st.none()
+        if kind == "boolean":
+            return st.booleans()
+        if kind == "integer":
+            low = schema.get("minimum", 0)
+            high = schema.get(
+                "maximum", schema.get("exclusiveMaximum", low + 65) - 1 if "exclusiveMaximum" in schema else low + 64
+            )
+            return st.integers(low, min(high, low + 8)) | st.integers(low, high)
+        if kind == "array":
+            return st.lists(self._value(schema["items"], path), max_size=MOST_KEYS)
+        if "pattern" in schema:
+            return st.from_regex(schema["pattern"], alphabet=st.characters(min_codepoint=32, max_codepoint=382))
+        return _TEXT
+
+    def _mapping(self, schema: dict[str, Any], path: str) -> st.SearchStrategy[dict[str, Any]]:
+        required = [key for key in schema["properties"] if key == "type" or key in schema.get("required", [])]
+        left_out = {key for key in schema["properties"] if f"{path}.{key}" in self._left_out}
+        optional = [key for key in schema["properties"] if key not in (*required, *left_out)]
+
+        def chosen(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+            wanted = (*required, *keys)
+            return st.fixed_dictionaries(
+                {key: self._value(schema["properties"][key], f"{path}.{key}") for key in wanted}
+            )
+
+        if not optional:
+            return chosen([])
+        return st.lists(st.sampled_from(optional), unique=True, max_size=MOST_KEYS).flatmap(chosen)
+
+    def _is_left_out(self, schema: dict[str, Any]) -> bool:
+        """Whether it is a kind of network that takes something of the host."""
+        return schema.get("$ref", "").rpartition("/")[2] in self._other_networks
+
+    def _known_values(self) -> dict[str, st.SearchStrategy[Any]]:
+        features = [
+            "svm=off",
+            "x2apic=on",
+            "phys-bits=42",
+            "host-phys-bits=on",
+            "pmu=off",
+            "lahf_lm=on",
+            "hv-relaxed=on",
+        ]
+        names = ("image", "code", "vars")
+        image, code, variables = str(needs.amdsev_image()), *map(str, needs.ovmf())
+        return {
+            "machine": st.sampled_from([*self._qemu.machines, "pc-q35-rhel9.4.0"]) | st.just("q35"),
+            "cpu.count": st.integers(1, 12) | st.just(256),
+            "cpu.maxcpus": st.integers(1, 16) | st.just(300),
+            "cpu.model": st.sampled_from([*self._qemu.cpu_models, "auto", "EPYC"]),
+            "cpu.features": st.lists(st.sampled_from(features), unique=True, max_size=MOST_KEYS),
+            "cpu.pin": st.lists(st.just(0), min_size=1, max_size=4),
+            "memory": _MEMORY | self._mapping(self._schema["$defs"]["Memory"], "memory"),
+            "memory.size": _MEMORY,
+            "memory.hard_limit": st.none(),
+            "memory.nodes": st.just([0]),
+            "numa": numa(),
+            "firmware": st.sampled_from(["auto", dict(zip(names, (image, None, None), strict=True))])
+            | st.just(dict(zip(names, (None, code, variables), strict=True))),
+            "SnpSecurity.host_data": st.just(bytes(32).hex()),
+            "SnpSecurity.guest_visible_workarounds": st.just(bytes(16).hex()),
+            # The upper half is the least version of the secure processor's API, which an emulated one has, too.
+            "SevSecurity.policy": st.sampled_from([0x1, 0x3, 0x5, 0x7, 0x33, 0x37, 0x10033]),
+            "SnpSecurity.policy": st.sampled_from([0x30000, 0xB0000, 0x30133, ["smt"]]),
+            "rng.source": st.just("/dev/urandom"),
+            "boot.kernel": st.just("vmlinuz"),
+            "boot.initrd": st.just("file"),
+            "boot.cmdline": _TEXT,
+            "disks.path": st.sampled_from([*_RAW, *_QCOW2]),
+            "disks.serial": _TEXT,
+            "disks.logical_block_size": st.sampled_from([512, 4096, "64K"]),
+            "fw_cfg": st.lists(_FW_CFG, unique_by=lambda one: one["name"], max_size=MOST_KEYS),
+            "clock.base": st.sampled_from(["utc", "localtime"]) | st.datetimes(_EPOCH).map(_clock),
+            "networks.mac": st.integers(0, 255).map(lambda last: f"52:54:00:12:34:{last:02x}"),
+            "shares.path": st.just("."),
+            **dict.fromkeys(
+                ("disks.throttle.bytes", "disks.throttle.bytes_read", "disks.throttle.bytes_write"), _SIZES
+            ),
+            **{
+                f"video.{key}": st.sampled_from(["1M", "8M", "64M", "3M", "1500K"]) for key in ("ram", "vram", "vgamem")
+            },
+        }
+
+
+@st.composite
+def numa(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Nodes of one vCPU each, or of memory alone, that make 128M together."""
+    count = draw(st.sampled_from([1, 2, 4]))
+    nodes: list[dict[str, Any]] = [{"memory": f"{128 // count}M"} for _ in range(count)]
+    for number in range(draw(st.integers(1, count))):
+        nodes[number]["cpus"] = number
+    if draw(st.booleans()):
+        for number, node in enumerate(nodes):
+            node["distances"] = [10 if other == number else 21 for other in range(count)]
+    if draw(st.booleans()):
+        nodes[0]["host_node"] = 0
+    return nodes
+
+
+def _clock(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
+
+
+def _make_files(folder: Path) -> None:
+    """Images, a file, and what QEMU takes for a kernel: Linux' Documentation/arch/x86/boot.rst."""
+    for name in _RAW:
+        (folder / name).write_bytes(bytes(1 << 20))
+    qemu_img = needs.program("qemu-img", "qemu-utils")
+    for name in _QCOW2:
+        subprocess.run([qemu_img, "create", "-q", "-f", "qcow2", folder / name, "1M"], check=True)
+    (folder / "file").write_text("content\n")
+    kernel = bytearray(1 << 16)
+    struct.pack_into("<B", kernel, 0x1F1, 4)
+    struct.pack_into("<4sH", kernel, 0x202, b"HdrS", 0x20C)
+    struct.pack_into("<B", kernel, 0x211, 1)
+    struct.pack_into("<I", kernel, 0x22C, 0x7FFFFFFF)
+    (folder / "vmlinuz").write_bytes(kernel)
