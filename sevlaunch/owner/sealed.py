@@ -22,6 +22,7 @@ MAX_BYTES = 1 << 12
 # with 4 and 1, and a session's policy has four bytes.
 _LABEL = b"sevlaunch: an owner's note\0"
 _TIK_NAME = "tik.bin"
+_STDIN = Path("-")
 
 _Sealed = TypeVar("_Sealed", bound="Sealed")
 
@@ -45,7 +46,13 @@ class Sealed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def beside(tik: Path, name: str) -> Path:
-    """Where the file ``name`` of the session with this TIK file is: vm_NAME for vm_tik.bin."""
+    """Where the file ``name`` of the session with this TIK file is: vm_NAME for vm_tik.bin.
+
+    :raise UsageError: when the TIK is standard input, which nothing lies beside.
+    """
+    if tik == _STDIN:
+        option = f"--{name.partition('.')[0]}"
+        raise UsageError(f"{name} lies beside the TIK, which is standard input here", hint=f"name it: {option} FILE")
     prefix = tik.name.removesuffix(_TIK_NAME) if tik.name.endswith(_TIK_NAME) else f"{tik.name}."
     return tik.with_name(f"{prefix}{name}")
 

@@ -138,6 +138,15 @@ def test_what_lies_beside_a_key(tik: str, found: str) -> None:
     assert beside(Path(tik), "x") == Path(found)
 
 
+def test_beside_standard_input_lies_nothing(call: Call, base: Path) -> None:
+    words = ("verify", "evidence.json", "--tik", "-", "--profile", "sev.yaml")
+    assert "name it: --platform FILE" in call(*words, check=2, input=TIK.hex()).stderr
+    refused = call(*words, "--platform", "platform.json", check=2, input=TIK.hex())
+    assert "name it: --verdict FILE" in refused.stderr
+    call(*words, "--platform", "platform.json", "--verdict", "yes", input=TIK.hex())
+    assert (base / "yes").exists()
+
+
 def test_verify_and_secret_in_one_step(call: Call, base: Path) -> None:
     words = (*VERIFY, "--secret", "luks:passphrase")
     result = call(*words, "--format", "json").json
