@@ -34,6 +34,18 @@ def write_whole(file: Path, content: bytes, *, replace: bool = True) -> None:
         raise HostError(f"can't write {file}: {error.strerror}", hint=space_hint(error)) from error
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder for this user alone, with what is missing on the way to it, whatever the umask.
+
+    :raise OSError: when it can't be made.
+    """
+    # Not parents=True: that gives those on the way other rights.
+    for place in reversed(folder.parents):
+        if not place.exists():
+            place.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def space_hint(error: OSError) -> str:
     """What to do when there is no space, or empty."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-from sevlaunch.cli.signals import ENDING, Interrupted, ignore_signals, is_wanted, signal_came
+from sevlaunch.cli.signals import ENDING, Interrupted, ignore_signals, is_wanted, raise_if_came, signal_came
 
 T = TypeVar("T")
 
@@ -35,8 +35,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    if signal_came():
-        raise Interrupted
+    raise_if_came()
     before = {number: signal.getsignal(number) for number in ENDING if is_wanted(number)}
     task: asyncio.Task[Any] | None = None
     came = False

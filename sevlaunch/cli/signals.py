@@ -56,6 +56,17 @@ def signal_came() -> bool:
     return _came
 
 
+def raise_if_came() -> None:
+    """End the command, if a signal came that has not ended it yet: from here on no other one raises anything.
+
+    :raise Interrupted: when one came.
+    """
+    global _under_way
+    if _came:
+        _under_way = True
+        raise Interrupted
+
+
 @contextmanager
 def hold_signals() -> Iterator[None]:
     """A block that no signal interrupts: one that comes is noted, for :func:`signal_came`.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sevlaunch.atomic import space_hint
+from sevlaunch.atomic import make_private_folder, space_hint
 from sevlaunch.errors import HostError
 from sevlaunch.guest import keeper
 from sevlaunch.guest.folder import GuestFolder
@@ -66,7 +66,7 @@ def make_console_log(console: ConsolePlan, account: Account | None) -> ConsoleLo
     """
     log = console.log
     try:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(log.parent)
         with OpenFolder.open(log.parent, owner=os.geteuid()) as folder:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(log.name, EARLIER, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)

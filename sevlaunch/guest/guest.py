@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -97,8 +96,7 @@ class Guest:
     @property
     def vsock_cid(self) -> int | None:
         """Its vsock context ID; None when it has no vsock."""
-        found = re.search(r"\bguest-cid=(\d+)", " ".join(self._record.command))
-        return int(found[1]) if found else None
+        return self._record.vsock_cid
 
     async def while_alive(self, action: Awaitable[T]) -> T:
         """The result of ``action``, which is cancelled when the guest ends before.

@@ -22,6 +22,7 @@ ATTEMPT_INTERVAL = 0.1
 # User-mode networks accept every connection, and hang up when the guest refuses it. QEMU's own tells whether the guest
 # has accepted it; passt does not.
 STAYS_OPEN = 0.3
+_MOST_DIGITS = 10
 FORMS = "console:TEXT, port:HOST:PORT, vsock:PORT or qga"
 
 
@@ -96,7 +97,7 @@ def parse_condition(text: str) -> Condition:
         return ConsolePrints(rest)
     if kind == "port" and host and _is_port(port):
         return PortOpens(host.strip("[]"), int(port))
-    if kind == "vsock" and rest.isdecimal() and int(rest) < 1 << 32:
+    if kind == "vsock" and _is_number(rest, 1 << 32):
         return VsockOpens(int(rest))
     if text == "qga":
         return AgentAnswers()
@@ -168,4 +169,9 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _is_port(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < 1 << 16
+    return _is_number(text, 1 << 16) and int(text) > 0
+
+
+def _is_number(text: str, limit: int) -> bool:
+    # Python refuses to read numbers of more than some thousand digits.
+    return text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) < limit

@@ -51,6 +51,7 @@ class Record(Struct, frozen=True):
     firmware: str
     reboot: str
     console_log: str | None
+    vsock_cid: int | None
     rehearsal: bool = False
     companions: list[CompanionProcess] = field(default_factory=list)
 

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
+from sevlaunch.atomic import make_private_folder
 from sevlaunch.errors import HostError, UnsafeFile
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.host.accounts import has_grant
@@ -39,7 +40,7 @@ def prepare_root(root: Path) -> None:
     """
     _check_way(root)
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(root)
         opened = open_root(root)
     except OSError as error:
         raise HostError(f"can't create {root}: {error.strerror}", hint=_ELSEWHERE) from error

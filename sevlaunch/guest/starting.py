@@ -287,6 +287,7 @@ class Start:
             firmware=plan.firmware.code.value,
             reboot=plan.reboot.value,
             console_log=str(plan.console.log) if plan.console else None,
+            vsock_cid=plan.vsock_cid,
             rehearsal=plan.rehearsal,
             companions=self._companion_processes(),
         )

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from sevlaunch.atomic import make_private_folder
 from sevlaunch.errors import HostError
 from sevlaunch.host.accounts import PASS, Account, grant
 from sevlaunch.plan.plan import Plan
@@ -19,7 +20,7 @@ def prepare_state_folders(plan: Plan, account: Account | None) -> None:
     wanted = os.geteuid() if account is None else account.uid
     for path in map(Path, plan.needs.state_folders):
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             _make(path, account)
             found = path.lstat()
         except OSError as error:

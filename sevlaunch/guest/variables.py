@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from sevlaunch.atomic import make_private_folder
 from sevlaunch.errors import HostError
 from sevlaunch.guest.locks import VARIABLES, take
 from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant
@@ -79,8 +80,8 @@ def _copy(plan: Plan, template: Path, target: Path) -> None:
     """The guest's own copy of the variable store, there whole or not at all."""
     try:
         if target.parent == plan.state_folder:
-            target.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(target.parent.parent)
+        make_private_folder(target.parent)
         temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
         try:
             _check_whole(plan, template)

@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from sevlaunch.atomic import make_private_folder
 from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
 from sevlaunch.host.facts import QemuFacts
@@ -92,15 +94,36 @@ def qemu_facts(binary: str) -> QemuFacts:
     cache = _cache_file(binary)
     # A cache that can't be read, or has another shape, is as good as none.
     with contextlib.suppress(OSError, ValueError):
-        return decode(cache.read_bytes(), QemuFacts)
+        known = decode(_read_own(cache), QemuFacts)
+        # What is there is run by this name.
+        if known.binary == binary:
+            return known
     facts = _ask(binary)
     # Without a cache the next command asks again, nothing else.
     with contextlib.suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(cache.parent)
+        if cache.parent.stat().st_uid == os.geteuid():
+            # One that was made before, with the umask of that time.
+            cache.parent.chmod(0o700)
         with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as stream:
             stream.write(msgspec.json.encode(facts).decode())
         Path(stream.name).replace(cache)
     return facts
+
+
+def _read_own(cache: Path) -> bytes:
+    """A file of this user's that nobody else could have written.
+
+    :raise OSError: when it is none.
+    """
+    fd = os.open(cache, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as stream:
+        for found in (os.fstat(fd), cache.parent.stat()):
+            if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(f"{cache} may be another user's")
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{cache} is no regular file")
+        return stream.read(MAX_ANSWERS)
 
 
 def _cache_file(binary: str) -> Path:

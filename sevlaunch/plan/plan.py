@@ -12,6 +12,7 @@ from sevlaunch.plan.addresses import BusesPlan
 from sevlaunch.plan.boot import BootPlan
 from sevlaunch.plan.console import ConsolePlan
 from sevlaunch.plan.cpu import CpuPlan
+from sevlaunch.plan.devices import VsockPlan
 from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
 from sevlaunch.plan.memory import MemoryPlan
@@ -75,6 +76,11 @@ class Plan(Struct, frozen=True):
     def console(self) -> ConsolePlan | None:
         """The console, if there is one."""
         return next((part for part in self.devices if isinstance(part, ConsolePlan)), None)
+
+    @property
+    def vsock_cid(self) -> int | None:
+        """The context ID of the vsock device, if there is one."""
+        return next((part.cid.value for part in self.devices if isinstance(part, VsockPlan)), None)
 
     @property
     def guest_type(self) -> GuestType:

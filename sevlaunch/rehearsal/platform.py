@@ -192,11 +192,11 @@ def user_platform(state_folder: Path) -> Platform:
 
 
 def _kept(file: Path) -> Mapping[str, str]:
-    from sevlaunch.atomic import write_whole
+    from sevlaunch.atomic import make_private_folder, write_whole
 
     try:
         if not file.exists():
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(file.parent)
             # Of two that make one at the same time, both use the one that came first.
             write_whole(file, Platform.generate().to_json(), replace=False)
         return Platform.from_json(file.read_bytes())._saved

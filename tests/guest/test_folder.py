@@ -42,6 +42,7 @@ RECORD = Record(
     firmware="OVMF.fd",
     reboot="stop",
     console_log=None,
+    vsock_cid=None,
     companions=[CompanionProcess(7, 8, "passt0")],
 )
 

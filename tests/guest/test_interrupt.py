@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,50 @@ def test_a_signal_while_a_class_is_made_is_a_signal(module: str, sevlaunch: Comm
     sevlaunch.environment["PYTHONPATH"] = f"{base}:{ROOT}"
     result = sevlaunch("render", PLAIN, check=130)
     assert (result.stdout, result.stderr) == ("", "sevlaunch: interrupted\n")
+
+
+# The first signal comes while others are held back, or to work in an event loop; from there on, one with each line.
+FLOOD_OF_SIGNALS = """
+import asyncio, os, signal, sys
+from sevlaunch.cli import app, main, signals
+
+def trace(frame, event, argument):
+    if "sevlaunch" in frame.f_code.co_filename:
+        os.kill(os.getpid(), signal.SIGINT)
+    return trace
+
+def first():
+    os.kill(os.getpid(), signal.SIGTERM)
+    frame = sys._getframe()
+    while frame:
+        frame.f_trace = trace
+        frame = frame.f_back
+    sys.settrace(trace)
+
+async def work():
+    if sys.argv[1] == "work":
+        first()
+    await asyncio.sleep(60)
+
+def run():
+    from sevlaunch.cli.interrupt import run
+    with signals.hold_signals():
+        if sys.argv[1] == "held":
+            first()
+        run(work())
+
+app.run = run
+main.main()
+"""
+
+
+@pytest.mark.parametrize("where", ["held", "work"])
+def test_from_the_first_signal_on_no_other_one_raises_at_any_line(where: str, sevlaunch: Command) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FLOOD_OF_SIGNALS, where],
+        env=sevlaunch.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "sevlaunch: interrupted\n")

@@ -71,6 +71,9 @@ def test_several_profiles_and_a_signal_in_the_midst(sevlaunch: Command) -> None:
         (["--wait", "consol:x"], "wanted console:TEXT, port:HOST:PORT, vsock:PORT or qga, found 'consol:x'"),
         (["--wait", "port:localhost:0"], "wanted console:TEXT"),
         (["--wait", "vsock:x"], "wanted console:TEXT"),
+        # Python reads no number of so many digits.
+        (["--wait", f"vsock:{'9' * 5000}"], "wanted console:TEXT"),
+        (["--wait", f"port:localhost:{'9' * 5000}"], "wanted console:TEXT"),
     ],
 )
 def test_what_does_not_go_together(arguments: list[str], told: str, sevlaunch: Command) -> None:

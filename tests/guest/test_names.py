@@ -128,3 +128,11 @@ def test_a_name_that_is_no_folder_name_is_refused(name: str, sevlaunch: Command)
     assert "wanted 1 to 64 bytes of printable text" in result.stderr
     assert "\x1b" not in result.stderr
     nothing_left(sevlaunch)
+
+
+def test_a_name_that_reads_like_an_option_gives_the_guest_no_vsock(sevlaunch: Command) -> None:
+    name = "x guest-cid=7"
+    sevlaunch("up", PLAIN, "--name", name, "--paused", *some_qemu())
+    refused = sevlaunch("wait", name, "vsock:1024", check=2)
+    assert f"{name} has no vsock" in refused.stderr
+    sevlaunch("down", name, "--now")

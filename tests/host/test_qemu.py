@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 
@@ -59,6 +60,36 @@ def test_a_broken_cache_is_as_good_as_none(system_qemu: str, tmp_path: Path) -> 
             file.write_text(content)
         assert qemu_facts(str(wrapper)) == first
     assert starts(tmp_path) == 4
+
+
+@pytest.mark.parametrize("spoil", ["others may write it", "a link", "of another binary", "a folder others may write"])
+def test_a_cache_that_another_could_have_written_is_not_believed(spoil: str, system_qemu: str, tmp_path: Path) -> None:
+    wrapper = counting_wrapper(system_qemu, tmp_path)
+    first = qemu_facts(str(wrapper))
+    [file] = (tmp_path / "cache/sevlaunch").iterdir()
+    forged = file.read_text().replace(first.version, "9.9.9")
+    if spoil == "a link":
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+    file.write_text(forged.replace(str(wrapper), "/bin/false") if spoil == "of another binary" else forged)
+    if spoil == "others may write it":
+        file.chmod(0o602)
+    elif spoil.startswith("a folder"):
+        file.parent.chmod(0o777)
+    assert qemu_facts(str(wrapper)) == first
+    # Asked anew, it is written anew, and believed again.
+    count = starts(tmp_path)
+    assert (qemu_facts(str(wrapper)), starts(tmp_path)) == (first, count)
+
+
+def test_with_any_umask_the_cache_is_this_users_alone(system_qemu: str, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        qemu_facts(system_qemu)
+    finally:
+        os.umask(before)
+    folders = [tmp_path / "cache", tmp_path / "cache/sevlaunch"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folders] == [0o700, 0o700]
 
 
 def test_a_cache_that_can_not_be_written_is_no_error(system_qemu: str, tmp_path: Path) -> None:
