@@ -125,9 +125,10 @@ def test_a_guest_in_the_foreground_is_verified_and_gets_its_secret(sevlaunch: Co
     session = make_session(sevlaunch, POLICIES["sev"])
     secret = sevlaunch.base / "passphrase"
     secret.write_bytes(PASSPHRASE)
-    words = ["up", str(PROFILES / "sev.yaml"), "--rehearse", "--foreground", *host_side("10.0"), *session]
-    process = sevlaunch.start(*words, "--verify", *keys(sevlaunch), "--secret", f"luks:{secret}")
     # The machine's KVM may be one that can't run firmware code: QEMU then stops the guest at its first instruction.
+    staying = ("--foreground", "--set", "on_crash=keep")
+    words = ["up", str(PROFILES / "sev.yaml"), "--rehearse", *staying, *host_side("10.0"), *session]
+    process = sevlaunch.start(*words, "--verify", *keys(sevlaunch), "--secret", f"luks:{secret}")
     wait_until(lambda: listed(sevlaunch).get("sev") in ("running", "internal-error"), 60, "the guest")
     assert PASSPHRASE in secret_area(sevlaunch, "sev")
     sevlaunch("down", "sev", "--now")
