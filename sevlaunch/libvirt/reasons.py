@@ -43,6 +43,7 @@ DROPPED = {
     "audio": "without a sound device there is nothing to hear",
     "features/acpi": "always on",
     "features/apic": "always on",
+    "features/ioapic": "interrupt controllers are outside of KVM where the guest needs that",
     "features/pae": "every 64-bit processor has it",
     "features/hap": "for Xen",
     "controller": "sevlaunch makes the controllers that the devices need",
