@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sevlaunch.atomic import make_private_folder, space_hint
 from sevlaunch.errors import HostError
@@ -23,8 +24,10 @@ from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest.watch import data_from
 from sevlaunch.host.accounts import PASS, WRITE, Account, grant
 from sevlaunch.host.folders import state_folder
-from sevlaunch.plan.console import ConsolePlan
 from sevlaunch.plan.places import CONSOLE_LOG
+
+if TYPE_CHECKING:
+    from sevlaunch.plan.console import ConsolePlan
 
 TIMES = "console.times"
 # The log of the start before this one.
