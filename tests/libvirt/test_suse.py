@@ -24,7 +24,9 @@ def test_it_renders_the_same_guest_as_the_profile_here(version: str) -> None:
     host = Host.load(HOSTS / f"milan-qemu-{version}.json")
     assert host.qemu is not None
     result = imported(SUSE.read_bytes(), host.qemu.machines)
-    rendered = lines(resolve(loads(result.text, name="sles15-sev-guest"), host)) + "\n"
+    plan = resolve(loads(result.text, name="sles15-sev-guest"), host)
+    # Text that is in no file has another folder for what outlives the guest.
+    rendered = lines(plan).replace(plan.state_folder.name, "OF-THE-PROFILE") + "\n"
     golden = (GOLDEN / f"milan-qemu-{version}/sles15-sev.args").read_text()
     if OLD in host.qemu.machines:
         assert f"-machine {OLD}," in rendered
