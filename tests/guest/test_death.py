@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.guest.diagnosis import hint_for
+from tests import needs
 from tests.conftest import Command, Result, wait_until
 from tests.guest.support import (
     JSON,
@@ -23,6 +24,7 @@ from tests.guest.support import (
     finish,
     listed,
     no_traceback,
+    ordinary_user,
     pause_until,
     qemu_processes,
     some_qemu,
@@ -191,6 +193,25 @@ def test_an_image_that_another_guest_uses_is_said(qemu_binary: str, sevlaunch: C
     assert "qemu: " in result.stderr and "lock" in result.stderr
     assert "hint: another process uses the image" in result.stderr
     assert listed(sevlaunch) == {"first": "running"}
+
+
+@pytest.mark.parametrize("runs_as", ["this user", "another user"])
+def test_an_image_is_one_guests_whatever_runtime_folder_or_user_the_other_has(runs_as: str, sevlaunch: Command) -> None:
+    disk = sevlaunch.base / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    options = ("--set", f"disks=[{{path: {disk}, format: raw}}]", "--set", "accel=tcg")
+    (sevlaunch.base / "other").mkdir()
+    if runs_as == "another user":
+        other: Command = ordinary_user(sevlaunch.base / "other")
+        qemu = ("--set", f"qemu.binary={needs.program('qemu-system-x86_64', 'qemu-system-x86')}")
+        sevlaunch.base.chmod(0o755)
+        disk.chmod(0o666)
+    else:
+        other, qemu = Command(sevlaunch.base / "other"), some_qemu()
+    sevlaunch("up", PLAIN, "--paused", *options, *qemu)
+    result = other("up", PLAIN, "--paused", *options, *qemu, check=5)
+    assert "hint: another process uses the image" in result.stderr
+    assert listed(sevlaunch) == {"plain": "paused"}
 
 
 def test_a_host_port_in_use_is_said(qemu_binary: str, sevlaunch: Command) -> None:
