@@ -30,3 +30,12 @@ def test_further_serial_ports_are_counted_and_a_fifth_is_told() -> None:
     result = imported(domain("<serial type='pty'/>" * 5))
     assert profile_of(result).serial_ports == 3
     assert ("not supported", "a machine has four serial ports") in became(result, "devices/serial")
+
+
+def test_whose_interrupt_controller_it_is_follows_from_the_guest() -> None:
+    features = "<features><acpi/><ioapic driver='qemu'/></features>"
+    snp = "<launchSecurity type='sev-snp'><policy>0x30000</policy></launchSecurity>"
+    assert became(imported(domain(before=features + snp)), "features/ioapic@driver") == [
+        ("carried", "an SNP guest's is QEMU's")
+    ]
+    assert [kind for kind, _ in became(imported(domain(before=features)), "features/ioapic")] == ["dropped"]
