@@ -87,9 +87,12 @@ def test_it(sev_guest):
     assert "QEMU ended" in output
     output = suite.run(
         f"""
+from sevlaunch.guest.console_log import log_path
+from sevlaunch.guest.folder import GuestFolder
+
 def test_it(sev_guest):
     guest = sev_guest({SMALL}, paused=True)
-    guest.console.log.write_text("the guest said this")
+    log_path(GuestFolder(guest.folder.parent, guest.folder.name)).write_text("the guest said this")
     (guest.folder / "qemu.log").write_text("QEMU said that")
     assert False, "broken on purpose"
 """,
