@@ -70,7 +70,9 @@ def test_what_is_in_it_outlives_the_guest(sevlaunch: Command, system_qemu: str) 
 def test_it_is_the_accounts_own(sevlaunch: Command, system_qemu: str) -> None:
     needs.root("starting QEMU as another user")
     needs.program("swtpm", "swtpm")
-    for folder in (sevlaunch.base, sevlaunch.runtime.parent):
+    sevlaunch.state.parent.mkdir()
+    # As /run and /var/lib are.
+    for folder in (sevlaunch.base, sevlaunch.runtime.parent, sevlaunch.state.parent):
         folder.chmod(0o755)
     account = find_account("daemon")
     pid = sevlaunch("up", PLAIN, "--paused", *TPM, "--set", "run_as=daemon", *JSON).json["pid"]
