@@ -71,6 +71,11 @@ class Console:
         self._loop = loop
         self._console = console
 
+    @property
+    def log(self) -> Path:
+        """The file with what the guest has printed."""
+        return self._console.log
+
     def read(self) -> bytes:
         """What came since the last read or match."""
         return self._loop.run(self._console.read())
