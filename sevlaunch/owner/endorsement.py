@@ -98,7 +98,7 @@ class EndorsementChain(Struct, frozen=True):
     @property
     def amd_generation(self) -> str | None:
         """The generation that AMD's root stands for; None for another root."""
-        key = _rsa_key(self.root) if self.root else None
+        key = rsa_key_of(self.root) if self.root else None
         return AMD_ROOTS.get(fingerprint(key)) if key else None
 
     def checks(self, kind: SigningKey, *, at: datetime, trusted: str | None, rehearsal: bool) -> list[Check]:
@@ -115,7 +115,7 @@ class EndorsementChain(Struct, frozen=True):
             _step(authority_name, self.authority, "ARK", self.root),
             _step("ARK", self.root, "ARK", self.root),
         ]
-        key = _rsa_key(self.root) if self.root else None
+        key = rsa_key_of(self.root) if self.root else None
         if key:
             steps.append(check_root(fingerprint(key), trusted=trusted, rehearsal=rehearsal))
         else:
@@ -182,7 +182,8 @@ def _refusal(subject: x509.Certificate, issuer: x509.Certificate) -> str:
     return ""
 
 
-def _rsa_key(certificate: x509.Certificate) -> rsa.RSAPublicKey | None:
+def rsa_key_of(certificate: x509.Certificate) -> rsa.RSAPublicKey | None:
+    """The certificate's key; None for one of another kind, or that is none."""
     try:
         key = certificate.public_key()
     except _DAMAGED:
@@ -195,7 +196,7 @@ def root_fingerprint(certificates: Sequence[x509.Certificate]) -> str:
 
     :raise ValueError: when there is not exactly one.
     """
-    found = {fingerprint(key) for one in certificates if not _refusal(one, one) and (key := _rsa_key(one))}
+    found = {fingerprint(key) for one in certificates if not _refusal(one, one) and (key := rsa_key_of(one))}
     if len(found) != 1:
         raise ValueError(f"wanted one self-signed ARK, found {len(found)}")
     return found.pop()

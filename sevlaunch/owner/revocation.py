@@ -11,10 +11,10 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from sevlaunch.owner.checks import Check
-from sevlaunch.owner.endorsement import EndorsementChain
+from sevlaunch.owner.endorsement import EndorsementChain, rsa_key_of
 
 _NAME = "revocation"
 
@@ -48,8 +48,8 @@ def revocation_checks(
 
 def _is_signed_by(one: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
     """Whether the ARK signed the list as it signs certificates: RSA-PSS with SHA-384."""
-    key = root.public_key()
-    if not isinstance(key, rsa.RSAPublicKey) or not isinstance(one.signature_hash_algorithm, hashes.SHA384):
+    key = rsa_key_of(root)
+    if key is None or not isinstance(one.signature_hash_algorithm, hashes.SHA384):
         return False
     scheme = one.signature_algorithm_parameters
     return one.issuer == root.subject and isinstance(scheme, padding.PSS) and one.is_signature_valid(key)

@@ -15,7 +15,13 @@ from sevlaunch.errors import EvidenceError, UsageError
 from sevlaunch.owner.endorsement import root_fingerprint
 from sevlaunch.owner.report import ReportVerdict, Trust, verify_report
 from sevlaunch.owner.report_file import read_report
-from sevlaunch.owner.x509_files import parse_x509, read_certificate_folder, read_certificates, read_revocations
+from sevlaunch.owner.x509_files import (
+    parse_certificates,
+    parse_x509,
+    read_certificate_folder,
+    read_certificates,
+    read_revocations,
+)
 from sevlaunch.sevapi.certificate_table import KNOWN, make_table, parse_table
 from tests.conftest import Command
 from tests.owner.pki import (
@@ -86,6 +92,18 @@ def test_a_list_has_to_be_in_force(start: datetime, end: datetime) -> None:
 
 def test_without_an_ark_no_list_covers_anything() -> None:
     assert "revocation" in failures(judged(processor(), revocation_list(), root=2))
+
+
+def test_an_ark_whose_key_is_of_no_known_kind_covers_nothing() -> None:
+    ours = processor()
+    # RFC 8017 appendix A: the object identifier of an RSA key.
+    known = bytes.fromhex("2a864886f70d010101")
+    content = der(ours.certificates[2])
+    assert content.count(known) == 1
+    (root,) = parse_certificates(content.replace(known, known[:-1] + b"\x63"))
+    trust = Trust(at=NOW, root=root_fingerprint(ours.certificates[2:]), revocations=(revocation_list(),))
+    found = verify_report(ours.signed(), (*ours.certificates[:2], root), wanting(), trust)
+    assert failures(found) == ["ASK", "ARK", "root", "revocation"]
 
 
 def test_a_list_that_was_changed_is_none_or_not_the_arks() -> None:
