@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from sevlaunch.errors import UnsafeFile
 from sevlaunch.guest.process import process_start_time
+from sevlaunch.guest.safe_files import OpenFolder
 from tests.conftest import Command, wait_until
 from tests.guest.support import (
     JSON,
@@ -260,3 +262,13 @@ def test_detached_guests_leave_no_zombie(sevlaunch: Command, monkeypatch: pytest
     done = subprocess.run([sys.executable, "-c", script], env=sevlaunch.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sevlaunch("down", "plain")
+
+
+def test_a_file_of_somebody_elses_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text("x")
+    with OpenFolder.open(tmp_path, owner=os.geteuid()) as folder:
+        assert folder.read("record") == b"x"
+        # As if the folder were another user's, and the file ours.
+        folder.owner = os.geteuid() + 1
+        with pytest.raises(UnsafeFile, match="belongs to another user"):
+            folder.read("record")
