@@ -40,8 +40,9 @@ def user() -> str:
 
 @pytest.fixture
 def reachable(sevlaunch: Command) -> Command:
-    """The command, with folders that others can pass through, as /run is."""
-    for folder in (sevlaunch.base, sevlaunch.runtime.parent):
+    """The command, with folders that others can pass through, as /run and /var/lib are."""
+    sevlaunch.state.parent.mkdir()
+    for folder in (sevlaunch.base, sevlaunch.runtime.parent, sevlaunch.state.parent):
         folder.chmod(0o755)
     return sevlaunch
 
