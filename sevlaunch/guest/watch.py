@@ -28,12 +28,14 @@ class FolderWatch:
     def __init__(self, folder: OpenFolder) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            # EMFILE says either: inotify(7).
+            raise _no_watch(folder, "allow more files: ulimit -n 1024; or raise fs.inotify.max_user_instances")
         mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF
-        if self._fd < 0 or libc.inotify_add_watch(self._fd, b"/proc/self/fd/%d" % folder.fd, mask) < 0:
-            number = ctypes.get_errno()
-            raise HostError(
-                f"can't watch {folder.path}: {os.strerror(number)}", hint="raise fs.inotify.max_user_instances"
-            )
+        if libc.inotify_add_watch(self._fd, b"/proc/self/fd/%d" % folder.fd, mask) < 0:
+            error = _no_watch(folder, "raise fs.inotify.max_user_watches")
+            os.close(self._fd)
+            raise error
 
     def __enter__(self) -> FolderWatch:
         return self
@@ -62,6 +64,10 @@ class FolderWatch:
             os.read(self._fd, 65536)
         except BlockingIOError:
             return
+
+
+def _no_watch(folder: OpenFolder, hint: str) -> HostError:
+    return HostError(f"can't watch {folder.path}: {os.strerror(ctypes.get_errno())}", hint=hint)
 
 
 async def follow(folder: OpenFolder, name: str, process: Process | None, begin: int = 0) -> AsyncIterator[bytes]:
