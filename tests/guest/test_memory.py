@@ -188,10 +188,11 @@ def run_limited(plan: Plan) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=enter)
 
 
-def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
+def limited_plan(host: Host, demo: Path, command: Command) -> Plan:
     """The demo guest, which touches all its memory: Linux tests it, and prealloc fills it."""
+    base = command.base
     stores = base / "vars.fd"
-    folders = Folders(runtime=str(runtime), state=str(base / "state"))
+    folders = Folders(runtime=str(command.runtime), state=str(command.state))
     cgroup = replace(host.memory.cgroup, parent=str(base), limit=None)
     memory = replace(host.memory, cgroup=cgroup)
     overrides = (
@@ -206,10 +207,8 @@ def limited_plan(host: Host, demo: Path, base: Path, runtime: Path) -> Plan:
     return resolve(loaded, replace(host, folders=folders, memory=memory))
 
 
-def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(
-    demo: Path, base: Path, sevlaunch: Command
-) -> None:
-    plan = limited_plan(Host.probe(), demo, base, sevlaunch.runtime)
+def test_a_counted_limit_survives_a_guest_that_touches_all_its_memory(demo: Path, sevlaunch: Command) -> None:
+    plan = limited_plan(Host.probe(), demo, sevlaunch)
     assert plan.memory.limit
     size = plan.memory.limit.size.value
     with old_cgroup(size) as folder:
