@@ -47,8 +47,11 @@ def account() -> Account:
 
 @pytest.fixture
 def command(account: Account, sevlaunch: Command, system_qemu: str) -> Command:
-    """The command, run by root, whose folders others can pass through, as /run, and who has a secret in a variable."""
-    for folder in (sevlaunch.base, sevlaunch.runtime.parent):
+    """The command, run by root, whose folders others can pass through, as /run and /var/lib, and who has a secret in a
+    variable.
+    """
+    sevlaunch.state.parent.mkdir()
+    for folder in (sevlaunch.base, sevlaunch.runtime.parent, sevlaunch.state.parent):
         folder.chmod(0o755)
     sevlaunch.environment["ROOTS_SECRET"] = SECRET
     return sevlaunch
