@@ -230,8 +230,16 @@ def wait_until(condition: Callable[[], Any], limit: float = 60.0, what: str = ""
 def wait_for_console(command: Command, name: str, text: str, limit: float = 120.0) -> str:
     """The guest's console output once ``text`` is in it."""
 
-    def look() -> str:
-        content = b"".join(log.read_bytes() for log in command.console_logs(name)).decode("utf-8", "replace")
-        return content if text in content else ""
+    content = ""
 
-    return str(wait_until(look, limit, f"{text!r} on the console of {name}"))
+    def look() -> bool:
+        nonlocal content
+        content = b"".join(log.read_bytes() for log in command.console_logs(name)).decode("utf-8", "replace")
+        return text in content
+
+    try:
+        wait_until(look, limit, f"{text!r} on the console of {name}")
+    except AssertionError as error:
+        error.add_note(f"The console ends with {content[-2000:]!r}")
+        raise
+    return content

@@ -108,6 +108,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "not-root": lambda: os.geteuid() != 0,
     "closed-container": _without_capabilities,
     "no-overlay": _without_overlay,
+    "project-in-tmp": lambda: ROOT.is_relative_to("/tmp"),
     "no-user-namespaces": lambda: _fails("unshare", "--user", "--map-root-user", "true"),
     "out-of-reach": _out_of_reach,
     "not-debian": _not_debian,

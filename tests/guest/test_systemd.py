@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests import needs
-from tests.conftest import Command, qemu_binary_of
+from tests.conftest import ROOT, Command, qemu_binary_of
 from tests.guest.support import PLAIN
 from tests.guest.tiny_firmware import POWERS_OFF, options_for
 
@@ -66,6 +66,8 @@ def seen_in(base: Path, unit: str, steps: str, *options: str, before: str = "") 
     :param before: a shell script, before that.
     """
     needs.root("booting a systemd")
+    if ROOT.is_relative_to("/tmp"):
+        pytest.skip("no systemd can be booted here: it has a /tmp of its own, and the project is in this one")
     needs.program("systemd-nspawn", "systemd-container")
     folder, place = base / "shared", base / "system"
     folder.mkdir()
