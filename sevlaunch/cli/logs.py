@@ -16,7 +16,6 @@ import typer
 from sevlaunch.cli.guests import GuestArgument
 from sevlaunch.cli.output import say
 from sevlaunch.errors import SevlaunchError, UsageError
-from sevlaunch.guest.folder import QEMU_LOG
 from sevlaunch.plan.places import CONSOLE_LOG
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def logs(
     from sevlaunch.cli.interrupt import run
     from sevlaunch.errors import GuestNotFound
     from sevlaunch.guest.console_log import has_log
-    from sevlaunch.guest.folder import GuestFolder, find
+    from sevlaunch.guest.folder import QEMU_LOG, GuestFolder, find
     from sevlaunch.guest.life import qemu_pid
     from sevlaunch.host.folders import runtime_folder
 
@@ -78,16 +77,16 @@ def logs(
         _print_helpers(folder)
         return
     pid = qemu_pid(folder) if follow else None
-    with _opened(folder, qemu=qemu) as opened:
-        begin = _begin(opened, lines, moment, qemu=qemu)
-        run(_copy(opened, QEMU_LOG if qemu else CONSOLE_LOG, begin, pid, raw=raw))
+    log = QEMU_LOG if qemu else CONSOLE_LOG
+    with _opened(folder, log, qemu=qemu) as opened:
+        begin = _begin(opened, log, lines, moment)
+        run(_copy(opened, log, begin, pid, raw=raw))
 
 
 @contextmanager
-def _opened(folder: GuestFolder, *, qemu: bool) -> Iterator[OpenFolder]:
+def _opened(folder: GuestFolder, log: str, *, qemu: bool) -> Iterator[OpenFolder]:
     from sevlaunch.guest.console_log import opened_log_folder
 
-    log = QEMU_LOG if qemu else CONSOLE_LOG
     missing = SevlaunchError(
         f"{folder.name} has no {log}", hint="" if qemu else "its profile says console: none; try --qemu"
     )
@@ -100,10 +99,10 @@ def _opened(folder: GuestFolder, *, qemu: bool) -> Iterator[OpenFolder]:
         raise missing from error
 
 
-def _begin(opened: OpenFolder, lines: int | None, moment: float | None, *, qemu: bool) -> int:
+def _begin(opened: OpenFolder, log: str, lines: int | None, moment: float | None) -> int:
     from sevlaunch.guest.console_log import beginning, last_lines, since
 
-    fd = opened.open_file(QEMU_LOG if qemu else CONSOLE_LOG)
+    fd = opened.open_file(log)
     try:
         if moment is not None:
             return since(opened, fd, moment)
