@@ -22,7 +22,7 @@ from sevlaunch.guest.keeper import MOMENT
 from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest.watch import data_from
-from sevlaunch.host.accounts import PASS, WRITE, Account, grant
+from sevlaunch.host.accounts import WRITE, Account, grant, let_through
 from sevlaunch.host.folders import state_folder
 from sevlaunch.plan.places import CONSOLE_LOG
 
@@ -84,8 +84,7 @@ def make_console_log(console: ConsolePlan, account: Account | None) -> ConsoleLo
         ) from error
     if account:
         grant(fd, account, WRITE)
-        for place in (log.parent, *log.parent.parents[:2]):
-            grant(place, account, PASS)
+        let_through(log.parent, account)
     return ConsoleLog(fd, times, console.log_size)
 
 

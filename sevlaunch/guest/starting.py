@@ -130,8 +130,10 @@ class Start:
         monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
         channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
         with self._qemus_end, opened(self.plan.needs.descriptors) as taps:
-            planned = replace(self.plan, networks=with_descriptors(self.plan.networks, taps)) if taps else self.plan
-            command = [*argv(planned), *channel, *self._embedding.extra_args]
+            line = self._argv
+            if taps:
+                line = argv(replace(self.plan, networks=with_descriptors(self.plan.networks, taps)))
+            command = [*line, *channel, *self._embedding.extra_args]
             locks = [lock for lock in (self._lock, self._variables) if lock >= 0]
             inherit = [*locks, fd, *taps.values(), *self._embedding.inherit]
             if self.plan.rehearsal:

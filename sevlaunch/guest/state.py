@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sevlaunch.atomic import make_private_folder
 from sevlaunch.errors import HostError
-from sevlaunch.host.accounts import PASS, Account, grant
+from sevlaunch.host.accounts import Account, let_through
 from sevlaunch.plan.plan import Plan
 
 
@@ -34,8 +34,7 @@ def prepare_state_folders(plan: Plan, account: Account | None) -> None:
                 hint=f"chown -R {wanted} it when what is in it is that guest's, or remove it",
             )
         if account:
-            for folder in (plan.state_folder, *plan.state_folder.parents[:2]):
-                grant(folder, account, PASS)
+            let_through(plan.state_folder, account)
 
 
 def _make(path: Path, account: Account | None) -> None:

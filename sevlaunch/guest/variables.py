@@ -10,7 +10,7 @@ from pathlib import Path
 from sevlaunch.atomic import make_private_folder
 from sevlaunch.errors import HostError
 from sevlaunch.guest.locks import VARIABLES, take
-from sevlaunch.host.accounts import PASS, READ, WRITE, Account, grant
+from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
 from sevlaunch.opening import open_regular
 from sevlaunch.plan.plan import Plan
 from sevlaunch.qcow2 import Qcow2
@@ -29,8 +29,7 @@ def prepare_variables(plan: Plan, account: Account | None) -> int:
         _copy(plan, Path(template), variables)
     if account and variables.is_relative_to(plan.state_folder):
         grant(variables, account, READ | WRITE)
-        for folder in (plan.state_folder, *plan.state_folder.parents[:2]):
-            grant(folder, account, PASS)
+        let_through(plan.state_folder, account)
     return _lock(variables)
 
 
@@ -79,8 +78,6 @@ def _lock(variables: Path) -> int:
 def _copy(plan: Plan, template: Path, target: Path) -> None:
     """The guest's own copy of the variable store, there whole or not at all."""
     try:
-        if target.parent == plan.state_folder:
-            make_private_folder(target.parent.parent)
         make_private_folder(target.parent)
         temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
         try:

@@ -81,6 +81,15 @@ def may(path: str, mode: int, account: Account | None = None) -> bool:
     return done.returncode == 0
 
 
+def let_through(folder: Path, account: Account) -> None:
+    """Let the account pass through a guest's state folder, and the two above it that are this user's alone.
+
+    :raise HostError: when the file system has no access control lists.
+    """
+    for place in (folder, *folder.parents[:2]):
+        grant(place, account, PASS)
+
+
 def grant(file: File, account: Account, permissions: int) -> None:
     """Give the account ``permissions`` on a file of ours, beside those that were given any before: acl(5).
 
