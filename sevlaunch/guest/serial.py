@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sevlaunch.errors import GuestTimeout, SevlaunchError
@@ -14,6 +15,7 @@ from sevlaunch.guest.console import connect
 from sevlaunch.guest.console_log import log_end, log_path, opened_log_folder
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.process import Process
+from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest.watch import FolderWatch, data_from
 from sevlaunch.plan.places import CONSOLE_LOG
 
@@ -46,8 +48,9 @@ class Console:
     async def read(self) -> bytes:
         """What came since the last read or match; empty when nothing did."""
         content = b""
-        while piece := self._new(WINDOW):
-            content += piece
+        with suppress(FileNotFoundError), opened_log_folder(self._folder) as opened:
+            while piece := self._new(opened, WINDOW):
+                content += piece
         return content
 
     async def expect(self, pattern: str | re.Pattern[bytes], *, limit: float = EXPECT_LIMIT) -> re.Match[bytes]:
@@ -104,7 +107,7 @@ class Console:
         with opened_log_folder(self._folder) as opened, FolderWatch(opened) as watch:
             while True:
                 ended = self._process.ended
-                while piece := self._new(WINDOW):
+                while piece := self._new(opened, WINDOW):
                     window += piece
                     found = wanted.search(window)
                     if found:
@@ -120,10 +123,9 @@ class Console:
                     )
                 await watch.changed(self._process)
 
-    def _new(self, size: int) -> bytes:
+    def _new(self, opened: OpenFolder, size: int) -> bytes:
         try:
-            with opened_log_folder(self._folder) as opened:
-                fd = opened.open_file(CONSOLE_LOG)
+            fd = opened.open_file(CONSOLE_LOG)
         except FileNotFoundError:
             return b""
         try:
