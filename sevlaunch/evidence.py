@@ -62,6 +62,15 @@ class SshAddress(Struct, frozen=True):
     user: _Text | None
 
 
+class ForwardInfo(Struct, frozen=True):
+    """A port of the host that leads into the guest; in a plan, ``port`` 0 is a free one, which QEMU takes."""
+
+    protocol: _Word
+    host: _Text
+    port: Annotated[int, Meta(ge=1, lt=1 << 16)]
+    guest_port: Annotated[int, Meta(ge=1, lt=1 << 16)]
+
+
 class Ended(Struct, frozen=True):
     """How a guest ended, as far as it is known.
 
@@ -118,12 +127,15 @@ class Evidence(Struct, frozen=True, kw_only=True):
     certificates: Annotated[list[Annotated[str, Meta(max_length=1 << 15)]], Meta(max_length=16)] = field(
         default_factory=list
     )
+    forwards: Annotated[list[ForwardInfo], Meta(max_length=4096)] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The document as plain data; ``report`` and ``certificates`` are in it where there are some."""
+        """The document as plain data; ``report``, ``certificates`` and ``forwards`` are in it where there are some."""
         document: dict[str, Any] = msgspec.to_builtins(self)
         if self.report is None:
             del document["report"], document["certificates"]
+        if not self.forwards:
+            del document["forwards"]
         return document
 
 

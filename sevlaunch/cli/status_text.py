@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from sevlaunch.cli.output import Format, print_json, say, table
@@ -70,6 +71,11 @@ def show_guest(shown: Evidence, output: Format) -> None:
             say(f"               sha256 {shown.firmware.sha256}")
     if shown.vcpus:
         say(f"  vcpus        {shown.vcpus}")
+    if shown.ssh:
+        say(f"  ssh          {shown.ssh.host} port {shown.ssh.port}: sevlaunch ssh {quote(shown.name)}")
+    for forward in shown.forwards:
+        if not (shown.ssh and (forward.host, forward.port) == (shown.ssh.host, shown.ssh.port)):
+            say(f"  forward      {forward.protocol} {forward.host}:{forward.port} to port {forward.guest_port}")
     for helper in shown.helpers if isinstance(shown, Status) else ():
         say(f"  helper       {helper.name} {helper.state}" + (f": {helper.reason}" if helper.reason else ""))
     _show_security(shown)

@@ -71,6 +71,8 @@ async def gather(qmp: Qmp, record: Record, *, firmware_sha256: str | None) -> Ev
         vcpus=record.vcpus,
         sev=sev,
         measurement=await launch_measurement(qmp) if sev.enabled and record.guest_type.measured_by_host else None,
+        ssh=record.ssh,
+        forwards=record.forwards,
     )
 
 

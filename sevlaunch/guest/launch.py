@@ -20,6 +20,7 @@ from sevlaunch.units import parse_ranges
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import LaunchedGuest
+    from sevlaunch.guest.monitor import Qmp
 
 # Time for QEMU to be ready: a start, and filling a GiB of memory takes well under a second.
 START_LIMIT = 60.0
@@ -99,7 +100,6 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
     from sevlaunch.guest.monitor import session
 
     firmware_sha256 = sha256_of(plan.firmware.code.value)
-    record = start.record()
     connecting = connection.enter_async_context(session(start.monitor, limit=float("inf")))
     qmp = await while_alive(connecting, start.process, start.death)
     if plan.cpu.pins:
@@ -107,11 +107,31 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
 
         cpus = [frozenset(parse_ranges(one.value)) for one in plan.cpu.pins]
         await while_alive(pin(qmp, start.process.pid, cpus), start.process, start.death)
+    if any(network.backend.forwarded for network in plan.networks):
+        await while_alive(_find_ports(start, qmp), start.process, start.death)
+    record = start.record()
     gathering = gather(qmp, record, firmware_sha256=firmware_sha256)
     evidence = await while_alive(gathering, start.process, start.death)
     check_encryption(evidence, plan.security.policy.value if plan.security else None)
     start.write_evidence(evidence)
     return LaunchedGuest(record, qmp, evidence, start)
+
+
+async def _find_ports(start: Start, qmp: Qmp) -> None:
+    """Note the ports that lead into the guest: QEMU itself has taken a free one where the plan names none."""
+    from sevlaunch.evidence import SshAddress
+    from sevlaunch.guest.user_network import with_bound_ports
+
+    networks = start.plan.networks
+    forwards = {network.name: list(network.backend.forwarded) for network in networks}
+    if any(forward.port == 0 for wanted in forwards.values() for forward in wanted):
+        text = str(await qmp.execute("human-monitor-command", {"command-line": "info usernet"}))
+        forwards = {name: with_bound_ports(text, name, wanted) for name, wanted in forwards.items()}
+    start.forwards = [forward for found in forwards.values() for forward in found]
+    for network in networks:
+        if network.backend.ssh_forward:
+            port = forwards[network.name][0]
+            start.ssh = SshAddress(port.host, port.port, None)
 
 
 async def _rehearsed(start: Start, pid_report: BinaryIO) -> None:

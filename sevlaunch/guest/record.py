@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct, field
 
+from sevlaunch.evidence import ForwardInfo, SshAddress
 from sevlaunch.guest_type import GuestType
 
 # Linux' PID_MAX_LIMIT on 64 bits.
@@ -34,7 +35,8 @@ class Record(Struct, frozen=True):
     """What a command needs to know about a guest that another command started.
 
     ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart. ``lock``
-    is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU.
+    is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU. ``ssh`` and
+    ``forwards`` have the ports that QEMU has bound, and are written once it tells them.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Record(Struct, frozen=True):
     vsock_cid: int | None
     rehearsal: bool = False
     companions: list[CompanionProcess] = field(default_factory=list)
+    ssh: SshAddress | None = None
+    forwards: list[ForwardInfo] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """The record as a document."""

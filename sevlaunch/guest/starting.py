@@ -36,7 +36,7 @@ from sevlaunch.plan.places import CONSOLE_LOG
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from sevlaunch.evidence import Ended, Evidence
+    from sevlaunch.evidence import Ended, Evidence, ForwardInfo, SshAddress
 
 
 class Spawner(Protocol):
@@ -81,6 +81,9 @@ class Start:
         self.folder = folder
         # The processes beside QEMU, by their names.
         self.companions: dict[str, Process] = {}
+        # With the ports that QEMU has bound, once it has told them.
+        self.forwards: list[ForwardInfo] = []
+        self.ssh: SshAddress | None = None
         self._console: ConsoleLog | None = None
         # Where the helper of a rehearsal writes QEMU's PID, or nothing.
         self.pid_report: BinaryIO | None = None
@@ -292,6 +295,8 @@ class Start:
             vsock_cid=plan.vsock_cid,
             rehearsal=plan.rehearsal,
             companions=self._companion_processes(),
+            ssh=self.ssh,
+            forwards=self.forwards,
         )
 
     def _companion_processes(self) -> list[CompanionProcess]:

@@ -138,7 +138,7 @@ def _forward(conversion: Conversion, forward: Element, key: Key) -> None:
         start = number(one.get("start"))
         end = number(one.get("end")) or start
         to = number(one.get("to")) or start
-        if start is None or end is None or to is None or end < start:
+        if not start or not end or not to or end < start:
             continue
         conversion.outcomes.same(forward.part("proto"), "see networks.forward")
         conversion.outcomes.same(forward.part("address"), "see networks.forward")

@@ -18,6 +18,8 @@ from sevlaunch.plan.network_backends import (
     MacvtapBackend,
     TapBackend,
     UserBackend,
+    forwards,
+    ssh_port,
 )
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.part import Part, virtio_parameters
@@ -148,9 +150,8 @@ def _backend(context: Context, index: int, network: Network, mac: str, numbers: 
     if isinstance(network, UserNetwork):
         return UserBackend(
             restrict=context.choice(network.restrict, *path, "restrict"),
-            forwards=tuple(
-                context.choice(forward, *path, "forward", position) for position, forward in enumerate(network.forward)
-            ),
+            ssh=ssh_port(context, index, network),
+            forwards=forwards(context, index, network),
         )
     if isinstance(network, (TapNetwork, BridgeNetwork, MacvtapNetwork)):
         return _tap(context, index, network, mac, numbers)

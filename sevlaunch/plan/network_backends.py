@@ -6,12 +6,17 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.evidence import ForwardInfo
+from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Descriptor, NeededDevice, NeededInterface, NeededProgram, Needs, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.profile.fields import split_forward
+from sevlaunch.profile.model import PasstNetwork, UserNetwork
+from sevlaunch.profile.network_rules import LOOPBACK
 from sevlaunch.remedies import MODULES
 
-LOOPBACK = "127.0.0.1"
+# Where an SSH server listens in a guest.
+SSH_PORT = 22
 TUN = "/dev/net/tun"
 VHOST_NET = "/dev/vhost-net"
 
@@ -34,6 +39,16 @@ class Backend(Struct, frozen=True, kw_only=True):
         return ()
 
     @property
+    def ssh_forward(self) -> ForwardInfo | None:
+        """The port of the host that leads to the guest's SSH server; port 0: a free one, which QEMU takes."""
+        return None
+
+    @property
+    def forwarded(self) -> tuple[ForwardInfo, ...]:
+        """All ports of the host that lead into the guest, that for SSH first; likewise."""
+        return ()
+
+    @property
     def needs(self) -> Needs:
         """What it asks of the host."""
         return Needs()
@@ -47,20 +62,56 @@ class Backend(Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
 
-class UserBackend(Backend, frozen=True, kw_only=True):
-    """QEMU's own user-mode network. ``forwards`` are as in the profile."""
+class ForwardingBackend(Backend, frozen=True, kw_only=True):
+    """A user-mode network. ``forwards`` are as in the profile; ``ssh``: the host's port for SSH, 0: a free one."""
+
+    ssh: Choice[int] | None
+    forwards: tuple[Choice[str], ...]
+
+    @property
+    def ssh_forward(self) -> ForwardInfo | None:
+        """The port for SSH."""
+        return ForwardInfo("tcp", LOOPBACK, self.ssh.value, SSH_PORT) if self.ssh else None
+
+    @property
+    def forwarded(self) -> tuple[ForwardInfo, ...]:
+        """All ports."""
+        return tuple(forward.value for forward in self.all_forwards)
+
+    @property
+    def all_forwards(self) -> Iterator[Choice[ForwardInfo]]:
+        """The same with their reasons."""
+        if self.ssh and self.ssh_forward:
+            yield Choice(self.ssh_forward, self.ssh.reason)
+        for forward in self.forwards:
+            protocol, address, host_port, guest_port = split_forward(forward.value)
+            yield Choice(ForwardInfo(protocol, address or LOOPBACK, host_port, guest_port), forward.reason)
+
+
+class UserBackend(ForwardingBackend, frozen=True, kw_only=True):
+    """QEMU's own user-mode network."""
 
     restrict: Choice[bool]
-    forwards: tuple[Choice[str], ...]
 
     def parameters(self) -> Iterator[Parameter]:
         """Isolation and forwards."""
         if self.restrict.value:
             yield self.restrict.parameter("restrict")
-        for forward in self.forwards:
-            protocol, address, host_port, guest_port = split_forward(forward.value)
-            text = f"{protocol}:{address or LOOPBACK}:{host_port}-:{guest_port}"
-            yield Parameter("hostfwd", text, forward.reason)
+        for forward in self.all_forwards:
+            one = forward.value
+            yield Parameter("hostfwd", f"{one.protocol}:{one.host}:{one.port}-:{one.guest_port}", forward.reason)
+
+
+def ssh_port(context: Context, index: int, network: UserNetwork | PasstNetwork) -> Choice[int] | None:
+    """The port for SSH of the ``index``-th network."""
+    port = 0 if network.ssh == "auto" else network.ssh
+    return context.choice_or_none(port, "networks", index, "ssh")
+
+
+def forwards(context: Context, index: int, network: UserNetwork | PasstNetwork) -> tuple[Choice[str], ...]:
+    """The other forwards of the ``index``-th network."""
+    path = ("networks", index, "forward")
+    return tuple(context.choice(forward, *path, position) for position, forward in enumerate(network.forward))
 
 
 class TapBackend(Backend, frozen=True, kw_only=True):

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Companion, Needs
-from sevlaunch.plan.network_backends import LOOPBACK, Backend
+from sevlaunch.plan.network_backends import ForwardingBackend, forwards, ssh_port
 from sevlaunch.plan.option import Choice, Option, Parameter, flag, rule, verbatim
-from sevlaunch.profile.fields import split_forward
 from sevlaunch.profile.model import PasstNetwork
 
 _VHOST_USER = "--vhost-user"
 _INSTALL = "Debian, Ubuntu, Fedora, openSUSE: the package passt; or use type: user"
 
 
-class PasstBackend(Backend, frozen=True, kw_only=True):
-    """passt listens on ``socket``. ``forwards`` are as in the profile; ``as_root``: it is started so, and stays so.
+class PasstBackend(ForwardingBackend, frozen=True, kw_only=True):
+    """passt listens on ``socket``. ``as_root``: it is started so, and stays so.
 
     ``mtu``: what it tells the guest by DHCP, as the device does. ``host_access``: to the host's own services.
     ``vhost_user``: it maps the guest's memory. ``newer``: it is known to be of 2025 or later, which is about to have no
@@ -25,7 +24,6 @@ class PasstBackend(Backend, frozen=True, kw_only=True):
 
     name: str
     socket: str
-    forwards: tuple[Choice[str], ...]
     mtu: Choice[int] | None
     host_access: Choice[bool]
     vhost_user: Choice[bool]
@@ -75,9 +73,9 @@ class PasstBackend(Backend, frozen=True, kw_only=True):
             yield flag("--no-map-gw", self.host_access.reason)
         if self.mtu:
             yield verbatim("--mtu", str(self.mtu.value), self.mtu.reason)
-        for forward in self.forwards:
-            protocol, address, host_port, guest_port = split_forward(forward.value)
-            yield verbatim(f"--{protocol}-ports", f"{address or LOOPBACK}/{host_port}:{guest_port}", forward.reason)
+        for forward in self.all_forwards:
+            one = forward.value
+            yield verbatim(f"--{one.protocol}-ports", f"{one.host}/{one.port}:{one.guest_port}", forward.reason)
 
 
 def passt_backend(context: Context, index: int, network: PasstNetwork) -> PasstBackend:
@@ -91,10 +89,8 @@ def passt_backend(context: Context, index: int, network: PasstNetwork) -> PasstB
     return PasstBackend(
         name=f"passt{index}",
         socket=str(context.qemu_folder / f"passt{index}.sock"),
-        forwards=tuple(
-            context.choice(forward, "networks", index, "forward", position)
-            for position, forward in enumerate(network.forward)
-        ),
+        ssh=ssh_port(context, index, network),
+        forwards=forwards(context, index, network),
         mtu=context.choice_or_none(network.mtu, "networks", index, "mtu"),
         host_access=context.choice(network.host_access, "networks", index, "host_access"),
         vhost_user=context.choice(network.vhost_user, "networks", index, "vhost_user"),

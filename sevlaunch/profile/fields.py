@@ -202,14 +202,15 @@ def _forward(value: object) -> str:
         raise ValueError(f"wanted tcp|udp:[IPV4:]HOSTPORT:GUESTPORT such as tcp:127.0.0.1:2222:22, found {value!r}")
     if match[2] and any(int(part) > 255 for part in match[2].split(".")):
         raise ValueError(f"wanted an IPv4 address, found {match[2]!r}")
-    for port in (match[3], match[4]):
-        if not 0 < int(port) < 65536:
-            raise ValueError(f"wanted ports from 1 to 65535, found {port}")
+    for port, lowest in ((match[3], 0), (match[4], 1)):
+        if not lowest <= int(port) < 65536:
+            also = ", or 0 for one that is free" if lowest == 0 else ""
+            raise ValueError(f"wanted a port from 1 to 65535{also}, found {port}")
     return match[0]
 
 
 def split_forward(forward: str) -> tuple[str, str, int, int]:
-    """Protocol, host address (may be empty), host port and guest port of a checked forward."""
+    """Protocol, host address (may be empty), host port (0: a free one) and guest port of a checked forward."""
     match = _FORWARD.fullmatch(forward)
     if match is None:
         raise ValueError(f"no port forward: {forward!r}")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from sevlaunch.profile.fields import split_forward
 from sevlaunch.profile.model import MacvtapNetwork, Network, PasstNetwork, Profile, TapNetwork, UserNetwork
+from sevlaunch.profile.positions import KeyPath
 from sevlaunch.profile.seats import network_slots
 from sevlaunch.profile.violation import Violation
 
+# Where a forwarded port of the host is, unless the profile says another address.
+LOOPBACK = "127.0.0.1"
 # The MTU of slirp: IF_MTU_DEFAULT in its src/slirp.h; QEMU sets no other.
 SLIRP_MTU = 1500
 
@@ -33,7 +37,8 @@ def check_networks(profile: Profile) -> Iterator[Violation]:
         yield from _model(index, network)
         if isinstance(network, TapNetwork):
             yield from _tap(index, network)
-        if isinstance(network, PasstNetwork) and network.vhost_user:
+        if isinstance(network, PasstNetwork):
+            yield from _passt_ports(index, network)
             yield from _vhost_user(profile, index, network)
         if isinstance(network, UserNetwork) and network.mtu is not None and network.mtu > SLIRP_MTU:
             yield Violation(
@@ -81,7 +86,18 @@ def _model(index: int, network: Network) -> Iterator[Violation]:
             )
 
 
+def _passt_ports(index: int, network: PasstNetwork) -> Iterator[Violation]:
+    taken = "passt does not tell which port it took: name a port, or use type: user"
+    if network.ssh == "auto":
+        yield Violation(("networks", index, "ssh"), taken)
+    for position, forward in enumerate(network.forward):
+        if split_forward(forward)[2] == 0:
+            yield Violation(("networks", index, "forward", position), taken)
+
+
 def _vhost_user(profile: Profile, index: int, network: PasstNetwork) -> Iterator[Violation]:
+    if not network.vhost_user:
+        return
     path = ("networks", index, "vhost_user")
     if profile.security.encrypted:
         reason = "passt would read guest memory, which is encrypted: leave vhost_user out"
@@ -146,13 +162,23 @@ def _shared(profile: Profile) -> Iterator[Violation]:
 
 
 def _forwards(profile: Profile) -> Iterator[Violation]:
-    forwards = [
-        (network_index, index, forward.rsplit(":", 1)[0])
-        for network_index, network in enumerate(profile.networks)
-        for index, forward in enumerate(getattr(network, "forward", []))
-    ]
-    seen: set[str] = set()
-    for network_index, index, host_part in forwards:
-        if host_part in seen:
-            yield Violation(("networks", network_index, "forward", index), "this host port is forwarded twice")
-        seen.add(host_part)
+    seen: set[tuple[str, str, int]] = set()
+    ssh: KeyPath | None = None
+    for index, network in enumerate(profile.networks):
+        if not isinstance(network, (UserNetwork, PasstNetwork)):
+            continue
+        if network.ssh is not None:
+            path = ("networks", index, "ssh")
+            if ssh is not None:
+                message = "another network has the port for SSH already: the guest has one"
+                yield Violation(path, message, (ssh,))
+            ssh = ssh or path
+            if network.ssh != "auto":
+                seen.add(("tcp", LOOPBACK, network.ssh))
+        for position, forward in enumerate(network.forward):
+            protocol, address, port, _ = split_forward(forward)
+            place = (protocol, address or LOOPBACK, port)
+            # Each 0 is another port.
+            if port and place in seen:
+                yield Violation(("networks", index, "forward", position), "this host port is forwarded twice")
+            seen.add(place)

@@ -6,7 +6,7 @@ Only what the profile says counts: not what every guest gets, nor what the defau
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sevlaunch.profile.fields import BLOB_BYTES, inline_blob, split_forward
 from sevlaunch.profile.loader import LoadedProfile
@@ -23,6 +23,7 @@ from sevlaunch.profile.model import (
     TapNetwork,
     UserNetwork,
 )
+from sevlaunch.profile.network_rules import LOOPBACK
 from sevlaunch.profile.option_reach import CONNECTS, LISTENS, OPENS, READS, RUNS, WRITES, reach_of_options
 from sevlaunch.profile.positions import KeyPath
 from sevlaunch.profile.validation import field_types
@@ -114,10 +115,18 @@ def _networks(loaded: LoadedProfile) -> Iterator[Reach]:
     for index, network in enumerate(loaded.profile.networks):
         for does, what in _network(network):
             yield _at(loaded, does, what, "networks", index)
-        for number, forward in enumerate(network.forward if isinstance(network, (UserNetwork, PasstNetwork)) else ()):
+        if not isinstance(network, (UserNetwork, PasstNetwork)):
+            continue
+        if network.ssh is not None:
+            yield _at(loaded, LISTENS, _port("tcp", LOOPBACK, network.ssh), "networks", index, "ssh")
+        for number, forward in enumerate(network.forward):
             protocol, address, port, _ = split_forward(forward)
-            what = f"{protocol} port {port} of {address or '127.0.0.1'}"
+            what = _port(protocol, address or LOOPBACK, port or "auto")
             yield _at(loaded, LISTENS, what, "networks", index, "forward", number)
+
+
+def _port(protocol: str, address: str, port: int | Literal["auto"]) -> str:
+    return f"a free {protocol} port of {address}" if port == "auto" else f"{protocol} port {port} of {address}"
 
 
 def _network(network: Network) -> Iterator[tuple[str, str]]:

@@ -46,6 +46,10 @@ INSTEAD = {
     ("tap", "forward"): "the network behind the interface decides who reaches the guest",
     ("bridge", "forward"): "the network behind the bridge decides who reaches the guest",
     ("macvtap", "forward"): "the network of its interface decides who reaches the guest",
+    **{
+        (kind, "ssh"): "sevlaunch ssh goes through a port that is forwarded (type: user or passt), or through vsock"
+        for kind in ("tap", "bridge", "macvtap")
+    },
     ("bridge", "queues"): "qemu-bridge-helper makes an interface of one queue; put a tap interface that was made with "
     "multi_queue on the bridge, and name it with type: tap",
 }

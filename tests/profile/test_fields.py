@@ -147,6 +147,7 @@ def test_the_owners_session_has_the_sizes_of_the_secure_processor(tmp_path: Path
         ("tcp:2222:22", ("tcp", "", 2222, 22)),
         ("udp:0.0.0.0:53:65535", ("udp", "0.0.0.0", 53, 65535)),
         ("tcp:255.255.255.255:1:1", ("tcp", "255.255.255.255", 1, 1)),
+        ("tcp:127.0.0.1:0:80", ("tcp", "127.0.0.1", 0, 80)),
     ],
 )
 def test_a_forward_is_taken_with_and_without_an_address(forward: str, parts: tuple[str, str, int, int]) -> None:
@@ -168,8 +169,9 @@ def test_a_forward_is_taken_with_and_without_an_address(forward: str, parts: tup
         ('"tcp:1:1,hostfwd=tcp::2-:2"', "wanted tcp|udp:"),
         ("tcp:\u0661:1", "wanted tcp|udp:"),
         ("tcp:256.0.0.1:1:1", "wanted an IPv4 address, found '256.0.0.1'"),
-        ("tcp:0:1", "wanted ports from 1 to 65535, found 0"),
-        ("tcp:1:65536", "wanted ports from 1 to 65535, found 65536"),
+        ("tcp:1:0", "wanted a port from 1 to 65535, found 0"),
+        ("tcp:65536:1", "wanted a port from 1 to 65535, or 0 for one that is free, found 65536"),
+        ("tcp:1:65536", "wanted a port from 1 to 65535, found 65536"),
     ],
 )
 def test_what_is_no_forward_is_refused(forward: str, message: str) -> None:

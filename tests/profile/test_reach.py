@@ -82,8 +82,8 @@ disks:
   - {path: b.raw, read_only: true}
   - {path: c.iso, cdrom: true, bus: virtio-scsi}
 networks:
-  - {type: user, forward: ["tcp:2222:22", "udp:0.0.0.0:53:53"]}
-  - {type: user, restrict: true}
+  - {type: user, forward: ["tcp:2222:22", "udp:0.0.0.0:53:53", "tcp:0:80"]}
+  - {type: user, restrict: true, ssh: auto}
   - {type: tap, interface: tap0}
   - {type: bridge, bridge: br0}
   - {type: passt, forward: ["tcp:80:80"]}
@@ -110,6 +110,8 @@ qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
             ("networks.0", "connects", anywhere),
             ("networks.0.forward.0", "listens", "tcp port 2222 of 127.0.0.1"),
             ("networks.0.forward.1", "listens", "udp port 53 of 0.0.0.0"),
+            ("networks.0.forward.2", "listens", "a free tcp port of 127.0.0.1"),
+            ("networks.1.ssh", "listens", "a free tcp port of 127.0.0.1"),
             ("networks.2", "opens", "the network interface tap0"),
             ("networks.3", "runs", "qemu-bridge-helper"),
             ("networks.3", "opens", "the network bridge br0"),

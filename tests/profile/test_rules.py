@@ -232,6 +232,30 @@ CONSISTENCY = [
         "forwarded twice",
         "networks: [{type: user, forward: [tcp:1:1]}, {type: passt, forward: [tcp:2:1]}]",
     ),
+    (
+        "networks: [{type: user, ssh: 2222, forward: [tcp:127.0.0.1:2222:80]}]",
+        "networks.0.forward.0",
+        "forwarded twice",
+        "networks: [{type: user, ssh: auto, forward: [tcp:0:22, tcp:127.0.0.1:0:22, udp:0:22, tcp:0.0.0.0:2222:80]}]",
+    ),
+    (
+        "networks: [{type: user, ssh: auto}, {type: passt, ssh: 2222}]",
+        "networks.1.ssh",
+        "another network has the port for SSH already",
+        "networks: [{type: user}, {type: passt, ssh: 2222}]",
+    ),
+    (
+        "networks: [{type: passt, ssh: auto}]",
+        "networks.0.ssh",
+        "passt does not tell which port it took",
+        "networks: [{type: passt, ssh: 2222}]",
+    ),
+    (
+        "networks: [{type: passt, forward: [tcp:0:80]}]",
+        "networks.0.forward.0",
+        "passt does not tell which port it took",
+        "networks: [{type: passt, forward: [tcp:80:80]}]",
+    ),
     ("boot: {order: [disk0]}", "boot.order.0", "there is no disk0; the profile has no disks", "boot: {order: []}"),
     (
         "{disks: [{path: a}], boot: {order: [disk0, disk0]}}",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from sevlaunch.documents import matching
-from sevlaunch.profile.fields import Forward, Mac
+from sevlaunch.profile.fields import Forward, Mac, auto_or_number
 from sevlaunch.profile.model.base import Model
 
 _INTERFACE, _INTERFACE_NAME = r"[^\s/:]{1,15}", "the name of a network interface, at most 15 characters"
@@ -14,6 +14,15 @@ _INTERFACE, _INTERFACE_NAME = r"[^\s/:]{1,15}", "the name of a network interface
 _MAX_QUEUES = 256
 
 Queues = Annotated[int, Meta(ge=1, le=_MAX_QUEUES, description="pairs of queues; the guest uses one for each vCPU")]
+_MAX_PORT = 65535
+Forwards = Annotated[
+    list[Forward], Meta(description="host ports that lead into the guest; port 0 of the host: a free one")
+]
+SshPort = Annotated[
+    Literal["auto"] | int,
+    *auto_or_number(1, _MAX_PORT),
+    Meta(description="port of 127.0.0.1 that leads to the guest's SSH server; auto: a free one"),
+]
 Vhost = Annotated[bool, Meta(description="the host's kernel moves the packets, through /dev/vhost-net")]
 
 
@@ -34,7 +43,8 @@ class UserNetwork(_Network, frozen=True, kw_only=True):
     """QEMU's own user-mode network: needs no privileges."""
 
     type: Literal["user"]
-    forward: Annotated[list[Forward], Meta(description="host ports that lead into the guest")] = []
+    ssh: SshPort | None = None
+    forward: Forwards = []
     restrict: Annotated[bool, Meta(description="cut the guest off from the host and the outside")] = False
 
 
@@ -72,7 +82,8 @@ class PasstNetwork(_Network, frozen=True, kw_only=True):
     """The user-mode network of passt, started with the guest."""
 
     type: Literal["passt"]
-    forward: Annotated[list[Forward], Meta(description="host ports that lead into the guest")] = []
+    ssh: SshPort | None = None
+    forward: Forwards = []
     host_access: Annotated[
         bool, Meta(description="the gateway's address leads to the host's own services, those of 127.0.0.1 included")
     ] = True
