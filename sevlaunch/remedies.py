@@ -6,6 +6,11 @@ INSTALL_QEMU = (
     "install it (Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; openSUSE: "
     "zypper install qemu-x86)"
 )
+INSTALL_QEMU_IMG = (
+    "Debian, Ubuntu: apt install qemu-utils; Fedora: dnf install qemu-img; openSUSE: zypper install qemu-img"
+)
+# For an image that is never written, and is to stand for itself.
+FLATTEN = "make one that stands alone: qemu-img convert -O qcow2 {} IMAGE.qcow2"
 INSTALL_OVMF = (
     "install OVMF (Debian, Ubuntu: ovmf; Fedora, RHEL: edk2-ovmf; openSUSE, SLES: qemu-ovmf-x86_64), or name it in "
     "firmware"

@@ -16,7 +16,7 @@ def program_problem(needed: NeededProgram) -> Problem | None:
     """What keeps a program of the launcher's from doing its work."""
     found = next(filter(None, map(shutil.which, (needed.program, *needed.fallbacks))), None)
     if found is None:
-        return Problem(f"program {needed.program}: missing", hint=needed.remedy)
+        return Problem(f"program {Path(needed.program).name}: missing", hint=needed.remedy)
     if needed.gains_rights and not _has_rights(found):
         hint = f"as root: chmod u+s {found}, or setcap cap_net_admin+ep {found}"
         return Problem(f"program {found}: has no more rights than this user", hint=hint)

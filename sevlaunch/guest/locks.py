@@ -1,13 +1,14 @@
 """Locks on a guest's files: open file description locks, fcntl(2).
 
 They are inherited with the open file, and end with the last process that has it open.
-Three files carry them:
+These files carry them:
 
 ``lock``      held whole by QEMU, which inherits it: the guest lives exactly as long as the lock is held.
 ``launcher``  a byte for each thing that one command does at a time: starting or removing the guest, and talking through
               one of its monitors.
 NVRAM         its first byte, which QEMU inherits, too: no two guests write to one store. QEMU's own locks on it are
               bytes from 100 on (block/file-posix.c, RAW_LOCK_PERM_BASE).
+``disks.lock`` in the state folder: its first byte, which QEMU inherits, too: one guest writes to the overlays there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ REMOVING = Range(0, 2)
 COMMANDS_MONITOR = Range(2, 1)
 PROGRAMS_MONITOR = Range(3, 1)
 VARIABLES = Range(0, 1)
+DISKS = Range(0, 1)
 
 
 def take(fd: int, wanted: Range) -> bool:

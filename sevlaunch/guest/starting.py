@@ -30,10 +30,9 @@ from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, Account, find_account, grant
 from sevlaunch.host.folders import state_folder
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
-from sevlaunch.plan.network import with_descriptors
 from sevlaunch.plan.option import rule
 from sevlaunch.plan.places import CONSOLE_LOG
-from sevlaunch.plan.plan import Plan
+from sevlaunch.plan.plan import Plan, handed_over
 
 if TYPE_CHECKING:
     from sevlaunch.evidence import Ended, Evidence, ForwardInfo, SshAddress
@@ -59,12 +58,14 @@ class Spawner(Protocol):
 class Embedding(Struct, frozen=True):
     """What an embedder brings along.
 
-    ``extra_args`` go to QEMU as they are; ``inherit`` are file descriptors that it keeps.
+    ``extra_args`` go to QEMU as they are; ``inherit`` are file descriptors that it keeps. ``overlays``: those that are
+    gone with the guest, open, by their numbers in the plan; None: they are made.
     """
 
     spawn: Spawner = spawn
     extra_args: tuple[str, ...] = ()
     inherit: tuple[int, ...] = ()
+    overlays: Mapping[int, int] | None = None
 
 
 class Start:
@@ -89,9 +90,12 @@ class Start:
         self.pid_report: BinaryIO | None = None
         self._launcher = launcher
         self._lock = lock
-        # The open store of variables, which carries a lock, too.
-        self._variables = -1
+        # The open store of variables, and that of the disks, which carry locks, too.
+        self._variables = self._disks = -1
         self._embedding = embedding
+        self._overlays = embedding.overlays
+        # Overlays without a name, which are there for as long as somebody has them open.
+        self._made = ExitStack()
         self.detached = False
         self._left = False
         self._process: Process | None = None
@@ -133,12 +137,12 @@ class Start:
         monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
         channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
         with self._qemus_end, opened(self.plan.needs.descriptors) as taps:
-            line = self._argv
-            if taps:
-                line = argv(replace(self.plan, networks=with_descriptors(self.plan.networks, taps)))
+            line, handed = self._argv, {**taps, **(self._overlays or {})}
+            if handed:
+                line = argv(handed_over(self.plan, handed))
             command = [*line, *channel, *self._embedding.extra_args]
-            locks = [lock for lock in (self._lock, self._variables) if lock >= 0]
-            inherit = [*locks, fd, *taps.values(), *self._embedding.inherit]
+            locks = [lock for lock in (self._lock, self._variables, self._disks) if lock >= 0]
+            inherit = [*locks, fd, *handed.values(), *self._embedding.inherit]
             if self.plan.rehearsal:
                 self._start_helper(command, inherit)
             else:
@@ -175,10 +179,11 @@ class Start:
         self.folder.write_record(self.record())
 
     def _give_up_locks(self) -> None:
-        for lock in (self._lock, self._variables):
+        for lock in (self._lock, self._variables, self._disks):
             if lock >= 0:
                 os.close(lock)
-        self._lock = self._variables = -1
+        self._lock = self._variables = self._disks = -1
+        self._made.close()
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
         needs, limit = self.plan.needs, self.plan.memory.limit
@@ -323,6 +328,13 @@ class Start:
             for file in self.plan.security.files:
                 self._write_for_qemu(Path(file.path).name, file.text.encode())
         self._variables = prepare_variables(self.plan, self._account)
+        if self.plan.storage.overlays:
+            # Not every guest has any.
+            from sevlaunch.guest.overlays import ephemeral_overlays, prepare_overlays
+
+            self._disks = prepare_overlays(self.plan, self._account)
+            if self._overlays is None:
+                self._overlays = self._made.enter_context(ephemeral_overlays(self.plan))
         if self.plan.needs.state_folders:
             # Few guests have any.
             from sevlaunch.guest.state import prepare_state_folders

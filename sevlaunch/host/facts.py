@@ -271,6 +271,8 @@ class ImageFacts(Facts, frozen=True, kw_only=True):
     block_device: bool
     size: Annotated[int, Meta(description="bytes of the file, or of the device")]
     luks: Annotated[bool, Meta(description="it is a LUKS container, or qcow2 with LUKS inside")] = False
+    virtual_size: Annotated[int | None, Meta(description="bytes of a raw or qcow2 disk as its guest sees it")] = None
+    leans_on: Annotated[str, Meta(description="the other file that a qcow2 image has its content in, or empty")] = ""
 
 
 class HelperFacts(Facts, frozen=True, kw_only=True):

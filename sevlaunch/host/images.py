@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,10 @@ _HEAD_BYTES = 512
 _LUKS = b"LUKS\xba\xbe"
 # QEMU's docs/interop/qcow2.txt: crypt_method in the header.
 _QCOW2_CRYPT_METHOD, _QCOW2_LUKS = 32, b"\0\0\0\2"
+# docs/interop/qcow2.txt: version at 4, backing_file_offset at 8, size at 24; version 3 has incompatible_features at 72.
+_QCOW2_HEADER = struct.Struct(">4xIQIIQ40xQ")
+_QCOW2_WITHOUT_FEATURES = 2
+_QCOW2_EXTERNAL_DATA = 1 << 2
 # A Virtual PC image of fixed size has its only mark at the end; raw in front of it is what a guest sees.
 _FOOTER_BYTES = 512
 
@@ -41,6 +46,14 @@ def _has_luks(found: str, head: bytes) -> bool:
     if found == "qcow2":
         return head[_QCOW2_CRYPT_METHOD : _QCOW2_CRYPT_METHOD + 4] == _QCOW2_LUKS
     return found == "raw" and head.startswith(_LUKS)
+
+
+def _qcow2_facts(head: bytes) -> tuple[int, str]:
+    """How large the disk is that a qcow2 image has, and what other file the image leans on."""
+    version, backing, _, _, size, features = _QCOW2_HEADER.unpack_from(head.ljust(_QCOW2_HEADER.size, b"\0"))
+    if version > _QCOW2_WITHOUT_FEATURES and features & _QCOW2_EXTERNAL_DATA:
+        return size, "a file that its data is in (data-file)"
+    return size, "another image below it (backing file)" if backing else ""
 
 
 def image_facts(path: str) -> ImageFacts | None:
@@ -61,7 +74,15 @@ def image_facts(path: str) -> ImageFacts | None:
         finally:
             os.close(fd)
         found = image_format(head, tail)
-        return ImageFacts(format=found, block_device=block_device, size=size, luks=_has_luks(found, head))
+        virtual_size, leans_on = _qcow2_facts(head) if found == "qcow2" else (size if found == "raw" else None, "")
+        return ImageFacts(
+            format=found,
+            block_device=block_device,
+            size=size,
+            luks=_has_luks(found, head),
+            virtual_size=virtual_size,
+            leans_on=leans_on,
+        )
     return None
 
 

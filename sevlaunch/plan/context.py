@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,9 +17,13 @@ from sevlaunch.plan.addresses import Address, address_of, capacity, root_bus
 from sevlaunch.plan.option import Choice, Reason, rule
 from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.profile.model import Profile
+from sevlaunch.profile.model import Profile, TapNetwork
 
 T = TypeVar("T")
+
+# The first number for a descriptor on a command line that is printed; a start has its own numbers. A shell's own are
+# below it.
+_FIRST_DESCRIPTOR = 10
 
 
 @dataclass
@@ -32,6 +38,13 @@ class Context:
     lacks: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     addresses: list[Address] = field(default_factory=list)
+    # Numbers for what QEMU is handed open, other than those of the profile.
+    descriptors: Iterator[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        networks = self.profile.networks
+        given = {number for network in networks if isinstance(network, TapNetwork) for number in network.descriptors}
+        self.descriptors = (number for number in count(_FIRST_DESCRIPTOR) if number not in given)
 
     @property
     def profile(self) -> Profile:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from sevlaunch.plan.needs import NeededDevice, NeededFile, Needs, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
+from sevlaunch.plan.overlay import OverlayPlan
 from sevlaunch.profile.model import Cache
 
 
@@ -41,7 +42,8 @@ LIMITS = {
 class ImagePlan(Struct, frozen=True, kw_only=True):
     """The image of the disk ``name``. ``remedy``: what to do where it, or its key, is missing.
 
-    ``detect_zeroes``: QEMU's word. ``limits``: keys of throttle, and what they are a second.
+    ``detect_zeroes``: QEMU's word. ``limits``: keys of throttle, and what they are a second. ``stands_alone``: the
+    image is never written, and opens no other file; ``overlay``: what takes the writes to it.
     """
 
     name: str
@@ -56,6 +58,8 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
     luks_key: Choice[str] | None
     limits: tuple[tuple[str, Choice[int]], ...]
     remedy: str
+    overlay: OverlayPlan | None = None
+    stands_alone: bool = False
 
     @property
     def node(self) -> str:
@@ -64,12 +68,12 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
 
     @property
     def needs(self) -> Needs:
-        """The image and its key."""
+        """The image, what takes the writes to it, and its key."""
         key = (NeededFile(self.luks_key.value, "LUKS key", self.remedy),) if self.luks_key else ()
-        return merged((self._image(), Needs(files=key)))
+        return merged((self._image(), self.overlay.needs if self.overlay else Needs(), Needs(files=key)))
 
     def _image(self) -> Needs:
-        path, write = self.path.value, not self.read_only.value
+        path, write = self.path.value, not (self.read_only.value or self.overlay)
         if self.block_device.value:
             why = f"It is the guest's {self.name}."
             return Needs(devices=(NeededDevice(path, why, self.remedy, write=write, what="disk"),))
@@ -90,6 +94,8 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
                     Parameter("format", "raw", rule("the file has the passphrase, and nothing else")),
                 ),
             )
+        if self.overlay:
+            yield from self.overlay.handing()
         yield self._block_device()
         if self.limits:
             group, why = f"{self.name}-limits", rule("what the disk may do in a second")
@@ -116,13 +122,13 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
         return Parameter("discard", "unmap" if self.discard.value else "ignore", self.discard.reason)
 
     def _block_device(self) -> Option:
-        cache, driver = CACHE[self.cache.value], "host_device" if self.block_device.value else "file"
+        cache = CACHE[self.cache.value]
         zeroes = (self.detect_zeroes.parameter("detect-zeroes"),) if self.detect_zeroes.value != "off" else ()
-        aio = (self.aio.parameter("file.aio"),) if self.aio.value != "threads" else ()
+        top = rule("QEMU's format for what lies on top of an image") if self.overlay else self.format.reason
         return Option(
             "-blockdev",
             (
-                self.format.parameter("driver"),
+                Parameter("driver", "qcow2" if self.overlay else self.format.value, top),
                 Parameter("node-name", self.name, rule("position in disks")),
                 self.read_only.parameter("read-only"),
                 self._discard,
@@ -130,11 +136,35 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
                 Parameter("cache.direct", cache.direct, self.cache.reason),
                 Parameter("cache.no-flush", cache.no_flush, self.cache.reason),
                 *self._key(),
-                Parameter("file.driver", driver, self.block_device.reason),
-                *aio,
-                self.path.parameter("file.filename"),
+                *(self._on_top(self.overlay) if self.overlay else self._content("")),
             ),
         )
+
+    def _on_top(self, overlay: OverlayPlan) -> Iterator[Parameter]:
+        """The file of the overlay, and the image below it: no header is asked for either."""
+        yield Parameter("file.driver", "file", overlay.kept.reason)
+        yield from self._aio("")
+        yield overlay.filename()
+        yield self.format.parameter("backing.driver")
+        yield Parameter("backing.node-name", f"{self.name}-image", rule("position in disks"))
+        yield Parameter("backing.read-only", "on", rule("the image is never written"))
+        yield from self._content("backing.")
+
+    def _content(self, below: str) -> Iterator[Parameter]:
+        """The file or block device that the image is, ``below`` which key of the option."""
+        driver = "host_device" if self.block_device.value else "file"
+        yield Parameter(f"{below}file.driver", driver, self.block_device.reason)
+        yield from self._aio(below)
+        yield self.path.parameter(f"{below}file.filename")
+        if self.stands_alone and self.format.value == "qcow2":
+            # The driver would open what the image's header names; this is what it sees where it names nothing.
+            alone = rule("the image stands alone, whatever its header says")
+            yield Parameter(f"{below}backing.driver", "null-co", alone)
+            yield Parameter(f"{below}backing.read-zeroes", "on", alone)
+
+    def _aio(self, below: str) -> Iterator[Parameter]:
+        if self.aio.value != "threads":
+            yield self.aio.parameter(f"{below}file.aio")
 
     def _key(self) -> Iterator[Parameter]:
         if self.luks_key is None:

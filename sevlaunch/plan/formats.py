@@ -58,6 +58,7 @@ def shell(plan: Plan) -> str:
         target = shlex.quote(plan.firmware.vars.value)
         steps.append(f"install -d -m 0700 {shlex.quote(plan.firmware.vars.value.rsplit('/', 1)[0])}")
         steps.append(f"test -e {target} || install -m 0600 {shlex.quote(plan.firmware.vars_template)} {target}")
+    steps += _overlay_steps(plan)
     needs = plan.needs
     steps += [f"install -d -m 0700 {shlex.quote(folder)}" for folder in needs.state_folders]
     for companion in needs.companions:
@@ -80,6 +81,26 @@ def shell(plan: Plan) -> str:
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in needs.environment)
     steps.append(f"{variables}{command} \\\n  {opened}9>>{shlex.quote(str(plan.folder / 'lock'))}")
     return "\n".join(steps)
+
+
+def _overlay_steps(plan: Plan) -> Iterator[str]:
+    for disk in plan.storage.disks:
+        overlay, image = disk.image.overlay, disk.image
+        if overlay is None:
+            continue
+        # Nobody has looked at an image that has no size: qemu-img does.
+        base = () if overlay.size else ("-b", image.path.value, "-F", image.format.value)
+        size = (str(overlay.size.value),) if overlay.size else ()
+        create = shlex.join(("qemu-img", "create", "-q", "-f", "qcow2", *base))
+        yield f"install -d -m 0700 {shlex.quote(overlay.folder)}"
+        if overlay.file:
+            file = shlex.quote(overlay.file)
+            yield f"test -e {file} || (umask 077; {create} {shlex.join((overlay.file, *size))})"
+        else:
+            # Without a name from here on, it is gone with QEMU.
+            yield f"{disk.name}=$(mktemp -p {shlex.quote(overlay.folder)})"
+            yield f'{create} "${disk.name}" {shlex.join(size)}'.rstrip()
+            yield f'exec {overlay.descriptor}<>"${disk.name}"; rm "${disk.name}"'
 
 
 def explain(plan: Plan) -> str:

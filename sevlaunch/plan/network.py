@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
 
 from msgspec.structs import replace
 
@@ -30,9 +29,6 @@ from sevlaunch.profile.seats import network_slots
 # QEMU's names of the backends.
 _BACKENDS = {"user": "user", "tap": "tap", "bridge": "tap", "macvtap": "tap", "passt": "stream"}
 _DEVICES = {"virtio": "virtio-net-pci", "e1000e": "e1000e"}
-# The first number for a descriptor on a command line that is printed; a start has its own numbers. A shell's own are
-# below it.
-_FIRST_DESCRIPTOR = 10
 _NO_DMA_API = Choice(False, rule("passt does not know the DMA API"))
 
 
@@ -93,11 +89,9 @@ class NetworkPlan(Part, frozen=True, kw_only=True):
 def resolve_networks(context: Context) -> tuple[NetworkPlan, ...]:
     """Networks for the profile."""
     networks = context.profile.networks
-    given = {number for network in networks if isinstance(network, TapNetwork) for number in network.descriptors}
-    numbers = (number for number in count(_FIRST_DESCRIPTOR) if number not in given)
     macs, places = mac_addresses(context.profile), network_slots(networks)
     return tuple(
-        _network(context, index, network, macs[index], places[index], numbers) for index, network in enumerate(networks)
+        _network(context, index, network, macs[index], places[index]) for index, network in enumerate(networks)
     )
 
 
@@ -114,9 +108,7 @@ def _renumbered(network: NetworkPlan, numbers: Mapping[int, int]) -> NetworkPlan
     return replace(network, backend=replace(backend, handed=handed))
 
 
-def _network(
-    context: Context, index: int, network: Network, mac: str, place: int, numbers: Iterator[int]
-) -> NetworkPlan:
+def _network(context: Context, index: int, network: Network, mac: str, place: int) -> NetworkPlan:
     path = ("networks", index)
     vhost_user = isinstance(network, PasstNetwork) and network.vhost_user
     kind = "vhost-user" if vhost_user else _BACKENDS[network.type]
@@ -129,7 +121,7 @@ def _network(
     return NetworkPlan(
         index=index,
         kind=context.choice(kind, *path, "type"),
-        backend=_backend(context, index, network, mac, numbers),
+        backend=_backend(context, index, network, mac),
         model=context.choice(network.model, *path, "model", default="network devices are virtio"),
         mac=context.choice(mac, *path, "mac", default="derived from the guest's name"),
         mtu=context.choice_or_none(network.mtu, *path, "mtu"),
@@ -145,7 +137,7 @@ def _queues(context: Context, index: int, network: Network) -> Choice[int]:
     return context.choice(queues_of(network), "networks", index, key)
 
 
-def _backend(context: Context, index: int, network: Network, mac: str, numbers: Iterator[int]) -> Backend:
+def _backend(context: Context, index: int, network: Network, mac: str) -> Backend:
     path = ("networks", index)
     if isinstance(network, UserNetwork):
         return UserBackend(
@@ -154,29 +146,29 @@ def _backend(context: Context, index: int, network: Network, mac: str, numbers: 
             forwards=forwards(context, index, network),
         )
     if isinstance(network, (TapNetwork, BridgeNetwork, MacvtapNetwork)):
-        return _tap(context, index, network, mac, numbers)
+        return _tap(context, index, network, mac)
     # Few guests have it.
     from sevlaunch.plan.passt import passt_backend
 
     return passt_backend(context, index, network)
 
 
-def _tap(
-    context: Context, index: int, network: TapNetwork | BridgeNetwork | MacvtapNetwork, mac: str, numbers: Iterator[int]
-) -> Backend:
+def _tap(context: Context, index: int, network: TapNetwork | BridgeNetwork | MacvtapNetwork, mac: str) -> Backend:
     path = ("networks", index)
     vhost = context.choice(network.vhost, *path, "vhost")
     if isinstance(network, BridgeNetwork):
         return BridgeBackend(
             wanted=context.choice(network.bridge, *path, "bridge"),
-            handed=(Descriptor(next(numbers), "bridge", network.bridge),),
+            handed=(Descriptor(next(context.descriptors), "bridge", network.bridge),),
             vhost=vhost,
             mtu=network.mtu,
         )
     if isinstance(network, MacvtapNetwork):
         return MacvtapBackend(
             wanted=context.choice(network.interface, *path, "interface"),
-            handed=tuple(Descriptor(next(numbers), "macvtap", network.interface) for _ in range(network.queues)),
+            handed=tuple(
+                Descriptor(next(context.descriptors), "macvtap", network.interface) for _ in range(network.queues)
+            ),
             vhost=vhost,
             mac=mac,
             mtu=network.mtu,

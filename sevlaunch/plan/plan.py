@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.addresses import BusesPlan
@@ -17,11 +19,11 @@ from sevlaunch.plan.firmware import FirmwarePlan
 from sevlaunch.plan.machine import MachinePlan
 from sevlaunch.plan.memory import MemoryPlan
 from sevlaunch.plan.needs import Companion, Needs, merged
-from sevlaunch.plan.network import NetworkPlan
+from sevlaunch.plan.network import NetworkPlan, with_descriptors
 from sevlaunch.plan.option import Choice
 from sevlaunch.plan.part import Part
 from sevlaunch.plan.places import QEMU_FOLDER
-from sevlaunch.plan.storage import StoragePlan
+from sevlaunch.plan.storage import StoragePlan, with_overlays
 
 if TYPE_CHECKING:
     from sevlaunch.plan.security import SecurityPlan
@@ -108,3 +110,9 @@ class Plan(Struct, frozen=True):
     def companions(self) -> tuple[Companion, ...]:
         """The helper programs, which run beside QEMU."""
         return self.needs.companions
+
+
+def handed_over(plan: Plan, numbers: Mapping[int, int]) -> Plan:
+    """The plan with other numbers for the descriptors that QEMU is handed: those that they really have."""
+    networks, storage = with_descriptors(plan.networks, numbers), with_overlays(plan.storage, numbers)
+    return replace(plan, networks=networks, storage=storage)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from msgspec.structs import replace
 
 from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.boot import boot_index
@@ -11,6 +13,7 @@ from sevlaunch.plan.disk import DiskPlan
 from sevlaunch.plan.disk_image import LIMITS, ImagePlan
 from sevlaunch.plan.needs import Needs, is_device, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
+from sevlaunch.plan.overlay import OverlayPlan, resolve_overlay
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.io_threads import SCSI_CONTROLLER, thread_name
 from sevlaunch.profile.model import Disk
@@ -52,6 +55,11 @@ class StoragePlan(Part, frozen=True, kw_only=True):
         """The images."""
         return merged(disk.image.needs for disk in self.disks)
 
+    @property
+    def overlays(self) -> tuple[OverlayPlan, ...]:
+        """What takes the writes to images that are never written."""
+        return tuple(disk.image.overlay for disk in self.disks if disk.image.overlay)
+
     def options(self) -> Iterator[Option]:
         """Threads and controllers, then each disk with what is behind it."""
         for thread in self.iothreads:
@@ -65,6 +73,18 @@ class StoragePlan(Part, frozen=True, kw_only=True):
         for disk in self.disks:
             yield from disk.image.options()
             yield disk.frontend()
+
+
+def with_overlays(storage: StoragePlan, numbers: Mapping[int, int]) -> StoragePlan:
+    """The disks with other numbers for what QEMU is handed open: those that it really has."""
+    return replace(storage, disks=tuple(_renumbered(disk, numbers) for disk in storage.disks))
+
+
+def _renumbered(disk: DiskPlan, numbers: Mapping[int, int]) -> DiskPlan:
+    overlay = disk.image.overlay
+    if overlay is None or overlay.kept.value:
+        return disk
+    return replace(disk, image=replace(disk.image, overlay=replace(overlay, descriptor=numbers[overlay.descriptor])))
 
 
 def resolve_storage(context: Context) -> StoragePlan:
@@ -158,15 +178,15 @@ def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
 
 
 def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
-    path = ("disks", index)
+    path, key = ("disks", index), "path" if disk.path else "image"
     zeroes = disk.detect_zeroes if isinstance(disk.detect_zeroes, str) else "on" if disk.detect_zeroes else "off"
     limits = ((key, getattr(disk.throttle, key)) for key in LIMITS if disk.throttle)
     return ImagePlan(
         name=f"disk{index}",
-        path=context.choice(disk.path, *path, "path"),
+        path=context.choice(disk.source, *path, key),
         format=_format(context, index, disk),
         block_device=_block_device(context, disk),
-        read_only=context.choice(disk.read_only or disk.cdrom, *path, "cdrom" if disk.cdrom else "read_only"),
+        read_only=context.choice(not disk.writes, *path, "cdrom" if disk.cdrom else "read_only"),
         discard=context.choice(disk.discard, *path, "discard"),
         cache=context.choice(disk.cache, *path, "cache"),
         aio=context.choice(disk.aio, *path, "aio"),
@@ -174,25 +194,27 @@ def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
         luks_key=context.choice_or_none(disk.luks_key, *path, "luks_key"),
         limits=tuple((key, context.choice(limit, *path, "throttle", key)) for key, limit in limits if limit),
         remedy=context.correct("disks"),
+        overlay=resolve_overlay(context, index, disk),
+        stands_alone=disk.image is not None,
     )
 
 
 def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
     """The format that the image has. A guest whose qcow2 image is opened as raw destroys it with its first write."""
-    path = ("disks", index)
-    facts = context.host.images.get(disk.path)
+    path, source = ("disks", index), "path" if disk.path else "image"
+    facts = context.host.images.get(disk.source)
     said = disk.format or disk.named_format
     # LUKS is a raw image whose content QEMU, or the guest itself, decrypts.
     content = "raw" if said == "luks" else said
     if facts and content and content != facts.format:
-        by, key = ("format", "format") if disk.format else ("name", "path")
+        by, key = ("format", "format") if disk.format else ("name", source)
         hint = "leave format out" if disk.format else f"say format: {facts.format}, or give it a name that fits"
-        message = f"{disk.path} is a {facts.format} image by its content, and {said} by its {by}"
+        message = f"{disk.source} is a {facts.format} image by its content, and {said} by its {by}"
         context.refuse(message, *path, key, hint=hint)
-    if facts and disk.luks_key and not facts.luks:
+    if disk.path and facts and disk.luks_key and not facts.luks:
         message = f"{disk.path} is no LUKS image, neither as a whole nor inside of qcow2"
         context.refuse(message, *path, "luks_key", hint="leave luks_key out, or make one with qemu-img create -f luks")
-    if facts and facts.luks and facts.format == "qcow2" and not disk.luks_key:
+    if disk.path and facts and facts.luks and facts.format == "qcow2" and not disk.luks_key:
         context.refuse(f"{disk.path} is encrypted (LUKS in qcow2)", *path, "path", hint="name its key in luks_key")
     found = disk.format or (facts.format if facts else said or "raw")
     if disk.luks_key and found == "raw":
@@ -203,7 +225,7 @@ def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
 
 
 def _block_device(context: Context, disk: Disk) -> Choice[bool]:
-    facts = context.host.images.get(disk.path)
+    facts = context.host.images.get(disk.source)
     if facts:
         return Choice(facts.block_device, rule("by a look at it"))
-    return Choice(is_device(disk.path), rule("a path under /dev is a block device"))
+    return Choice(is_device(disk.source), rule("a path under /dev is a block device"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sevlaunch.profile.model import Disk, Profile
+from sevlaunch.profile.model import BASE_FORMATS, Disk, Profile
 from sevlaunch.profile.seats import bus_group
 from sevlaunch.profile.violation import Violation
+from sevlaunch.remedies import FLATTEN
 
 _ATA = ("sata", "ide")
 _VIRTIO = ("virtio-blk", "virtio-scsi")
@@ -18,18 +19,13 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 512, 2 << 20
 def check_disks(profile: Profile) -> Iterator[Violation]:
     """Every rule about disks that ``profile`` breaks."""
     for index, disk in enumerate(profile.disks):
+        yield from _source(index, disk, profile)
         yield from _ide(index, disk, profile)
         yield from _bus(index, disk)
         yield from _io(index, disk)
         yield from _block_size(index, disk)
         yield from _throttle(index, disk)
         yield from _luks(index, disk)
-        if disk.path in [other.path for other in profile.disks[:index]] and not disk.read_only and not disk.cdrom:
-            yield Violation(
-                ("disks", index, "path"),
-                "the same image stands in the list twice, and is writable",
-                (("disks", index, "read_only"), ("disks", index, "cdrom")),
-            )
     yield from _slots(profile)
     for key in ("iothread", "queues"):
         yield from _one_controller(profile, key)
@@ -43,6 +39,44 @@ def disk_cautions(profile: Profile) -> Iterator[Violation]:
                 ("disks", index, "luks_key"),
                 "the host has the key and reads the disk: what is to be hidden from it, the guest itself encrypts",
             )
+
+
+def _source(index: int, disk: Disk, profile: Profile) -> Iterator[Violation]:
+    path = ("disks", index)
+    if not disk.source:
+        message = "wanted path (what the guest writes to: an image or block device) or image (what is never written)"
+        yield Violation(path, message, ((*path, "path"), (*path, "image")))
+    if disk.path and disk.image:
+        message = "the image of path is written to, and that of image never is: leave one of them out"
+        yield Violation((*path, "image"), message, ((*path, "path"),))
+    if disk.source in [other.source for other in profile.disks[:index] if disk.writes_source or other.writes_source]:
+        yield Violation(
+            (*path, "path" if disk.path else "image"),
+            "the same image stands in the list twice, and is writable",
+            ((*path, "read_only"), (*path, "cdrom")),
+        )
+    yield from _overlay(index, disk)
+
+
+def _overlay(index: int, disk: Disk) -> Iterator[Violation]:
+    path = ("disks", index)
+    for key in ("overlay", "size"):
+        if getattr(disk, key) is not None and not disk.image:
+            message = (
+                f"{key} is for a disk of an image that is never written: say image in place of path, or leave it out"
+            )
+            yield Violation((*path, key), message, ((*path, "image"),))
+        elif getattr(disk, key) is not None and not disk.writes:
+            which = "cdrom" if disk.cdrom else "read_only"
+            message = f"{key} is about what is written, and nothing is written to this disk: leave it out"
+            yield Violation((*path, key), message, ((*path, which),))
+    if disk.image and disk.luks_key:
+        message = "an image with a key has no overlay, which would hold in the clear what is written: use path"
+        yield Violation((*path, "luks_key"), message, ((*path, "image"),))
+    if disk.image and disk.format and disk.format not in BASE_FORMATS:
+        wanted = f"wanted {' or '.join(BASE_FORMATS)} for an image that is never written, found {disk.format}"
+        message = f"{wanted}: {FLATTEN.format(disk.image)}"
+        yield Violation((*path, "format"), message, ((*path, "image"),))
 
 
 def _ide(index: int, disk: Disk, profile: Profile) -> Iterator[Violation]:

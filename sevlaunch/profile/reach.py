@@ -34,6 +34,7 @@ BECOMES = "becomes"
 PATHS = {
     "boot.initrd": READS,
     "boot.kernel": READS,
+    "disks.image": READS,
     "disks.luks_key": READS,
     "disks.path": WRITES,
     "firmware.code": READS,

@@ -58,6 +58,8 @@ def _mapping(kind: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
         elif field.default is not msgspec.NODEFAULT:
             property_ = {**property_, "default": msgspec.to_builtins(field.default)}
         schema["properties"][field.name] = property_
+    if kind.one_of:
+        schema["oneOf"] = [{"required": [key]} for key in kind.one_of]
     return {**schema, "additionalProperties": False}
 
 

@@ -28,8 +28,8 @@ def ask(version: str, base: Path, text: str, *commands: tuple[str, dict[str, Any
     folders = Folders(runtime=str(base / "run"), state=str(base / "state"))
     loaded = loads(text, base=base)
     for disk in loaded.profile.disks:
-        if not Path(disk.path).exists():
-            Path(disk.path).write_bytes(bytes(1 << 20))
+        if not Path(disk.source).exists():
+            Path(disk.source).write_bytes(bytes(1 << 20))
     (base / "fw.fd").write_bytes(bytes(4 << 20))
     host = replace(
         recorded,

@@ -252,7 +252,7 @@ def test_a_source_that_is_no_file_of_this_host_is_refused_as_such(source: str) -
     assert (
         loads(f"disks: [{{path: './{source}'}}]\n")
         .profile.disks[0]
-        .path.endswith(source.replace("///", "/").replace("//", "/"))
+        .source.endswith(source.replace("///", "/").replace("//", "/"))
     )
 
 

@@ -4,7 +4,7 @@ from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.board import Clock, FwCfgFile, Smbios, Watchdog
 from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
-from sevlaunch.profile.model.disks import OWN_THREAD, Bus, Cache, Disk, ImageFormat, Throttle
+from sevlaunch.profile.model.disks import BASE_FORMATS, OWN_THREAD, Bus, Cache, Disk, ImageFormat, Overlay, Throttle
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import (
@@ -25,6 +25,7 @@ __all__ = [
     "Clock",
     "OWN_THREAD",
     "Auto",
+    "BASE_FORMATS",
     "Balloon",
     "Boot",
     "BridgeNetwork",
@@ -43,6 +44,7 @@ __all__ = [
     "Memory",
     "Model",
     "Network",
+    "Overlay",
     "NoDisplay",
     "NoSecurity",
     "NumaNode",

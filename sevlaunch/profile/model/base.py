@@ -1,7 +1,7 @@
 """What the mappings of a profile have in common."""
 
 # No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 
@@ -9,4 +9,6 @@ Auto = Literal["auto"]
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A mapping of a profile."""
+    """A mapping of a profile. ``one_of``: keys of which there is exactly one, as a rule says in words."""
+
+    one_of: ClassVar[tuple[str, ...]] = ()

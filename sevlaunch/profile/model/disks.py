@@ -13,6 +13,9 @@ Bus = Literal["virtio-blk", "virtio-scsi", "nvme", "sata", "ide"]
 Cache = Literal["writeback", "none", "writethrough", "directsync", "unsafe"]
 # QEMU's block drivers for the formats of images.
 ImageFormat = Literal["raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc", "luks"]
+# Formats of an image that is never written: those that can't name other files without our seeing it.
+BASE_FORMATS: tuple[ImageFormat, ...] = ("raw", "qcow2")
+Overlay = Literal["keep", "ephemeral"]
 # The word for an I/O thread that serves one disk, where others are names.
 OWN_THREAD = "own"
 # QEMU's include/qemu/throttle.h, THROTTLE_VALUE_MAX.
@@ -45,7 +48,23 @@ class Throttle(Model, frozen=True, kw_only=True):
 class Disk(Model, frozen=True, kw_only=True):
     """A disk or CD-ROM."""
 
-    path: Annotated[ImagePath, Meta(description="image file or block device")]
+    one_of = ("path", "image")
+
+    path: Annotated[ImagePath | None, Meta(description="image file or block device, which the guest writes to")] = None
+    image: Annotated[
+        ImagePath | None,
+        Meta(description="image file that is never written, such as a cloud image; what the guest writes: see overlay"),
+    ] = None
+    overlay: Annotated[
+        Overlay | None,
+        Meta(
+            description="where goes what is written to a disk of an image; keep (default): into a file that is kept "
+            "for the guest's next start; ephemeral: gone with the guest"
+        ),
+    ] = None
+    size: Annotated[
+        Size | None, Meta(description="size of a disk of an image, such as 20G; default: that of the image")
+    ] = None
     format: Annotated[ImageFormat | None, Meta(description="default: what stands in the image")] = None
     bus: Bus = "virtio-blk"
     read_only: bool = False
@@ -93,4 +112,24 @@ class Disk(Model, frozen=True, kw_only=True):
     @property
     def named_format(self) -> ImageFormat | None:
         """The format that the file's name promises; None where it promises none (``.img`` may be any)."""
-        return _FORMAT_OF_NAME.get(self.path.rpartition(".")[2].lower())
+        return _FORMAT_OF_NAME.get(self.source.rpartition(".")[2].lower())
+
+    @property
+    def source(self) -> str:
+        """The file or block device with the disk's content."""
+        return self.path or self.image or ""
+
+    @property
+    def writes(self) -> bool:
+        """Whether the guest may write to the disk."""
+        return not (self.read_only or self.cdrom)
+
+    @property
+    def writes_source(self) -> bool:
+        """Whether what the guest writes goes there."""
+        return bool(self.path) and self.writes
+
+    @property
+    def writes_overlay(self) -> Overlay | None:
+        """What becomes of what the guest writes where that is not in the disk's own image; None: it is there."""
+        return (self.overlay or "keep") if self.image and self.writes else None

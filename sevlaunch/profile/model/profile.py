@@ -114,4 +114,4 @@ class Profile(Model, frozen=True, kw_only=True):
     @property
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
-        return tuple(disk.path for disk in self.disks)
+        return tuple(disk.source for disk in self.disks if disk.source)

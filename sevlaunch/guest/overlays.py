@@ -1,0 +1,255 @@
+"""What takes the writes to disks whose own images are never written: made at the start, kept or gone with the guest."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+
+from sevlaunch.atomic import make_private_folder, space_hint, write_whole
+from sevlaunch.errors import HostError, Problem
+from sevlaunch.guest.locks import DISKS, take
+from sevlaunch.guest.process import find_program
+from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
+from sevlaunch.host.images import image_facts
+from sevlaunch.opening import open_regular
+from sevlaunch.plan.disk_image import CACHE, ImagePlan
+from sevlaunch.plan.overlay import SECTOR, OverlayPlan, unfit
+from sevlaunch.plan.plan import Plan
+from sevlaunch.units import format_size
+
+# In the guest's state folder: held by QEMU while it has the overlays there, and by whoever makes them.
+LOCK = "disks.lock"
+# Seconds that qemu-img may take: it writes some hundred KiB.
+_LIMIT = 60.0
+_MOST_NOTE_BYTES = 1 << 16
+
+
+class ImageIdentity(Struct, frozen=True):
+    """Which file an overlay was made for, as far as a look at it without reading it can tell."""
+
+    image: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+    def is_that_of(self, other: ImageIdentity) -> bool:
+        """Whether it is the same file, unchanged; it may have been moved."""
+        return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
+
+    def describe(self) -> str:
+        """For people."""
+        changed = datetime.fromtimestamp(self.mtime_ns / 1e9, UTC).isoformat(" ", "microseconds")
+        return f"{self.image}, {self.size} bytes, changed {changed}, inode {self.inode}"
+
+
+def prepare_overlays(plan: Plan, account: Account | None) -> int:
+    """Make the overlays that are kept where they are not there yet, let QEMU's account at them, and lock them.
+
+    :return: the open lock, for QEMU to inherit: it is held as long as QEMU lives. -1: no overlay is kept.
+    :raise HostError: when one can't be made, belongs to another guest that runs, or to an image that has changed.
+    """
+    kept = [disk.image for disk in plan.storage.disks if disk.image.overlay and disk.image.overlay.kept.value]
+    if not kept:
+        return -1
+    lock = _lock(plan)
+    try:
+        for image in kept:
+            _prepare(image, lock, plan)
+            if account and image.overlay and image.overlay.file:
+                grant(Path(image.overlay.file), account, READ | WRITE)
+        if account:
+            let_through(plan.state_folder, account)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+@contextmanager
+def ephemeral_overlays(plan: Plan) -> Iterator[dict[int, int]]:
+    """The overlays that are gone with the guest, open, by their numbers in the plan: files that have no name.
+
+    :raise HostError: when one can't be made.
+    """
+    with ExitStack() as stack:
+        numbers = {}
+        for disk in plan.storage.disks:
+            overlay = disk.image.overlay
+            if overlay and not overlay.kept.value:
+                file = stack.enter_context(_unnamed(disk.image, overlay))
+                numbers[overlay.descriptor] = file.fileno()
+        yield numbers
+
+
+def _lock(plan: Plan) -> int:
+    file = plan.state_folder / LOCK
+    try:
+        make_private_folder(plan.state_folder)
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise HostError(f"can't open {file}: {error.strerror}", hint="set XDG_STATE_HOME") from error
+    try:
+        free = take(fd, DISKS)
+    except OSError as error:
+        os.close(fd)
+        raise HostError(
+            f"can't lock {file}: {error.strerror}", hint="set XDG_STATE_HOME to a file system that has locks"
+        ) from error
+    if not free:
+        os.close(fd)
+        raise HostError(
+            f"the disks in {plan.state_folder} belong to another guest that runs, and two would destroy them",
+            hint="take that guest down, or give this one another name with --name",
+        )
+    return fd
+
+
+def _prepare(image: ImagePlan, lock: int, plan: Plan) -> None:
+    """See that the kept overlay of ``image`` is there, and of this image. Needs the lock."""
+    overlay = image.overlay
+    assert overlay is not None and overlay.file is not None, "the kept ones have a file"
+    file, note = Path(overlay.file), Path(overlay.file).with_suffix(".json")
+    size, identity = _size_of(image, overlay), _identity(image.path.value)
+    again = f"sevlaunch up --fresh {quote(plan.profile_file)}"
+    fresh = f"to lose what was written, and start from the image as it is now: {again}"
+    if file.exists():
+        _check_same(file, note, identity, fresh)
+        _grow(file, size, overlay, lock, fresh)
+        return
+    # The note first: without its overlay it says nothing.
+    write_whole(note, json.dumps(msgspec.to_builtins(identity)).encode())
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.unlink(missing_ok=True)
+        _qemu_img(overlay, ("create", "-q", "-f", "qcow2", str(new), str(size)), (lock,), file)
+        with new.open("rb") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            os.fsync(stream.fileno())
+        new.rename(file)
+    except OSError as error:
+        raise HostError(f"can't make {file}: {error.strerror}", hint=space_hint(error)) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _size_of(image: ImagePlan, overlay: OverlayPlan) -> int:
+    """Bytes of the disk. What was true of the image when the plan was made may not be any more."""
+    path = image.path.value
+    facts = image_facts(path)
+    if facts is None:
+        raise HostError(f"can't look into the image {path}", hint=image.remedy)
+    wanted = overlay.size.value if overlay.size else None
+    if found := unfit(path, facts, wanted):
+        raise HostError(found.message, hint=found.hint)
+    return wanted or -(-(facts.virtual_size or 0) // SECTOR) * SECTOR
+
+
+def _identity(path: str) -> ImageIdentity:
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise HostError(f"can't look at the image {path}: {error.strerror}") from error
+    return ImageIdentity(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def _check_same(file: Path, note: Path, now: ImageIdentity, fresh: str) -> None:
+    """What was written on top of one image makes nonsense of another.
+
+    :raise HostError: when the image is not the one that the overlay was made for.
+    """
+    try:
+        with open_regular(note) as stream:
+            then = msgspec.convert(json.loads(stream.read(_MOST_NOTE_BYTES)), ImageIdentity)
+    except (OSError, ValueError, RecursionError) as error:
+        raise HostError(f"can't tell which image {file} was made for: {note} can't be read", hint=fresh) from error
+    if then.is_that_of(now):
+        return
+    other = then.image != now.image
+    what = "was made for another image" if other else "was made for the image as it was before somebody changed it"
+    raise HostError(
+        f"the overlay {file} {what}",
+        problems=[
+            Problem(f"the image when it was made: {then.describe()}"),
+            Problem(f"the image now: {now.describe()}"),
+        ],
+        hint=f"put the old image back (mv, not cp), or, {fresh}",
+    )
+
+
+def _grow(file: Path, size: int, overlay: OverlayPlan, lock: int, fresh: str) -> None:
+    """Make an overlay as large as the profile says; a smaller one it can't be.
+
+    :raise HostError: when it would have to shrink, or is damaged.
+    """
+    found = image_facts(str(file))
+    if found is None or found.format != "qcow2" or found.leans_on or not found.virtual_size:
+        raise HostError(f"the overlay {file} is damaged", hint=fresh)
+    if found.virtual_size > size:
+        has, wanted = format_size(found.virtual_size), format_size(size)
+        raise HostError(
+            f"the overlay {file} has {has}, and the profile says {wanted}: what is cut off is lost",
+            hint=f"say size: {has}; or, {fresh}",
+        )
+    if found.virtual_size < size:
+        _qemu_img(overlay, ("resize", "-q", "-f", "qcow2", str(file), str(size)), (lock,), file)
+
+
+def _unnamed(image: ImagePlan, overlay: OverlayPlan) -> IO[bytes]:
+    """An open overlay that goes with the last process that has it open."""
+    folder = Path(overlay.folder)
+    try:
+        make_private_folder(folder)
+        with ExitStack() as stack:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            size = _size_of(image, overlay)
+            # Nobody else can name it.
+            own = f"/proc/self/fd/{file.fileno()}"
+            _qemu_img(overlay, ("create", "-q", "-f", "qcow2", own, str(size)), (file.fileno(),), folder)
+            if CACHE[image.cache.value].direct == "on":
+                # From QEMU 10 on it takes none but one that is open in the same way.
+                fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)
+            stack.pop_all()
+            return file
+    except OSError as error:
+        raise HostError(f"can't make an overlay in {folder}: {error.strerror}", hint=space_hint(error)) from error
+
+
+def _qemu_img(overlay: OverlayPlan, arguments: Sequence[str], inherit: Sequence[int], where: Path) -> None:
+    """Run qemu-img, which opens the overlay alone.
+
+    :param inherit: descriptors that it keeps: while it runs on after we were killed, the lock is held.
+    :raise HostError: when it is missing, or fails.
+    """
+    needed = overlay.qemu_img
+    program = find_program(needed.program, needed.fallbacks, needed.remedy)
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=inherit,
+            timeout=_LIMIT,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(f"can't run {program}: {error}") from error
+    if done.returncode:
+        said = done.stdout.decode(errors="replace").strip().splitlines()
+        raise HostError(
+            f"{program} {arguments[0]} failed for {where}: exit code {done.returncode}",
+            problems=[Problem(line) for line in said],
+            hint="make room there, or set XDG_STATE_HOME",
+        )
