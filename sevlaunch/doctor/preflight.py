@@ -59,7 +59,7 @@ def look_at(plan: Plan) -> list[Look]:
 def _looks(plan: Plan, user: str, may: May) -> Iterator[Look]:
     needs = plan.needs
     for file in needs.files:
-        problem = _file(file, may)
+        problem = _file(file, accounts.may if file.by_launcher else may)
         if problem is None and file.path == plan.firmware.code.value:
             problem = _firmware_image(plan)
         if problem is None and file.image_format:

@@ -31,12 +31,20 @@ class CompanionProcess(NamedTuple):
     name: str
 
 
+class Login(NamedTuple):
+    """Who may log in to a guest by SSH: ``user``, or the one that its image has; ``key``: the private key's file."""
+
+    user: str | None
+    key: str | None
+
+
 class Record(Struct, frozen=True):
     """What a command needs to know about a guest that another command started.
 
     ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart. ``lock``
     is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU. ``ssh`` and
     ``forwards`` have the ports that QEMU has bound, and are written once it tells them.
+    ``login``: who may log in, as its seed says; None: it has none, or one that says something else.
     """
 
     name: str
@@ -58,6 +66,7 @@ class Record(Struct, frozen=True):
     companions: list[CompanionProcess] = field(default_factory=list)
     ssh: SshAddress | None = None
     forwards: list[ForwardInfo] = field(default_factory=list)
+    login: Login | None = None
 
     def to_json(self) -> bytes:
         """The record as a document."""

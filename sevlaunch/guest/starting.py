@@ -24,7 +24,7 @@ from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
-from sevlaunch.guest.record import CompanionProcess, FileIdentity, Record
+from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record
 from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, Account, find_account, grant
@@ -92,6 +92,7 @@ class Start:
         self._lock = lock
         # The open store of variables, and that of the disks, which carry locks, too.
         self._variables = self._disks = -1
+        self._login: Login | None = None
         self._embedding = embedding
         self._overlays = embedding.overlays
         # Overlays without a name, which are there for as long as somebody has them open.
@@ -302,6 +303,7 @@ class Start:
             companions=self._companion_processes(),
             ssh=self.ssh,
             forwards=self.forwards,
+            login=self._login,
         )
 
     def _companion_processes(self) -> list[CompanionProcess]:
@@ -327,6 +329,12 @@ class Start:
         if self.plan.security:
             for file in self.plan.security.files:
                 self._write_for_qemu(Path(file.path).name, file.text.encode())
+        if self.plan.first_boot:
+            # Few guests have a seed.
+            from sevlaunch.guest.first_boot import login_of, make_seed
+
+            self._write_for_qemu(self.plan.first_boot.path.name, make_seed(self.plan.first_boot))
+            self._login = login_of(self.plan)
         self._variables = prepare_variables(self.plan, self._account)
         if self.plan.storage.overlays:
             # Not every guest has any.

@@ -54,6 +54,8 @@ def shell(plan: Plan) -> str:
     if plan.security:
         for file in plan.security.files:
             steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {shlex.quote(file.path)})")
+    if plan.first_boot:
+        steps.append(f"# {plan.first_boot.path}, the seed of first_boot, is for `sevlaunch up` to make")
     if plan.firmware.vars and plan.firmware.vars_template:
         target = shlex.quote(plan.firmware.vars.value)
         steps.append(f"install -d -m 0700 {shlex.quote(plan.firmware.vars.value.rsplit('/', 1)[0])}")
@@ -115,6 +117,8 @@ def explain(plan: Plan) -> str:
     notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
     notes += [f"vCPU {index}: CPU {cpus.value} of the host ({cpus.reason})" for index, cpus in enumerate(plan.cpu.pins)]
     notes += explain_memory(plan.memory)
+    if plan.first_boot:
+        notes += plan.first_boot.explained()
     if plan.run_as:
         notes.append(f"runs as the user {plan.run_as.value} ({plan.run_as.reason})")
     return "\n".join(blocks + notes)

@@ -35,6 +35,7 @@ class NeededFile(Struct, frozen=True):
     ``remedy``: what to do where it is missing; ``instead``: where it can't be written. ``template``: what it is made
     from at the start, if it is not there.
     ``image_format``: how QEMU opens a disk's image.
+    ``by_launcher``: not QEMU opens it, but the user who starts the guest.
     ``granted``: it lies in a folder of sevlaunch's, which gives QEMU access at the start.
     """
 
@@ -47,6 +48,7 @@ class NeededFile(Struct, frozen=True):
     template: str | None = None
     granted: bool = False
     image_format: str = ""
+    by_launcher: bool = False
 
 
 class Companion(Struct, frozen=True):

@@ -15,7 +15,10 @@ DISPLAY_SOCKET = "{}.sock"
 CHANNEL_SOCKET = "port{}.sock"
 SERIAL_SOCKET = "serial{}.sock"
 TPM_SOCKET = "tpm.sock"
+# In the guest's folder, beside that of QEMU's account, who may read it.
+SEED = "seed.iso"
 # In the guest's state folder.
 TPM_STATE = "tpm"
+SSH_KEY = "ssh_key"
 
 LONGEST_SOCKET = max((COMMANDS_SOCKET, PROGRAMS_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET), key=len)

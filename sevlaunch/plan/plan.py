@@ -26,6 +26,7 @@ from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.plan.storage import StoragePlan, with_overlays
 
 if TYPE_CHECKING:
+    from sevlaunch.plan.first_boot import FirstBootPlan
     from sevlaunch.plan.security import SecurityPlan
 
 Reboot = Literal["reset", "relaunch", "stop"]
@@ -58,6 +59,7 @@ class Plan(Struct, frozen=True):
     buses: BusesPlan
     iommu: tuple[Part, ...]
     storage: StoragePlan
+    first_boot: FirstBootPlan | None
     networks: tuple[NetworkPlan, ...]
     devices: tuple[Part, ...]
     reboot: Choice[Reboot]
@@ -98,7 +100,8 @@ class Plan(Struct, frozen=True):
     @property
     def attached(self) -> tuple[Part, ...]:
         """The parts that hang on it."""
-        return (*self.iommu, self.buses, self.storage, *self.networks, *self.devices)
+        seed = (self.first_boot,) if self.first_boot else ()
+        return (*self.iommu, self.buses, self.storage, *seed, *self.networks, *self.devices)
 
     @property
     def needs(self) -> Needs:

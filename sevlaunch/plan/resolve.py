@@ -27,6 +27,7 @@ from sevlaunch.profile.model import Clock, NoDisplay, SevSecurity, Smbios, SnpSe
 from sevlaunch.remedies import INSTALL_QEMU
 
 if TYPE_CHECKING:
+    from sevlaunch.plan.first_boot import FirstBootPlan
     from sevlaunch.plan.security import SecurityPlan
 
 # struct sockaddr_un, unix(7): 108 bytes with the final NUL.
@@ -123,6 +124,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     security = _security(context)
     iommu = tuple(_iommu(context, machine.accel.value))
     storage = resolve_storage(context)
+    first_boot = _first_boot(context)
     networks = resolve_networks(context)
     devices = tuple(device for resolve_device in _DEVICES for device in resolve_device(context))
     reboot = _reboot(context)
@@ -148,6 +150,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         buses=buses_behind(context.root_bus, context.addresses),
         iommu=iommu,
         storage=storage,
+        first_boot=first_boot,
         networks=networks,
         devices=devices,
         reboot=reboot,
@@ -171,6 +174,15 @@ def _security(context: Context) -> SecurityPlan | None:
     from sevlaunch.plan.security import resolve_security
 
     return resolve_security(context, security)
+
+
+def _first_boot(context: Context) -> FirstBootPlan | None:
+    said = context.profile.first_boot
+    if said is None:
+        return None
+    from sevlaunch.plan.first_boot import resolve_first_boot
+
+    return resolve_first_boot(context, said)
 
 
 def _reboot(context: Context) -> Choice[Reboot]:

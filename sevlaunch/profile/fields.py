@@ -55,7 +55,11 @@ class Placeholder(NamedTuple):
     value: Any
 
 
-def _absolute_path(value: object) -> str:
+def absolute_path(value: object) -> str:
+    """The path that a profile names, relative to it.
+
+    :raise ValueError: when it is no text.
+    """
     if not isinstance(value, str) or not value:
         raise ValueError(f"wanted a path, found {value!r}")
     path = Path(value)
@@ -76,7 +80,7 @@ def _image_path(value: object) -> str:
             f"wanted a file or block device of this host, found a {scheme[1]} source: sevlaunch opens no images over "
             "the network; fetch it, or attach it as a block device (nbd-client, rbd map, iscsiadm)"
         )
-    return _absolute_path(value)
+    return absolute_path(value)
 
 
 def _size(value: object) -> int:
@@ -126,7 +130,7 @@ def read_blob(value: object, size: int, what: str) -> bytes:
     content, found = _decoded(value.encode("utf-8", "surrogateescape"), size)
     if content is not None:
         return content
-    path = Path(_absolute_path(value))
+    path = Path(absolute_path(value))
     try:
         with open_regular(path) as stream:
             content = stream.read(_MOST_BLOB_TEXT)
@@ -323,7 +327,7 @@ ImagePath = Annotated[
 ]
 AbsolutePath = Annotated[
     str,
-    Parser(_absolute_path, names_file=True),
+    Parser(absolute_path, names_file=True),
     Placeholder("/"),
     Meta(min_length=1, description="a path; relative to the profile"),
 ]

@@ -26,8 +26,8 @@ from sevlaunch.profile.validation import Reading, switch
 # Each of these keys takes one plain value as the short form of a mapping: the value goes to the key named here.
 SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "display": "type", "iommu": "type"}
 
-# Each of these takes true (all defaults), false (the device is left out) or a mapping.
-SWITCHES = ("rng", "balloon", "tpm", "watchdog")
+# Each of these takes true (all defaults), false (it is left out) or a mapping.
+SWITCHES = ("rng", "balloon", "tpm", "watchdog", "first_boot")
 
 MAX_EXTENDS = 16
 # Signs that YAML takes for line ends, or does not take unescaped: YAML 1.1, 4.1 and 5.1.

@@ -26,6 +26,7 @@ from sevlaunch.profile.model import (
 from sevlaunch.profile.network_rules import LOOPBACK
 from sevlaunch.profile.option_reach import CONNECTS, LISTENS, OPENS, READS, RUNS, WRITES, reach_of_options
 from sevlaunch.profile.positions import KeyPath
+from sevlaunch.profile.seed_values import public_key_in
 from sevlaunch.profile.validation import field_types
 
 BECOMES = "becomes"
@@ -41,6 +42,7 @@ PATHS = {
     "firmware.image": READS,
     "firmware.nvram": WRITES,
     "firmware.vars": READS,
+    "first_boot.files.source": READS,
     "qemu.binary": RUNS,
     "fw_cfg.file": READS,
     "rng.source": READS,
@@ -67,7 +69,7 @@ class Reach(NamedTuple):
 
 def reach(loaded: LoadedProfile) -> list[Reach]:
     """All of it, in the order of the profile's keys."""
-    found = [*_layers(loaded), *_paths(loaded), *_blobs(loaded), *_networks(loaded), *_rest(loaded)]
+    found = [*_layers(loaded), *_paths(loaded), *_blobs(loaded), *_seed(loaded), *_networks(loaded), *_rest(loaded)]
     return list(dict.fromkeys(found))
 
 
@@ -110,6 +112,26 @@ def _blobs(loaded: LoadedProfile) -> Iterator[Reach]:
         text: Any = node.value if node else None
         if isinstance(text, str) and inline_blob(text, size) is None:
             yield _at(loaded, READS, text, "security", key)
+
+
+def _seed(loaded: LoadedProfile) -> Iterator[Reach]:
+    first_boot = loaded.profile.first_boot
+    if first_boot is None:
+        return
+    node = loaded.positions.root.child("first_boot")
+    keys = node.child("ssh_keys") if node else None
+    places: list[KeyPath] = [(key,) for key in ("user_data", "meta_data", "network_config")]
+    places += [("ssh_keys", index) for index in range(len(keys.value) if keys and isinstance(keys.value, list) else 0)]
+    for place in places:
+        text: Any = node
+        for part in place:
+            text = text and text.child(part)
+        # A mapping is the document itself.
+        if text and isinstance(text.value, str) and public_key_in(text.value) is None:
+            yield _at(loaded, READS, text.value, "first_boot", *place)
+    if first_boot.ssh_keys == "auto":
+        yield _at(loaded, CONNECTS, "this user's SSH agent, for its public keys", "first_boot", "ssh_keys")
+        yield _at(loaded, READS, "~/.ssh/*.pub", "first_boot", "ssh_keys")
 
 
 def _networks(loaded: LoadedProfile) -> Iterator[Reach]:

@@ -12,6 +12,7 @@ from sevlaunch.profile.board_rules import board_cautions, check_board
 from sevlaunch.profile.device_rules import check_devices, device_cautions
 from sevlaunch.profile.disk_rules import check_disks, disk_cautions
 from sevlaunch.profile.dma_rules import check_dma_api
+from sevlaunch.profile.first_boot_rules import check_first_boot, first_boot_cautions
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
 from sevlaunch.profile.memory_rules import check_memory
 from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
@@ -38,6 +39,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from check_memory(profile)
     yield from check_board(profile)
     yield from check_disks(profile)
+    yield from check_first_boot(profile)
     yield from check_networks(profile)
     yield from check_dma_api(profile)
     yield from check_devices(profile)
@@ -53,6 +55,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
     yield from disk_cautions(profile)
+    yield from first_boot_cautions(profile)
     yield from network_cautions(profile)
     yield from device_cautions(profile)
     yield from check_machine_cautions(profile)

@@ -112,12 +112,18 @@ def read(path: Path, problems: list[Problem], *, given: bool = False) -> Node:
 
 
 def parse(
-    content: bytes | str, *, file: str, base: Path, problems: list[Problem], everywhere: Mark | None = None
+    content: bytes | str,
+    *,
+    file: str,
+    base: Path,
+    problems: list[Problem],
+    everywhere: Mark | None = None,
+    what: str = "profile",
 ) -> Node:
     """YAML ``content`` as nodes; ``file`` is the name for messages, ``base`` the folder of relative paths.
 
     Mistakes that leave the rest readable, such as duplicate keys, are added to ``problems``. With ``everywhere``,
-    all values stand there rather than at their lines and columns.
+    all values stand there rather than at their lines and columns. ``what`` it is, for messages.
 
     :raise ProfileError: when it is no YAML mapping.
     """
@@ -136,7 +142,7 @@ def parse(
         context = f"{error.context}: " if error.context else ""
         raise _refused(f"no valid YAML: {context}{error.problem}", at) from error
     if root is None:
-        raise _refused("the profile is empty", Mark(file, 1, 1))
+        raise _refused(f"the {what} is empty", Mark(file, 1, 1))
     node = _Builder(file, base, problems, everywhere).build(root, None)
     if not isinstance(node.value, dict):
         raise _refused("wanted a mapping of keys and values", node.mark)

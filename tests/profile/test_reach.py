@@ -71,6 +71,7 @@ def test_a_profile_that_names_nothing_reaches_nothing() -> None:
 def test_all_that_a_profile_can_name_is_listed(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("cpus: 2\n")
     (tmp_path / "data").write_bytes(bytes(32))
+    (tmp_path / "user.yaml").write_text("#cloud-config\n{}\n")
     text = """\
 extends: base.yaml
 security:
@@ -89,6 +90,10 @@ networks:
   - {type: passt, forward: ["tcp:80:80"]}
   - {type: macvtap, interface: m0}
   - {type: tap, descriptors: [7, 8]}
+first_boot:
+  user_data: user.yaml
+  meta_data: {role: db}
+  files: [{path: /etc/motd, content: text}, {path: /etc/key, source: key}]
 rng: {source: /dev/hwrng}
 vsock: auto
 tpm: true
@@ -107,6 +112,10 @@ qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
             ("disks.0.path", "writes", f"{tmp_path}/a.raw"),
             ("disks.1.path", "reads", f"{tmp_path}/b.raw"),
             ("disks.2.path", "reads", f"{tmp_path}/c.iso"),
+            ("first_boot.user_data", "reads", "user.yaml"),
+            ("first_boot.files.1.source", "reads", f"{tmp_path}/key"),
+            ("first_boot.ssh_keys", "connects", "this user's SSH agent, for its public keys"),
+            ("first_boot.ssh_keys", "reads", "~/.ssh/*.pub"),
             ("networks.0", "connects", anywhere),
             ("networks.0.forward.0", "listens", "tcp port 2222 of 127.0.0.1"),
             ("networks.0.forward.1", "listens", "udp port 53 of 0.0.0.0"),
@@ -226,3 +235,10 @@ def test_the_profiles_here_can_be_looked_at(sevlaunch: Command) -> None:
     text = sevlaunch("check", *sorted(PROFILES.glob("*.yaml")), "--untrusted").stdout
     assert "sles15-sev.yaml:" in text
     assert "disks.0.path: writes /vmimages/sev-guest-disk.raw" in text
+
+
+def test_keys_that_stand_in_the_profile_are_read_nowhere(tmp_path: Path) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG5vIHJlYWwga2V5LCB3aGljaCBub2JvZHkgaGFzIGl0 me@home"
+    (tmp_path / "team.pub").write_text(key)
+    found = reached(f"first_boot: {{ssh_keys: ['{key}', team.pub]}}", tmp_path)
+    assert found == [("first_boot.ssh_keys.1", "reads", "team.pub")]

@@ -6,6 +6,7 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import BASE_FORMATS, OWN_THREAD, Bus, Cache, Disk, ImageFormat, Overlay, Throttle
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
+from sevlaunch.profile.model.first_boot import BootFile, FirstBoot
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import (
     BridgeNetwork,
@@ -28,6 +29,7 @@ __all__ = [
     "BASE_FORMATS",
     "Balloon",
     "Boot",
+    "BootFile",
     "BridgeNetwork",
     "Bus",
     "Cache",
@@ -38,6 +40,7 @@ __all__ = [
     "Display",
     "FIRST_PORT",
     "Firmware",
+    "FirstBoot",
     "ImageFormat",
     "Iommu",
     "MacvtapNetwork",

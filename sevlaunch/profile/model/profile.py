@@ -13,6 +13,7 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
+from sevlaunch.profile.model.first_boot import FirstBoot
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import Network, PasstNetwork
 from sevlaunch.profile.model.security import NoSecurity, Security
@@ -52,6 +53,9 @@ class Profile(Model, frozen=True, kw_only=True):
     fw_cfg: Annotated[list[FwCfgFile], Meta(description="files that firmware and guest read")] = []
     boot: Boot = Boot()
     disks: list[Disk] = []
+    first_boot: Annotated[
+        FirstBoot | None, Meta(description="a seed for cloud-init: user, keys, files, ...; true: with defaults")
+    ] = None
     networks: list[Network] = []
     rng: Annotated[Rng | None, Meta(description="a random number generator; false: none")] = Rng()
     balloon: Annotated[Balloon | None, Meta(description="a memory balloon; true: with defaults")] = None

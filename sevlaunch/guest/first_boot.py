@@ -1,0 +1,134 @@
+"""Making the seed of a guest's first boot: what the profile says, and keys: those there are, or the guest's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sevlaunch.atomic import make_private_folder, write_whole
+from sevlaunch.errors import HostError
+from sevlaunch.guest.record import Login
+from sevlaunch.host.ssh_keys import public_keys
+from sevlaunch.image.cloud_config import SeedFile, Wishes
+from sevlaunch.image.seed import Seed
+from sevlaunch.opening import open_regular
+from sevlaunch.plan.first_boot import FirstBootPlan
+from sevlaunch.plan.plan import Plan
+from sevlaunch.profile.model import BootFile
+from sevlaunch.profile.seed_values import goes_with_others
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+# A seed is for what configures a guest; what is larger belongs on a disk.
+_MOST_SOURCE_BYTES = 16 << 20
+
+
+def make_seed(first_boot: FirstBootPlan) -> bytes:
+    """The seed, with the keys that are found now.
+
+    :raise HostError: when a file can't be read, or no key pair can be made.
+    """
+    wanted = first_boot.said.ssh_keys
+    found: Sequence[str] = ()
+    if wanted == "auto":
+        found = public_keys()
+    own = first_boot.own_key
+    if wanted == "own" or (wanted == "auto" and (own.exists() or not found)):
+        found = [*found, _own_public_key(own, first_boot.guest)]
+    return _seed(first_boot).image(found)
+
+
+def login_of(plan: Plan) -> Login | None:
+    """Who may log in to the guest of ``plan`` by its seed, and the private key of its own if it has one by now.
+
+    None: there is no seed, or one that is the user's own affair altogether.
+    """
+    first_boot = plan.first_boot
+    if first_boot is None:
+        return None
+    own = first_boot.said.user_data
+    if own is not None and not goes_with_others(own):
+        return None
+    in_use = isinstance(first_boot.said.ssh_keys, str) and first_boot.own_key.exists()
+    return Login(first_boot.said.user, str(first_boot.own_key) if in_use else None)
+
+
+def _seed(first_boot: FirstBootPlan) -> Seed:
+    said = first_boot.said
+    named = said.ssh_keys if isinstance(said.ssh_keys, list) else []
+    return Seed(
+        guest=first_boot.guest,
+        hostname=first_boot.hostname.value,
+        wishes=Wishes(
+            user=said.user,
+            password_hash=said.password_hash,
+            files=tuple(SeedFile(file.path, _content(file), file.mode, file.owner) for file in said.files),
+            run=tuple(said.run),
+            packages=tuple(said.packages),
+            user_data=said.user_data,
+        ),
+        keys=tuple(line for lines in named for line in lines.split("\n")),
+        meta_data=said.meta_data or {},
+        network_config=said.network_config,
+    )
+
+
+def _content(file: BootFile) -> bytes:
+    if file.source is None:
+        return (file.content or "").encode()
+    hint = "make it, or correct first_boot.files"
+    try:
+        with open_regular(file.source) as stream:
+            content = stream.read(_MOST_SOURCE_BYTES + 1)
+    except OSError as error:
+        raise HostError(f"can't read {file.source} for the guest: {error.strerror}", hint=hint) from error
+    if len(content) > _MOST_SOURCE_BYTES:
+        raise HostError(
+            f"{file.source} has more than {_MOST_SOURCE_BYTES >> 20} MiB, which is too much for a seed",
+            hint="give it to the guest on a disk",
+        )
+    return content
+
+
+def _own_public_key(private: Path, guest: str) -> str:
+    """The public key of the guest's own pair, which is made where it is not there yet."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if not private.exists():
+        _make_key(private)
+    public = _load(private).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return f"{public.decode()} sevlaunch {guest}"
+
+
+def _make_key(private: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    content = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    try:
+        make_private_folder(private.parent)
+    except OSError as error:
+        raise HostError(
+            f"can't make the folder {private.parent}: {error.strerror}", hint="make room for it, or set XDG_STATE_HOME"
+        ) from error
+    # Another start of the guest may have made it in this moment.
+    write_whole(private, content, replace=False)
+
+
+def _load(private: Path) -> Ed25519PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    hint = f"remove {private}: another one is made, which a guest that was started before does not know"
+    try:
+        with open_regular(private) as stream:
+            key = load_ssh_private_key(stream.read(_MOST_SOURCE_BYTES), password=None)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
+        raise HostError(f"can't read the guest's SSH key {private}: {reason}", hint=hint) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise HostError(f"{private} is not the guest's SSH key, which is of type ed25519", hint=hint)
+    return key
