@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from sevlaunch.flows.take_down import TakenDown, take_down, take_down_many
     from sevlaunch.flows.verification import Verification, plan_verification
     from sevlaunch.guest.agent_programs import ProgramEnd
+    from sevlaunch.guest.embedding import Spawner
     from sevlaunch.guest.guest import Guest, LaunchedGuest
     from sevlaunch.guest.launch import launch
     from sevlaunch.guest.process import Process, spawn
     from sevlaunch.guest.readiness import Condition, parse_condition, wait_until_ready
     from sevlaunch.guest.serial import Console
-    from sevlaunch.guest.starting import Spawner
     from sevlaunch.guest_type import GuestType
     from sevlaunch.host.model import Host
     from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, read_sev_certificates, verify_chain
@@ -131,7 +131,7 @@ _HOMES = {
     "SevInfo": "evidence.SevInfo",
     "SevlaunchError": "errors.SevlaunchError",
     "SignedIdBlock": "owner.id_block.SignedIdBlock",
-    "Spawner": "guest.starting.Spawner",
+    "Spawner": "guest.embedding.Spawner",
     "SshAddress": "evidence.SshAddress",
     "StartOptions": "flows.start_options.StartOptions",
     "Status": "evidence.Status",

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from sevlaunch.errors import GuestTimeout, Problem, QemuError
 from sevlaunch.guest.diagnosis import hint_for
+from sevlaunch.guest.embedding import Embedding, Spawner
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.helpers import helper_ended, log_of
 from sevlaunch.guest.process import Process, spawn
-from sevlaunch.guest.starting import Embedding, Spawner, Start, started
+from sevlaunch.guest.starting import Start, started
 from sevlaunch.plan.needs import Companion
 from sevlaunch.plan.plan import Plan
 from sevlaunch.units import parse_ranges

@@ -6,12 +6,12 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from sevlaunch.doctor.preflight import check_files
@@ -20,6 +20,7 @@ from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
 from sevlaunch.guest.console_log import ConsoleLog, make_console_log
+from sevlaunch.guest.embedding import Embedding
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
@@ -27,7 +28,7 @@ from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record
 from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
-from sevlaunch.host.accounts import READ, Account, find_account, grant
+from sevlaunch.host.accounts import READ, find_account, grant
 from sevlaunch.host.folders import state_folder
 from sevlaunch.plan.command_line import argv, choices, helper_documents, monitor_on
 from sevlaunch.plan.option import rule
@@ -36,36 +37,6 @@ from sevlaunch.plan.plan import Plan, handed_over
 
 if TYPE_CHECKING:
     from sevlaunch.evidence import Ended, Evidence, ForwardInfo, SshAddress
-
-
-class Spawner(Protocol):
-    """What starts QEMU: :func:`sevlaunch.guest.process.spawn`, or an embedder's own, such as one that uses a cgroup."""
-
-    def __call__(
-        self,
-        argv: Sequence[str],
-        *,
-        log: int,
-        inherit: Sequence[int],
-        lock_bytes: int,
-        environment: Mapping[str, str] | None,
-        cgroup: Path | None,
-        account: Account | None,
-    ) -> Process:
-        """Start ``argv`` with its output in the file descriptor ``log``, and those of ``inherit``; see the default."""
-
-
-class Embedding(Struct, frozen=True):
-    """What an embedder brings along.
-
-    ``extra_args`` go to QEMU as they are; ``inherit`` are file descriptors that it keeps. ``overlays``: those that are
-    gone with the guest, open, by their numbers in the plan; None: they are made.
-    """
-
-    spawn: Spawner = spawn
-    extra_args: tuple[str, ...] = ()
-    inherit: tuple[int, ...] = ()
-    overlays: Mapping[int, int] | None = None
 
 
 class Start:

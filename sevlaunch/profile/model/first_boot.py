@@ -21,6 +21,7 @@ _USER, _A_USER = r"[a-z_][a-z0-9_-]{0,31}", "the name of a user: at most 32 smal
 # RFC 1123, 2.1; Linux' HOST_NAME_MAX.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _OWNER = r"[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_.-]*)?"
+_AN_OWNER = "the name of a user, or USER:GROUP"
 _FILE_OR_MAPPING = {"type": ["string", "object"]}
 
 PublicKeys = Annotated[str, Parser(read_public_keys), Meta(description="a public key, or the path of a file with some")]
@@ -33,7 +34,7 @@ class BootFile(Model, frozen=True, kw_only=True):
     content: Annotated[str | None, Meta(description="what is in it; or else: source")] = None
     source: Annotated[AbsolutePath | None, Meta(description="a file of the host that is copied")] = None
     mode: Annotated[str, matching(r"0?[0-7]{3,4}", wanted="permissions such as '0644', in quotes")] = "0644"
-    owner: Annotated[str, matching(_OWNER, "USER, or USER:GROUP", wanted="the name of a user, or USER:GROUP")] = "root:root"
+    owner: Annotated[str, matching(_OWNER, wanted=_AN_OWNER)] = "root:root"
 
 
 class FirstBoot(Model, frozen=True, kw_only=True):
