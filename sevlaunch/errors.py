@@ -7,6 +7,7 @@
     +-- ProfileError          3: the profile is refused
     +-- HostError             4: this host can't run it
     |   +-- UnsafeFile        4: what is in the place of a guest's file is not that file
+    |   +-- ImageError        4: an image can't be fetched, or is not what was promised
     +-- QemuError             5: QEMU failed
     |   +-- QmpError          5: QEMU answered a QMP command with an error, or not in QMP
     +-- GuestTimeout          6: a limit passed
@@ -106,6 +107,10 @@ class HostError(SevlaunchError):
 
 class UnsafeFile(HostError):
     """In the place of a file or folder of sevlaunch's is a link, say, or one that belongs to somebody else."""
+
+
+class ImageError(HostError):
+    """An image can't be fetched, or is not what its publisher, or a checksum, promises."""
 
 
 class QemuError(SevlaunchError):

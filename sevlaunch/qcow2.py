@@ -1,13 +1,14 @@
 """Reading what is in a qcow2 image: firmware comes as one, and is measured as what the guest sees of it.
 
 QEMU's docs/interop/qcow2.rst. Snapshots, backing files, encryption and external data are none of firmware's: refused.
+Of a disk's image only the header is looked at here, for what QEMU would do because of it.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 MAGIC = b"QFI\xfb"
 # QEMU's hw/i386/pc.c, pc_machine_set_max_fw_size: more firmware does not fit below the I/O APIC.
@@ -26,9 +27,74 @@ _OFFSET = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED = 1 << 62
 _ALL_ZEROS = 1
 _SECTOR = 512
+# Of a disk's image: the header says that reference counts are wrong; the content is in another file; the tables have
+# entries of twice the size.
+_CORRUPT, _EXTERNAL_DATA, _EXTENDED_L2 = 1 << 1, 1 << 2, 1 << 4
+# What QEMU's block/qcow2.h and include/block/block-io.h allow: a table of 32 MiB, and sizes that are signed.
+_MAX_L1_BYTES, _MAX_SIZE = 32 << 20, (1 << 63) - 1
 _CLUSTER_BITS = range(9, 22)
 # Clusters are compressed as raw deflate streams with a window of 4 KiB.
 _WINDOW_BITS = -12
+
+
+class Header(NamedTuple):
+    """What the header of a disk's image says. ``virtual_size``: bytes of the disk as its guest sees it."""
+
+    version: int
+    backing_at: int
+    cluster_bits: int
+    virtual_size: int
+    crypt_method: int
+    l1_size: int
+    l1_at: int
+    features: int
+
+    @classmethod
+    def read(cls, head: bytes) -> Header:
+        """The header that a file begins with.
+
+        :raise ValueError: when it is none.
+        """
+        if len(head) < _HEADER.size:
+            raise ValueError("a qcow2 image that ends too early")
+        magic, version, backing, _, bits, size, crypt, l1_size, l1_at = _HEADER.unpack_from(head)
+        if magic != MAGIC or version not in (2, 3):
+            raise ValueError("no qcow2 image, or of a version that QEMU does not know")
+        features = 0
+        if version == 3:
+            if len(head) < _INCOMPATIBLE_AT + _INCOMPATIBLE.size:
+                raise ValueError("a qcow2 image that ends too early")
+            (features,) = _INCOMPATIBLE.unpack_from(head, _INCOMPATIBLE_AT)
+        return cls(version, backing, bits, size, crypt, l1_size, l1_at, features)
+
+    @property
+    def leans_on(self) -> str:
+        """What other file its content is in; empty where there is none."""
+        if self.features & _EXTERNAL_DATA:
+            return "a file that its data is in (data-file)"
+        return "another image below it (backing file)" if self.backing_at else ""
+
+    def check(self, file_size: int) -> None:
+        """See that the image is all in its file, and that its header says nothing that can't be.
+
+        :raise ValueError: when not.
+        """
+        if self.leans_on:
+            raise ValueError(f"a qcow2 image that needs {self.leans_on}")
+        if self.crypt_method:
+            raise ValueError("a qcow2 image that is encrypted")
+        if self.features & _CORRUPT:
+            raise ValueError("a qcow2 image that is marked as damaged")
+        if self.cluster_bits not in _CLUSTER_BITS:
+            raise ValueError(f"a qcow2 image with clusters of 2^{self.cluster_bits} bytes, which there are not")
+        cluster = 1 << self.cluster_bits
+        entries = cluster // (_ENTRY.size * (2 if self.features & _EXTENDED_L2 else 1))
+        needed = -(-self.virtual_size // (cluster * entries))
+        table = self.l1_size * _ENTRY.size
+        if self.virtual_size > _MAX_SIZE or table > _MAX_L1_BYTES or self.l1_size < needed:
+            raise ValueError(f"a qcow2 image whose header says {self.virtual_size} bytes, which its tables can't hold")
+        if self.l1_at % cluster or self.l1_at + table > file_size:
+            raise ValueError("a qcow2 image whose table is not in its file")
 
 
 class Qcow2:

@@ -110,6 +110,8 @@ class Command:
             **os.environ,
             "XDG_RUNTIME_DIR": str(base / "run"),
             "XDG_STATE_HOME": str(base / "state"),
+            "SEVLAUNCH_IMAGE_CATALOGUE": "",
+            "SEVLAUNCH_IMAGE_MIRROR": "",
             "PYTHONPATH": str(ROOT),
         }
         (base / "run").mkdir(mode=0o700, exist_ok=True)

@@ -28,15 +28,23 @@ MODULES = {
     "importing": ("import",),
     "services": ("unit",),
 }
-OWNER = "owner"
-OWNER_MODULES = {
-    "owner.session": ("session",),
-    "owner.digest": ("digest",),
-    "owner.verify": ("verify",),
-    "owner.secret": ("secret",),
-    "owner.report": ("report",),
-    "owner.id_block": ("id-block",),
-    "owner.compare": ("compare",),
+OWNER, IMAGE = "owner", "image"
+# The commands that have commands of their own, with the modules of those.
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    IMAGE: {"images": ("fetch", "ls", "rm")},
+    OWNER: {
+        "owner.session": ("session",),
+        "owner.digest": ("digest",),
+        "owner.verify": ("verify",),
+        "owner.secret": ("secret",),
+        "owner.report": ("report",),
+        "owner.id_block": ("id-block",),
+        "owner.compare": ("compare",),
+    },
+}
+_GROUP_HELP = {
+    IMAGE: "Images that guests boot from: fetched, verified, and kept in a cache.",
+    OWNER: "The guest owner's side: from files alone, trusting AMD's keys and nothing on the host.",
 }
 # The root of what typer raises for a wrong command line: click's own, which newer versions of typer have inside.
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -72,17 +80,13 @@ def command_line(words: Sequence[str]) -> typer.Typer:
     )
     app.callback()(options)
     first, second = (*(word for word in words if not word.startswith("-")), "", "")[:2]
-    if first != OWNER:
+    if first not in GROUPS:
         _add_commands(app, MODULES, first)
     if first not in chain(*MODULES.values()):
-        owner = typer.Typer(
-            name=OWNER,
-            help="The guest owner's side: from files alone, trusting AMD's keys and nothing on the host.",
-            no_args_is_help=True,
-            rich_markup_mode=None,
-        )
-        _add_commands(owner, OWNER_MODULES, second)
-        app.add_typer(owner)
+        for name in (first,) if first in GROUPS else GROUPS:
+            group = typer.Typer(name=name, help=_GROUP_HELP[name], no_args_is_help=True, rich_markup_mode=None)
+            _add_commands(group, GROUPS[name], second)
+            app.add_typer(group)
     if list(words) in ([], ["--help"]) and _COMPLETION not in os.environ:
         # The list of the commands shows no options, and to read those of all takes longer than all else.
         groups = [group.typer_instance for group in app.registered_groups]

@@ -1,4 +1,4 @@
-"""Shell completion: guest names, those of which something is kept, and profiles."""
+"""Shell completion: guest names, those of which something is kept, profiles, and images."""
 
 from __future__ import annotations
 
@@ -44,3 +44,25 @@ def profile_files(incomplete: str) -> list[str]:
         for path in sorted(base.iterdir())
         if path.name.startswith(start) and (path.suffix in (".yaml", ".yml") or path.is_dir())
     ]
+
+
+def catalogue_names(incomplete: str) -> list[str]:
+    """Images of the catalogue whose name begins with ``incomplete``."""
+    from sevlaunch.errors import SevlaunchError
+    from sevlaunch.image.catalogue import read_catalogue
+
+    try:
+        return [name for name in read_catalogue() if name.startswith(incomplete)]
+    except SevlaunchError:
+        return []
+
+
+def cached_images(incomplete: str) -> list[str]:
+    """Images in the cache whose name begins with ``incomplete``."""
+    from sevlaunch.errors import SevlaunchError
+    from sevlaunch.image.store import list_images
+
+    try:
+        return [kept.entry for kept in list_images() if kept.entry.startswith(incomplete)]
+    except SevlaunchError:
+        return []

@@ -62,6 +62,25 @@ def _escaped(match: re.Match[str]) -> str:
     return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
+class ProgressLine:
+    """A line on a terminal that tells how much of something is there; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Put ``text`` in its place, unless it stands there already."""
+        if text != self._shown and sys.stderr.isatty():
+            print(f"\r{visible(text)}\033[K", end="", file=sys.stderr, flush=True)
+            self._shown = text
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        self._shown = ""
+
+
 @contextmanager
 def progress(text: str) -> Iterator[None]:
     """Show what takes time, on a terminal only; the line is gone afterwards."""

@@ -26,3 +26,11 @@ def state_folder() -> Path:
     if base:
         return base / "sevlaunch"
     return Path("/var/lib/sevlaunch") if os.geteuid() == 0 else Path.home() / ".local/state/sevlaunch"
+
+
+def images_folder() -> Path:
+    """This user's fetched images: ``$XDG_CACHE_HOME/sevlaunch/images``, for root ``/var/cache/sevlaunch/images``."""
+    base = base_folder("XDG_CACHE_HOME")
+    if base is None:
+        base = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
+    return base / "sevlaunch/images"

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli.app import MODULES, OWNER, OWNER_MODULES, command_line
+from sevlaunch.cli.app import GROUPS, MODULES, command_line
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
 
 # As DESIGN.md lists them; those of later issues are not here yet.
@@ -182,15 +182,15 @@ def test_each_command_is_found_in_the_module_that_has_it_and_read_alone() -> Non
     every = [name for names in MODULES.values() for name in names]
     for name in every:
         assert list(commands("--debug", name, "x")) == [name]
-    owners = [name for names in OWNER_MODULES.values() for name in names]
-    for name in owners:
-        assert list(commands(OWNER)) == [OWNER]
-        assert list(commands(OWNER, name, "x")[OWNER].commands) == [name]
     for words in ([], ["--help"], ["no-such-command"]):
-        assert sorted(commands(*words)) == sorted([*every, OWNER])
-        assert list(commands(*words)[OWNER].commands) == owners
-    for words in ([OWNER], [OWNER, "--help"], [OWNER, "no-such-command"]):
-        assert list(commands(*words)[OWNER].commands) == owners
+        assert sorted(commands(*words)) == sorted([*every, *GROUPS])
+    for group, modules in GROUPS.items():
+        inside = [name for names in modules.values() for name in names]
+        assert list(commands(group)) == [group]
+        for name in inside:
+            assert list(commands(group, name, "x")[group].commands) == [name]
+        for words in ([], ["--help"], ["no-such-command"], [group], [group, "--help"], [group, "no-such-command"]):
+            assert list(commands(*words)[group].commands) == inside
 
 
 def test_the_quick_help_is_the_whole_help(sevlaunch: Command) -> None:

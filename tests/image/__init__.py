@@ -1,0 +1,1 @@
+"""Tests of images: fetching, what vouches for them, and the cache."""

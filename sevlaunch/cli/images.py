@@ -1,0 +1,186 @@
+"""The commands image fetch, image ls, image rm."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from sevlaunch.cli.complete import cached_images, catalogue_names
+from sevlaunch.cli.failures import SeveralErrors, note
+from sevlaunch.cli.output import Format, FormatOption, ProgressLine, print_json, say, table
+from sevlaunch.errors import SevlaunchError, UsageError
+from sevlaunch.units import mebibytes
+
+if TYPE_CHECKING:
+    from sevlaunch.image.fetch import Fetched
+    from sevlaunch.image.store import Kept
+
+CatalogueOption = Annotated[
+    Path | None,
+    typer.Option("--catalogue", metavar="FILE", help="A catalogue of your own, before sevlaunch's."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (fetch, ls, rm):
+        app.command(command.__name__)(command)
+
+
+def fetch(
+    image: Annotated[
+        str,
+        typer.Argument(metavar="NAME|URL", help="An image of the catalogue, or a URL.", autocompletion=catalogue_names),
+    ],
+    sha256: Annotated[str, typer.Option("--sha256", metavar="HEX", help="What it has to be.")] = "",
+    checksums: Annotated[
+        str, typer.Option("--checksums", metavar="URL", help="Of a URL: its publisher's file of checksums.")
+    ] = "",
+    signature: Annotated[
+        str, typer.Option("--signature", metavar="URL", help="With --checksums: that file's signature.")
+    ] = "",
+    keyring: Annotated[
+        list[Path], typer.Option("--keyring", metavar="FILE", help="The publisher's key: a signature is then required.")
+    ] = [],  # noqa: B006 - typer reads the default
+    catalogue: CatalogueOption = None,
+    mirror: Annotated[
+        str,
+        typer.Option("--mirror", metavar="URL", help="A server with the publishers' files below their hosts' names."),
+    ] = "",
+    renew: Annotated[bool, typer.Option("--renew", help="Take a newer one, if its publisher has it.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds without a byte, after which a server has stalled.", min=0.1)
+    ] = 30.0,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Fetch an image, verify it, and keep it; what is there already is not fetched again.
+
+    SEVLAUNCH_IMAGE_CATALOGUE and SEVLAUNCH_IMAGE_MIRROR stand in for --catalogue and --mirror.
+    """
+    from sevlaunch.image.fetch import fetch_image
+    from sevlaunch.image.proof import FetchOptions
+
+    if signature and not checksums:
+        raise UsageError("--signature is that of a file of checksums", hint="add --checksums URL")
+    options = FetchOptions(
+        checksums=checksums,
+        signature=signature,
+        keyrings=tuple(keyring),
+        catalogue=catalogue,
+        mirror=mirror,
+        renew=renew,
+        stall_limit=timeout,
+    )
+    with Shown(image) as shown:
+        fetched = fetch_image(image, sha256, options=options, reports=shown.reports)
+    if output is Format.JSON:
+        print_json({"entry": fetched.entry, "path": str(fetched.path), "new": fetched.new, **_plain(fetched.record)})
+        return
+    say(_sentence(image, fetched), f"  {fetched.path}")
+    if "://" in image:
+        say(f"  in a profile: disks: [{{image: {fetched.record.source!r}, sha256: {fetched.record.sha256}}}]")
+
+
+def ls(
+    known: Annotated[bool, typer.Option("--known", help="Those that can be fetched by name, instead.")] = False,
+    catalogue: CatalogueOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """List the images in the cache."""
+    from sevlaunch.image.catalogue import read_catalogue
+    from sevlaunch.image.store import list_images
+
+    if known:
+        entries = read_catalogue(catalogue)
+        if output is Format.JSON:
+            print_json({name: _plain(entry) for name, entry in entries.items()})
+            return
+        rows = [(name, entry.title, entry.user, entry.boot) for name, entry in entries.items()]
+        say(*table(("NAME", "SYSTEM", "USER", "BOOT"), rows))
+        return
+    found = list_images()
+    if output is Format.JSON:
+        print_json([_document(kept) for kept in found])
+        return
+    say(*table(("IMAGE", "STATE", "SIZE", "VERIFIED", "FETCHED", "FROM"), [_row(kept) for kept in found]))
+
+
+def rm(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="As `image ls` shows them.", autocompletion=cached_images)
+    ],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Remove images from the cache, downloads that were cut as well. Overlays of guests need theirs."""
+    from sevlaunch.image.store import remove_image
+
+    removed, errors = [], []
+    for image in images:
+        try:
+            removed.append(remove_image(image))
+        except SevlaunchError as error:
+            errors.append(error)
+    if output is Format.JSON:
+        print_json([_document(kept) for kept in removed])
+    else:
+        say(*(f"{kept.entry}: removed, {mebibytes(kept.size)}" for kept in removed))
+    if errors:
+        raise SeveralErrors(errors)
+
+
+class Shown:
+    """How a download gets on, for people: a line on a terminal, and a note on what goes wrong on the way."""
+
+    def __init__(self, image: str) -> None:
+        from sevlaunch.image.download import Reports
+
+        self._image = image
+        self._line = ProgressLine()
+        self._began: tuple[float, int] | None = None
+        self.reports = Reports(self._progress, self._told)
+
+    def __enter__(self) -> Shown:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.clear()
+
+    def _progress(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self._began = self._began or (now, done)
+        seconds, came = now - self._began[0], done - self._began[1]
+        # The first moment tells nothing.
+        speed = f", {came / seconds / (1 << 20):.1f} MiB/s" if seconds > 1 else ""
+        self._line.show(f"{self._image}: {done * 100 // total} % of {mebibytes(total)}{speed}")
+
+    def _told(self, text: str) -> None:
+        self._line.clear()
+        self._began = None
+        note(f"sevlaunch: {text}")
+
+
+def _sentence(image: str, fetched: Fetched) -> str:
+    record = fetched.record
+    how = "its publisher's signature" if record.verified == "signature" else "a checksum alone"
+    what = f"fetched, {mebibytes(record.size)}" if fetched.new else f"is there, since {record.fetched}"
+    return f"{image}: {what}, verified by {how} ({record.by})"
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(value)
+    return plain
+
+
+def _document(kept: Kept) -> dict[str, Any]:
+    about = {"entry": kept.entry, "path": str(kept.path), "state": kept.state, "size": kept.size}
+    return {**(_plain(kept.record) if kept.record else {}), **about}
+
+
+def _row(kept: Kept) -> tuple[str, ...]:
+    record = kept.record
+    about = (record.verified, record.fetched, record.source) if record else ("-", "-", "-")
+    return (kept.entry, kept.state, mebibytes(kept.size), *about)
