@@ -172,7 +172,10 @@ class Command:
         return [pid for pid in self.processes() if not _is_keeper(pid)]
 
     def left_behind(self) -> list[str]:
-        """Processes and files that are still there."""
+        """Processes and files that are still there; a console's log is written to its end once QEMU is gone."""
+        end = time.monotonic() + 10
+        while self.processes() and not self.programs() and time.monotonic() < end:
+            time.sleep(0.02)
         files = [str(path) for path in self.runtime.rglob("*")] if self.runtime.is_dir() else []
         return [*(f"process {pid}" for pid in self.processes()), *files]
 

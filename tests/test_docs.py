@@ -83,7 +83,7 @@ def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    assert sevlaunch.processes() == []
+    assert sevlaunch.left_behind() == []
 
 
 def test_the_example_suite(sevlaunch: Command, demo: Path) -> None:

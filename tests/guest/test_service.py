@@ -150,7 +150,7 @@ def test_systemd_is_told_when_the_guest_is_up(sevlaunch: Command) -> None:
         finally:
             process.kill()
             process.wait()
-    assert sevlaunch.left_behind() == [] or sevlaunch.processes() == []
+    assert sevlaunch.left_behind() == []
 
 
 def test_an_abstract_socket_is_told_and_a_missing_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
