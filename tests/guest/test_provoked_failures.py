@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.guest.diagnosis import hint_for
+from sevlaunch.host.processor import cpu_facts
+from sevlaunch.host.system import System
 from tests import needs
 from tests.conftest import VERSIONS, qemu_binary_of
 
@@ -105,9 +107,10 @@ def test_what_a_real_qemu_prints_where_kvm_has_no_sev(qemu_binary: str) -> None:
     needs.no_sev("QEMU refuses it")
     encrypted = ["-accel", "kvm", "-m", "64M", "-machine", "memory-encryption=sev0", "-object"]
     sev = "sev-guest,id=sev0,reduced-phys-bits=1,cbitpos="
-    assert "leave security.cbitpos at auto" in refused(qemu_binary, [*encrypted, f"{sev}63"])
-    # This CPU has none, and says 0.
-    assert "load the ccp module" in refused(qemu_binary, [*encrypted, f"{sev}0"])
+    # A CPU without this leaf of CPUID answers with that of another (Intel), or with 0.
+    cbitpos = cpu_facts(System()).instruction_cbitpos
+    assert "leave security.cbitpos at auto" in refused(qemu_binary, [*encrypted, f"{sev}{cbitpos ^ 1}"])
+    assert "load the ccp module" in refused(qemu_binary, [*encrypted, f"{sev}{cbitpos}"])
 
 
 def test_snp_on_a_kvm_without_it(qemu_binary: str) -> None:
