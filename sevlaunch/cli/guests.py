@@ -40,6 +40,10 @@ def up(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Emulate the secure processor: no SEV needed, memory is NOT encrypted.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Remove first what earlier runs have left: overlays of images, NVRAM, TPM state."),
+    ] = False,
     evidence_file: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
     ] = None,
@@ -82,6 +86,7 @@ def up(
             paused=paused,
             foreground=foreground,
             rehearse=rehearse,
+            fresh=fresh,
             evidence_file=evidence_file,
             lock_file=lock,
             verify=verify,
@@ -133,7 +138,7 @@ def rm(
     ],
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Remove what outlives a guest, such as its NVRAM; disks that its profile names stay."""
+    """Remove what outlives a guest, such as its NVRAM and overlays; disks that its profile names stay."""
     from sevlaunch.guest.removal import remove_state
     from sevlaunch.host.folders import runtime_folder, state_folder
 

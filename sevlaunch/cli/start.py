@@ -39,6 +39,7 @@ class Request(Struct, frozen=True):
     paused: bool
     foreground: bool
     rehearse: bool
+    fresh: bool
     evidence_file: Path | None
     lock_file: Path | None
     verify: bool
@@ -70,6 +71,7 @@ def start(request: Request) -> None:
         count=request.count,
         overrides=request.overrides,
         rehearse=request.rehearse,
+        fresh=request.fresh,
     )
     plans = [one.plan for one in planned]
     verification = _verification(request, planned[0])

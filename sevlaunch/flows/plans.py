@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.errors import HostError, UsageError
@@ -34,17 +35,19 @@ def plan_guests(
     count: int | None = None,
     overrides: Sequence[str] = (),
     rehearse: bool = False,
+    fresh: bool = False,
 ) -> list[Planned]:
     """The plans for guests of ``profiles`` on this host.
 
     :param name: the guest's name instead of the profile's own.
     :param count: that many guests of each profile, named NAME-1, NAME-2, ...
     :param overrides: ``PATH=VALUE`` texts, as for ``--set``.
+    :param fresh: their starts remove what earlier runs have left: NVRAM, overlays, a TPM's state, consoles' logs.
     :raise ProfileError: when a profile is refused.
     :raise HostError: when this host can't run one of them.
     """
     return [
-        Planned(loaded, plan_guest(loaded, rehearse=rehearse))
+        Planned(loaded, replace(plan_guest(loaded, rehearse=rehearse), fresh=fresh))
         for profile in profiles
         for loaded in _load(profile, name, count, overrides)
     ]

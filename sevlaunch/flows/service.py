@@ -11,12 +11,17 @@ from collections.abc import Callable
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from sevlaunch.errors import HostError, QemuError
 from sevlaunch.evidence import Ended, Evidence
 from sevlaunch.flows.start_options import StartOptions
+from sevlaunch.guest.embedding import Embedding
 from sevlaunch.guest.ending import POWERDOWN_LIMIT
-from sevlaunch.guest.launch import launch
+from sevlaunch.guest.handed import Opened
+from sevlaunch.guest.launch import finish
 from sevlaunch.guest.outcome import describe
+from sevlaunch.guest.starting import started
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -94,20 +99,24 @@ async def stay(
     :raise SevlaunchError: as :func:`sevlaunch.guest.launch.launch`, and when a start does not reach what it has to.
     """
     relaunches = RelaunchLimit()
-    while True:
-        async with launch(plan, paused=options.launched_paused, limit=options.limit) as guest:
-            ended = await _stay_with(guest, plan, options, launched, told, down_limit)
-            if not ended.wanted:
-                # QEMU may still be there.
-                await guest.end()
-                guest.leave(ended)
-                if plan.crash.value != "relaunch":
-                    raise guest.failure(ended)
-        if ended.wanted and (ended.how != "rebooted" or plan.reboot.value != "relaunch"):
-            return ended
-        what = "rebooted" if ended.wanted else "crashed"
-        relaunches.count(plan.name, what)
-        told(f"{what}: starting it anew")
+    # What a guest has written before it rebooted is there afterwards.
+    with Opened() as disks:
+        while True:
+            with started(plan, Embedding(disks=disks)) as start:
+                async with finish(start, paused=options.launched_paused, limit=options.limit) as guest:
+                    ended = await _stay_with(guest, plan, options, launched, told, down_limit)
+                    if not ended.wanted:
+                        # QEMU may still be there.
+                        await guest.end()
+                        guest.leave(ended)
+                        if plan.crash.value != "relaunch":
+                            raise guest.failure(ended)
+            if ended.wanted and (ended.how != "rebooted" or plan.reboot.value != "relaunch"):
+                return ended
+            what = "rebooted" if ended.wanted else "crashed"
+            relaunches.count(plan.name, what)
+            told(f"{what}: starting it anew")
+            plan = replace(plan, fresh=False)
 
 
 async def _stay_with(

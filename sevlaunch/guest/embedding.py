@@ -8,6 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.process import Process, spawn
 from sevlaunch.host.accounts import Account
 
@@ -32,11 +33,11 @@ class Spawner(Protocol):
 class Embedding(Struct, frozen=True):
     """What an embedder brings along.
 
-    ``extra_args`` go to QEMU as they are; ``inherit`` are file descriptors that it keeps. ``overlays``: those that are
-    gone with the guest, open, by their numbers in the plan; None: they are made.
+    ``extra_args`` go to QEMU as they are; ``inherit`` are file descriptors that it keeps. ``disks``: keeps those that
+    have no name for the next start; None: they are gone with QEMU.
     """
 
     spawn: Spawner = spawn
     extra_args: tuple[str, ...] = ()
     inherit: tuple[int, ...] = ()
-    overlays: Mapping[int, int] | None = None
+    disks: Opened | None = None

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from sevlaunch.atomic import make_private_folder, space_hint, write_whole
 from sevlaunch.errors import HostError, Problem
+from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.locks import DISKS, take
 from sevlaunch.guest.process import find_program
 from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
@@ -33,6 +35,8 @@ from sevlaunch.units import format_size
 LOCK = "disks.lock"
 # Seconds that qemu-img may take: it writes some hundred KiB.
 _LIMIT = 60.0
+# Seconds that it may still take when the start that began it has been killed, and how often is looked.
+_LOCK_LIMIT, _LOCK_PAUSE = 2.0, 0.02
 _MOST_NOTE_BYTES = 1 << 16
 
 
@@ -77,20 +81,15 @@ def prepare_overlays(plan: Plan, account: Account | None) -> int:
     return lock
 
 
-@contextmanager
-def ephemeral_overlays(plan: Plan) -> Iterator[dict[int, int]]:
-    """The overlays that are gone with the guest, open, by their numbers in the plan: files that have no name.
+def make_ephemeral(plan: Plan, opened: Opened) -> None:
+    """Open the overlays that are gone with the guest, files that have no name, unless they are open already.
 
     :raise HostError: when one can't be made.
     """
-    with ExitStack() as stack:
-        numbers = {}
-        for disk in plan.storage.disks:
-            overlay = disk.image.overlay
-            if overlay and not overlay.kept.value:
-                file = stack.enter_context(_unnamed(disk.image, overlay))
-                numbers[overlay.descriptor] = file.fileno()
-        yield numbers
+    for disk in plan.storage.disks:
+        overlay = disk.image.overlay
+        if overlay and not overlay.kept.value and overlay.descriptor not in opened.numbers:
+            opened.keep(overlay.descriptor, _unnamed(disk.image, overlay))
 
 
 def _lock(plan: Plan) -> int:
@@ -101,7 +100,7 @@ def _lock(plan: Plan) -> int:
     except OSError as error:
         raise HostError(f"can't open {file}: {error.strerror}", hint="set XDG_STATE_HOME") from error
     try:
-        free = take(fd, DISKS)
+        free = _is_free(fd)
     except OSError as error:
         os.close(fd)
         raise HostError(
@@ -114,6 +113,16 @@ def _lock(plan: Plan) -> int:
             hint="take that guest down, or give this one another name with --name",
         )
     return fd
+
+
+def _is_free(fd: int) -> bool:
+    """Take the lock; whether it was free, or became so in a moment: a start that was killed leaves a qemu-img alone."""
+    until = time.monotonic() + _LOCK_LIMIT
+    while not take(fd, DISKS):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOCK_PAUSE)
+    return True
 
 
 def _prepare(image: ImagePlan, lock: int, plan: Plan) -> None:
@@ -251,5 +260,5 @@ def _qemu_img(overlay: OverlayPlan, arguments: Sequence[str], inherit: Sequence[
         raise HostError(
             f"{program} {arguments[0]} failed for {where}: exit code {done.returncode}",
             problems=[Problem(line) for line in said],
-            hint="make room there, or set XDG_STATE_HOME",
+            hint="is there room, and is size what it should be?",
         )

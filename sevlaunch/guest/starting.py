@@ -22,6 +22,7 @@ from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
 from sevlaunch.guest.console_log import ConsoleLog, make_console_log
 from sevlaunch.guest.embedding import Embedding
 from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
@@ -65,9 +66,7 @@ class Start:
         self._variables = self._disks = -1
         self._login: Login | None = None
         self._embedding = embedding
-        self._overlays = embedding.overlays
-        # Overlays without a name, which are there for as long as somebody has them open.
-        self._made = ExitStack()
+        self._handed = embedding.disks or Opened()
         self.detached = False
         self._left = False
         self._process: Process | None = None
@@ -109,7 +108,7 @@ class Start:
         monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
         channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
         with self._qemus_end, opened(self.plan.needs.descriptors) as taps:
-            line, handed = self._argv, {**taps, **(self._overlays or {})}
+            line, handed = self._argv, {**taps, **self._handed.numbers}
             if handed:
                 line = argv(handed_over(self.plan, handed))
             command = [*line, *channel, *self._embedding.extra_args]
@@ -155,7 +154,8 @@ class Start:
             if lock >= 0:
                 os.close(lock)
         self._lock = self._variables = self._disks = -1
-        self._made.close()
+        if self._embedding.disks is None:
+            self._handed.close()
 
     def _spawn(self, command: list[str], inherit: list[int]) -> Process:
         needs, limit = self.plan.needs, self.plan.memory.limit
@@ -290,6 +290,11 @@ class Start:
                 raise helper_ended(self.folder, name, f"while {self.plan.name} was being started")
 
     def _prepare_files(self) -> None:
+        if self.plan.fresh:
+            # Few starts are.
+            from sevlaunch.guest.removal import remove_folder
+
+            remove_folder(self.plan.state_folder, self.plan.name)
         self.folder.make_qemu_folder(self._account)
         if self.plan.console:
             self._console = make_console_log(self.plan.console, self._account)
@@ -309,11 +314,10 @@ class Start:
         self._variables = prepare_variables(self.plan, self._account)
         if self.plan.storage.overlays:
             # Not every guest has any.
-            from sevlaunch.guest.overlays import ephemeral_overlays, prepare_overlays
+            from sevlaunch.guest.overlays import make_ephemeral, prepare_overlays
 
             self._disks = prepare_overlays(self.plan, self._account)
-            if self._overlays is None:
-                self._overlays = self._made.enter_context(ephemeral_overlays(self.plan))
+            make_ephemeral(self.plan, self._handed)
         if self.plan.needs.state_folders:
             # Few guests have any.
             from sevlaunch.guest.state import prepare_state_folders

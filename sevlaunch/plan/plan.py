@@ -42,6 +42,7 @@ class Plan(Struct, frozen=True):
     ``devices``: all but disks and networks, in the order of the command line.
     ``reboot``: reset (QEMU resets the guest in place), relaunch (QEMU ends and is started anew), stop (QEMU ends).
     ``crash``: stop (QEMU ends), relaunch (QEMU ends and is started anew), keep (QEMU waits).
+    ``fresh``: its start removes what earlier runs have left, NVRAM and overlays first of all.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Plan(Struct, frozen=True):
     rehearsal: bool
     extra_args: tuple[Choice[str], ...]
     warnings: tuple[str, ...]
+    fresh: bool = False
 
     @property
     def qemu_folder(self) -> Path:
