@@ -101,6 +101,14 @@ def debian_disk() -> Path:
     return found
 
 
+def cloud_init() -> Path:
+    """The folder of cloud-init's Python."""
+    found = tool("cloud-init")
+    if found is None:
+        pytest.skip("cloud-init is not here: scripts/test-tools cloud-init brings it")
+    return found
+
+
 def guest_agent() -> Path:
     """qemu-ga, the agent that runs in guests."""
     found = tool("qemu-ga/qemu-ga")

@@ -14,6 +14,7 @@ from sevlaunch.profile.seed_values import (
     goes_with_others,
     is_cloud_config,
     is_message,
+    looks_like_message,
     yaml_text,
 )
 
@@ -53,7 +54,8 @@ def user_data(wishes: Wishes, keys: Sequence[str]) -> str:
     if own is not None and not goes_with_others(own):
         return own
     config = f"{CLOUD_CONFIG}\n{yaml_text(dict(_config(wishes, keys)))}"
-    return config if own is None else _message(config, own)
+    # Between others it is taken for what it is, whatever the files in it hold.
+    return config if own is None and not looks_like_message(config) else _message(config, own)
 
 
 def _config(wishes: Wishes, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -105,20 +107,21 @@ def _file(file: SeedFile) -> Iterator[tuple[str, Any]]:
         yield "content", base64.b64encode(file.content).decode()
 
 
-def _message(config: str, own: str) -> str:
-    """Both documents; the later one says how it is merged with those before."""
+def _message(config: str, own: str | None) -> str:
+    """The documents; a later one says how it is merged with those before."""
     from email.mime.multipart import MIMEMultipart
 
-    ours = _part(config, "cloud-config", "sevlaunch")
-    # cloud-init finds out by itself what it is.
-    theirs = _parsed(own) if is_message(own) else _part(own, "plain", "user-data")
-    if is_cloud_config(own) and any(line.startswith(_SAYS_HOW) for line in own.splitlines()):
-        parts = [ours, theirs]
-    else:
-        ours["Merge-Type"] = _JOIN
-        parts = [theirs, ours]
+    parts = [_part(config, "cloud-config", "sevlaunch")]
+    if own is not None:
+        # cloud-init finds out by itself what it is.
+        theirs = _parsed(own) if is_message(own) else _part(own, "plain", "user-data")
+        if is_cloud_config(own) and any(line.startswith(_SAYS_HOW) for line in own.splitlines()):
+            parts.append(theirs)
+        else:
+            parts[0]["Merge-Type"] = _JOIN
+            parts.insert(0, theirs)
     # One that no document holds, and the same for the same documents.
-    boundary = hashlib.sha256(f"{len(config)} {config}{own}".encode()).hexdigest()
+    boundary = hashlib.sha256(f"{len(config)} {config}{own or ''}".encode()).hexdigest()
     message = MIMEMultipart(boundary=boundary, _subparts=parts)
     return message.as_string()
 

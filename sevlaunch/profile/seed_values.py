@@ -111,14 +111,19 @@ def is_cloud_config(text: str) -> bool:
     return text.lstrip().split("\n", 1)[0].strip().lower() == CLOUD_CONFIG
 
 
-def is_message(text: str) -> bool:
-    """Whether user data is a MIME message, which may hold several documents."""
+def looks_like_message(text: str) -> bool:
+    """Whether cloud-init takes user data for a MIME message, which may hold several documents."""
     return _MIME in text[:_MIME_WITHIN].lower()
+
+
+def is_message(text: str) -> bool:
+    """Whether user data is such a message, and no document of another kind that looks like one."""
+    return looks_like_message(text) and not text.lower().lstrip().startswith(_KNOWN)
 
 
 def goes_with_others(text: str) -> bool:
     """Whether cloud-init takes user data beside other documents; else it stands alone, and something else reads it."""
-    return is_message(text) or text.lower().lstrip().startswith(_KNOWN)
+    return text.lower().lstrip().startswith(_KNOWN) or is_message(text)
 
 
 def public_key_in(line: str) -> tuple[str, str] | None:
