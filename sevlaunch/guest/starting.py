@@ -302,9 +302,8 @@ class Start:
         document = {"argv": self._argv, "choices": choices(self.plan), "helpers": helper_documents(self.plan)}
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
         self.folder.write(folders.PLAN, content)
-        if self.plan.security:
-            for file in self.plan.security.files:
-                self._write_for_qemu(Path(file.path).name, file.text.encode())
+        for file in self.plan.files:
+            self._write_for_qemu(Path(file.path).name, file.text.encode())
         if self.plan.first_boot:
             # Few guests have a seed.
             from sevlaunch.guest.first_boot import login_of, make_seed

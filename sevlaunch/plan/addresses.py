@@ -25,8 +25,8 @@ class Places(NamedTuple):
     further: tuple[int, ...] = ()
 
 
-# Left alone: 0 is the host bridge; 1 on pc and 0x1f on q35 are the chipset; 1 and 2 are free for devices of
-# qemu.extra_args, of which QEMU makes some (-nic, -vga) before all -device. With -usb, q35 has its own at 0x1d.
+# Left alone: 0 is the host bridge; 1 on pc, 0x1d (with -usb) and 0x1f on q35 are the chipset; 1 and 2 and what no other
+# kind has are free for devices of qemu.extra_args, of which QEMU makes some (-nic, -vga) before all -device.
 PLACES = {
     "watchdog": Places(range(0x03, 0x04)),
     "video": Places(range(0x04, 0x05)),
@@ -37,12 +37,12 @@ PLACES = {
     "agent": Places(range(0x09, 0x0A)),
     "scsi": Places(range(0x0A, 0x0B)),
     "usb": Places(range(0x0D, 0x0E)),
-    "sata": Places(range(0x0B, 0x0D), (0x14,)),
+    "sata": Places(range(0x0B, 0x0C), (0x14,)),
+    "seed": Places(range(0x0C, 0x0D)),
     "iommu": Places(range(0x0F, 0x10)),
     "share": Places(range(0), (0x0E,)),
     "network": Places(range(0x10, 0x12), (0x12, 0x13)),
     "disk": Places(range(0x15, 0x19), (0x19, 0x1A, 0x1B, 0x1C, 0x1E)),
-    "seed": Places(range(0x1D, 0x1E)),
 }
 
 

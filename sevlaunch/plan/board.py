@@ -1,7 +1,8 @@
-"""Clock, SMBIOS tables, files of fw_cfg, watchdog, panic device and further serial ports."""
+"""Clock, SMBIOS tables, files of fw_cfg, credentials, watchdog, panic device and further serial ports."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from sevlaunch.plan.console import listening
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
-from sevlaunch.plan.part import Part
+from sevlaunch.plan.part import Part, PrivateFile
 from sevlaunch.plan.places import SERIAL_SOCKET
+from sevlaunch.profile.boot_values import IGNITION
 
 # SMBIOS' number of a table, by the profile's name for it: DMTF DSP0134, 7.1 to 7.4 and 7.12.
 _TABLES = {"bios": 0, "system": 1, "board": 2, "chassis": 3}
@@ -50,13 +52,14 @@ class FwCfgPlan(Part, frozen=True, kw_only=True):
     name: Choice[str]
     file: Choice[str] | None
     text: Choice[str] | None
+    remedy: str = "make it, or leave it out of fw_cfg"
 
     @property
     def needs(self) -> Needs:
         """QEMU reads the file at the start."""
         if self.file is None:
             return Needs()
-        return Needs(files=(NeededFile(self.file.value, "file for fw_cfg", "make it, or leave it out of fw_cfg"),))
+        return Needs(files=(NeededFile(self.file.value, "file for fw_cfg", self.remedy),))
 
     def options(self) -> Iterator[Option]:
         """-fw_cfg."""
@@ -64,6 +67,19 @@ class FwCfgPlan(Part, frozen=True, kw_only=True):
         yield Option(
             "-fw_cfg", (self.name.parameter("name"), *(value.parameter(key) for key, value in content if value))
         )
+
+
+class CredentialsPlan(Part, frozen=True, kw_only=True):
+    """Credentials that systemd finds in SMBIOS, each in a file, so that no command line has them."""
+
+    wanted: tuple[Reason, ...]
+    files: tuple[PrivateFile, ...]
+
+    def options(self) -> Iterator[Option]:
+        """-smbios."""
+        for reason, file in zip(self.wanted, self.files, strict=True):
+            number = Parameter("type", str(_OEM_STRINGS), rule("systemd looks into these"))
+            yield Option("-smbios", (number, Parameter("path", file.path, reason)))
 
 
 class WatchdogPlan(Part, frozen=True, kw_only=True):
@@ -130,6 +146,15 @@ def resolve_board(context: Context) -> Iterator[Part]:
             file=context.choice_or_none(one.file, "fw_cfg", index, "file"),
             text=context.choice_or_none(one.text, "fw_cfg", index, "text"),
         )
+    if profile.ignition is not None:
+        yield FwCfgPlan(
+            name=Choice(IGNITION, rule("where Ignition looks")),
+            file=context.choice(profile.ignition, "ignition"),
+            text=None,
+            remedy=context.correct("ignition"),
+        )
+    if profile.credentials:
+        yield _credentials(context)
     yield from _watchdog(context)
     if profile.panic:
         context.need_device("pvpanic", "panic")
@@ -152,6 +177,16 @@ def _smbios(context: Context) -> Iterator[SmbiosPlan]:
         strings = enumerate(smbios.oem_strings)
         values = (("value", context.choice(text, "smbios", "oem_strings", index)) for index, text in strings)
         yield SmbiosPlan(table=_OEM_STRINGS, values=tuple(values))
+
+
+def _credentials(context: Context) -> CredentialsPlan:
+    files = []
+    for index, (name, content) in enumerate(context.profile.credentials.items()):
+        # systemd.system-credentials(7)
+        text = f"io.systemd.credential.binary:{name}={base64.b64encode(content).decode()}"
+        files.append(PrivateFile(str(context.folder / f"credential{index}"), text, secret=True))
+    wanted = tuple(context.why("credentials", name) for name in context.profile.credentials)
+    return CredentialsPlan(wanted=wanted, files=tuple(files))
 
 
 def _watchdog(context: Context) -> Iterator[WatchdogPlan]:

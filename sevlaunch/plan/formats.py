@@ -51,9 +51,12 @@ def shell(plan: Plan) -> str:
     steps.append(f"install -d -m 0700 {folder} {shlex.quote(str(plan.qemu_folder))}")
     if plan.console:
         steps.append(f"install -d -m 0700 {shlex.quote(str(plan.console.log.parent))}")
-    if plan.security:
-        for file in plan.security.files:
-            steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {shlex.quote(file.path)})")
+    for file in plan.files:
+        quoted = shlex.quote(file.path)
+        if file.secret:
+            steps.append(f"# {file.path} holds a secret, and is for `sevlaunch up` to make")
+        else:
+            steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {quoted})")
     if plan.first_boot:
         steps.append(f"# {plan.first_boot.path}, the seed of first_boot, is for `sevlaunch up` to make")
     if plan.firmware.vars and plan.firmware.vars_template:

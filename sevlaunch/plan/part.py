@@ -10,6 +10,17 @@ from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 
 
+class PrivateFile(Struct, frozen=True):
+    """A file in the guest's folder that is written before the start, and that QEMU reads.
+
+    ``secret``: what is in it appears nowhere else.
+    """
+
+    path: str
+    text: str
+    secret: bool = False
+
+
 class Part(Struct, frozen=True, kw_only=True):
     """The choices for one part of a guest, each with its reason, and what follows from them.
 
@@ -20,6 +31,11 @@ class Part(Struct, frozen=True, kw_only=True):
     def needs(self) -> Needs:
         """What the part asks of the host."""
         return Needs()
+
+    @property
+    def files(self) -> tuple[PrivateFile, ...]:
+        """What is written for QEMU before the start."""
+        return ()
 
     def machine_properties(self) -> Iterator[Parameter]:
         """What the part adds to -machine."""

@@ -21,7 +21,7 @@ from sevlaunch.plan.memory import MemoryPlan
 from sevlaunch.plan.needs import Companion, Needs, merged
 from sevlaunch.plan.network import NetworkPlan, with_descriptors
 from sevlaunch.plan.option import Choice
-from sevlaunch.plan.part import Part
+from sevlaunch.plan.part import Part, PrivateFile
 from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.plan.storage import StoragePlan, with_overlays
 
@@ -104,6 +104,11 @@ class Plan(Struct, frozen=True):
         """The parts that hang on it."""
         seed = (self.first_boot,) if self.first_boot else ()
         return (*self.iommu, self.buses, self.storage, *seed, *self.networks, *self.devices)
+
+    @property
+    def files(self) -> tuple[PrivateFile, ...]:
+        """What is written into the guest's folder before the start."""
+        return tuple(file for part in (*self.board, *self.attached) for file in part.files)
 
     @property
     def needs(self) -> Needs:

@@ -73,7 +73,8 @@ def _shares(context: Context) -> Iterator[Part]:
 def _board(context: Context) -> Iterator[Part]:
     profile = context.profile
     kept = (profile.clock, profile.smbios) == (Clock(), Smbios())
-    if not kept or profile.fw_cfg or profile.watchdog or profile.panic or profile.serial_ports:
+    told = profile.fw_cfg or profile.ignition or profile.credentials
+    if not kept or told or profile.watchdog or profile.panic or profile.serial_ports:
         from sevlaunch.plan.board import resolve_board
 
         yield from resolve_board(context)

@@ -11,7 +11,7 @@ from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededDevice, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
-from sevlaunch.plan.part import Part
+from sevlaunch.plan.part import Part, PrivateFile
 from sevlaunch.plan.policy import check_policy
 from sevlaunch.profile.model import SevSecurity, SnpSecurity
 from sevlaunch.profile.policy import describe_policy, policy_format
@@ -24,28 +24,16 @@ SEV_DEVICE = "/dev/sev"
 GUEST_REDUCED_PHYS_BITS = 1
 
 
-class OwnerFile(Struct, frozen=True):
-    """A file that QEMU reads as base64 text, written into the guest's folder before the start."""
-
-    path: str
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        """The content as QEMU wants it."""
-        return base64.b64encode(self.content).decode()
-
-
 class SevProperties(Struct, frozen=True, kw_only=True):
     """What only a sev-guest has, for SEV and SEV-ES."""
 
-    dh_cert: Choice[OwnerFile] | None
-    session: Choice[OwnerFile] | None
+    dh_cert: Choice[PrivateFile] | None
+    session: Choice[PrivateFile] | None
     handle: Choice[int] | None
     legacy_vm_type: Choice[str] | None
 
     @property
-    def files(self) -> tuple[OwnerFile, ...]:
+    def files(self) -> tuple[PrivateFile, ...]:
         """The owner's certificate and session."""
         return tuple(file.value for file in (self.dh_cert, self.session) if file)
 
@@ -71,7 +59,7 @@ class SnpProperties(Struct, frozen=True, kw_only=True):
     vcek_disabled: Choice[bool]
 
     @property
-    def files(self) -> tuple[OwnerFile, ...]:
+    def files(self) -> tuple[PrivateFile, ...]:
         """None: all goes through the command line."""
         return ()
 
@@ -110,7 +98,7 @@ class SecurityPlan(Part, frozen=True, kw_only=True):
     machine_property: Choice[str]
 
     @property
-    def files(self) -> tuple[OwnerFile, ...]:
+    def files(self) -> tuple[PrivateFile, ...]:
         """What the owner sent along for the launch."""
         return self.own.files
 
@@ -225,10 +213,11 @@ def _sev_properties(context: Context, security: SevSecurity) -> SevProperties:
     )
 
 
-def _owner_file(context: Context, key: str, content: bytes | None) -> Choice[OwnerFile] | None:
+def _owner_file(context: Context, key: str, content: bytes | None) -> Choice[PrivateFile] | None:
     if content is None:
         return None
-    return context.choice(OwnerFile(str(context.folder / f"{key}.b64"), content), "security", key)
+    file = PrivateFile(str(context.folder / f"{key}.b64"), base64.b64encode(content).decode())
+    return context.choice(file, "security", key)
 
 
 def _legacy_vm_type(context: Context, security: SevSecurity) -> Choice[str] | None:

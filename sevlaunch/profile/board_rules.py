@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sevlaunch.profile.boot_values import IGNITION, MOST_CREDENTIAL_BYTES
 from sevlaunch.profile.machine_types import I440FX
 from sevlaunch.profile.model import Profile
 from sevlaunch.profile.violation import Violation
@@ -18,6 +19,20 @@ def check_board(profile: Profile) -> Iterator[Violation]:
             yield Violation(("fw_cfg", index), f"wanted one of file and text, found {found}")
         if one.name in names[:index]:
             yield Violation(("fw_cfg", index, "name"), f"two files have the name {one.name!r}")
+        if one.name == IGNITION and profile.ignition:
+            yield Violation(("fw_cfg", index, "name"), f"{IGNITION} is where ignition goes: leave one of them out")
+    if profile.credentials and profile.security.encrypted:
+        yield Violation(
+            ("credentials",),
+            "systemd in an encrypted guest takes no credentials from SMBIOS, which is the host's: put them into the "
+            "image, or into an initrd that is measured (security.kernel_hashes)",
+            (("security", "type"),),
+        )
+    if sum(map(len, profile.credentials.values())) > MOST_CREDENTIAL_BYTES:
+        yield Violation(
+            ("credentials",),
+            f"they have more than {MOST_CREDENTIAL_BYTES >> 10} KiB together, and SMBIOS has no room for it",
+        )
     if profile.watchdog and profile.watchdog.model == "itco" and I440FX.fullmatch(profile.machine):
         yield Violation(
             ("watchdog", "model"),
@@ -29,6 +44,7 @@ def check_board(profile: Profile) -> Iterator[Violation]:
 def board_cautions(profile: Profile) -> Iterator[Violation]:
     """What the host tells a guest that its measurement says nothing of."""
     told = [("fw_cfg",)] if profile.fw_cfg else []
+    told += [("ignition",)] if profile.ignition else []
     told += [("smbios",)] if profile.smbios.oem_strings else []
     for path in told if profile.security.encrypted else ():
         yield Violation(

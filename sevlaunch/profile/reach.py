@@ -43,6 +43,7 @@ PATHS = {
     "firmware.nvram": WRITES,
     "firmware.vars": READS,
     "first_boot.files.source": READS,
+    "ignition": READS,
     "qemu.binary": RUNS,
     "fw_cfg.file": READS,
     "rng.source": READS,
@@ -69,7 +70,8 @@ class Reach(NamedTuple):
 
 def reach(loaded: LoadedProfile) -> list[Reach]:
     """All of it, in the order of the profile's keys."""
-    found = [*_layers(loaded), *_paths(loaded), *_blobs(loaded), *_seed(loaded), *_networks(loaded), *_rest(loaded)]
+    found = [*_layers(loaded), *_paths(loaded), *_blobs(loaded), *_seed(loaded), *_credentials(loaded)]
+    found += [*_networks(loaded), *_rest(loaded)]
     return list(dict.fromkeys(found))
 
 
@@ -132,6 +134,14 @@ def _seed(loaded: LoadedProfile) -> Iterator[Reach]:
     if first_boot.ssh_keys == "auto":
         yield _at(loaded, CONNECTS, "this user's SSH agent, for its public keys", "first_boot", "ssh_keys")
         yield _at(loaded, READS, "~/.ssh/*.pub", "first_boot", "ssh_keys")
+
+
+def _credentials(loaded: LoadedProfile) -> Iterator[Reach]:
+    node = loaded.positions.root.child("credentials")
+    for name in loaded.profile.credentials:
+        value = node.child(name) if node else None
+        if value and isinstance(value.value, str):
+            yield _at(loaded, READS, value.value, "credentials", name)
 
 
 def _networks(loaded: LoadedProfile) -> Iterator[Reach]:

@@ -75,9 +75,12 @@ def _schema_of(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         return {"anyOf": [_schema_of(member, definitions) for member in get_args(annotation)]}
     if origin is list:
         return {"type": "array", "items": _schema_of(get_args(annotation)[0], definitions)}
+    if origin is dict:
+        names, named = (_schema_of(part, definitions) for part in get_args(annotation))
+        return {"type": "object", "propertyNames": names, "additionalProperties": named}
     if origin is Annotated:
         inner = annotation.__origin__
-        structured = get_origin(inner) in (Union, UnionType, list)
+        structured = get_origin(inner) in (Union, UnionType, list, dict)
         schema = _schema_of(inner, definitions) if structured else msgspec.json.schema(annotation)
         for meta in annotation.__metadata__:
             if isinstance(meta, msgspec.Meta):

@@ -18,41 +18,10 @@ import msgspec
 from sevlaunch.errors import Problem
 from sevlaunch.profile.fields import Parser, Placeholder
 from sevlaunch.profile.model import Model, Profile
+from sevlaunch.profile.other_keys import INSTEAD, NOT_HERE
 from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.profile.source import MAX_DIGITS
 
-# Keys that people bring from elsewhere, and what there is instead.
-NOT_HERE = {
-    "hostdev": "host device assignment is not supported: an encrypted guest can't have it",
-    "hostdevs": "host device assignment is not supported: an encrypted guest can't have it",
-    "vfio": "host device assignment is not supported: an encrypted guest can't have it",
-    "incoming": "an encrypted guest can't be restored or migrated; it can only be started afresh",
-    "loadvm": "an encrypted guest can't be restored or migrated; it can only be started afresh",
-    "snapshot": "an encrypted guest can't be restored or migrated; it can only be started afresh",
-    "<<": "YAML merge keys are not supported; use extends",
-}
-_SNP_SESSION = (
-    "the owner of an SNP guest gives no session; host_data or id_block bind the launch to them, and the guest's own "
-    "report shows it"
-)
-_BEFORE_SNP = "the launch session (dh_cert, session) is what binds such a launch to its owner"
-# What there is instead of a key that belongs to another type of the same mapping: the type that was chosen, the key.
-INSTEAD = {
-    ("sev-snp", "dh_cert"): _SNP_SESSION,
-    ("sev-snp", "session"): _SNP_SESSION,
-    ("sev-snp", "handle"): "SNP guests can't share a key",
-    ("sev-snp", "legacy_vm_type"): "KVM_SEV_INIT2 starts every SNP guest",
-    **{(kind, key): _BEFORE_SNP for kind in ("sev", "sev-es") for key in ("host_data", "id_block", "id_auth")},
-    ("tap", "forward"): "the network behind the interface decides who reaches the guest",
-    ("bridge", "forward"): "the network behind the bridge decides who reaches the guest",
-    ("macvtap", "forward"): "the network of its interface decides who reaches the guest",
-    **{
-        (kind, "ssh"): "sevlaunch ssh goes through a port that is forwarded (type: user or passt), or through vsock"
-        for kind in ("tap", "bridge", "macvtap")
-    },
-    ("bridge", "queues"): "qemu-bridge-helper makes an interface of one queue; put a tap interface that was made with "
-    "multi_queue on the bridge, and name it with type: tap",
-}
 # Keys of a profile file that are gone before it is read here.
 _LOADERS_KEYS = ("extends", "cpus")
 # The key that tells the kinds of a mapping apart, where there are several.
@@ -60,7 +29,11 @@ _TAG = "type"
 
 
 class FieldType(NamedTuple):
-    """What the type of a field says of its values."""
+    """What the type of a field says of its values.
+
+    ``element``: that of a list's; ``names`` and ``named``: those of the keys of a mapping whose keys are anybody's to
+    choose, and of what they lead to.
+    """
 
     annotation: Any
     kinds: tuple[Any, ...]
@@ -70,6 +43,8 @@ class FieldType(NamedTuple):
     words: tuple[str, ...]
     structs: tuple[type[Model], ...]
     element: FieldType | None
+    names: FieldType | None
+    named: FieldType | None
     meta: tuple[msgspec.Meta, ...]
 
     @property
@@ -83,6 +58,8 @@ class FieldType(NamedTuple):
             return placeholder(self.structs[0])
         if self.element:
             return []
+        if self.named:
+            return {}
         return self.words[0] if self.words else 0 if int in self.kinds else ""
 
 
@@ -101,6 +78,7 @@ def field_type_of(annotation: Any) -> FieldType:
     extras = [extra for _, extras in members for extra in extras]
     plain = [member for member, _ in members]
     element = next((get_args(member)[0] for member in plain if get_origin(member) is list), None)
+    names, named = next((get_args(member) for member in plain if get_origin(member) is dict), (None, None))
     return FieldType(
         annotation,
         tuple(plain),
@@ -110,6 +88,8 @@ def field_type_of(annotation: Any) -> FieldType:
         tuple(word for member in plain if get_origin(member) is Literal for word in get_args(member)),
         tuple(member for member in plain if isinstance(member, type) and issubclass(member, Model)),
         field_type_of(element) if element is not None else None,
+        field_type_of(names) if names is not None else None,
+        field_type_of(named) if named is not None else None,
         tuple(extra for extra in extras if isinstance(extra, msgspec.Meta)),
     )
 
@@ -208,6 +188,8 @@ class Reading:
             return self._struct(field_type.structs, value, path)
         if field_type.element:
             return self._list(field_type.element, value, path)
+        if field_type.parser is None and field_type.names and field_type.named:
+            return self._mapping(field_type.names, field_type.named, value, path)
         if field_type.parser is None:
             return self._plain(field_type, value, path)
         try:
@@ -222,6 +204,17 @@ class Reading:
             self._mistake(path, f"wanted a list, found {_shown(value)}")
             return []
         return [self._value(element, inner, (*path, index)) for index, inner in enumerate(value)]
+
+    def _mapping(self, names: FieldType, named: FieldType, value: Any, path: KeyPath) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self._mistake(path, f"wanted a mapping of names and values, found {_shown(value)}")
+            return {}
+        for key in value:
+            try:
+                msgspec.convert(key, names.annotation)
+            except msgspec.ValidationError as error:
+                self._mistake((*path, key), _wanted(names, key, str(error)), at_key=True)
+        return {key: self._value(named, inner, (*path, key)) for key, inner in value.items()}
 
     def _plain(self, field_type: FieldType, value: Any, path: KeyPath) -> Any:
         try:

@@ -64,6 +64,7 @@ _NAMES = st.from_regex(r"opt/[!-~]{1,51}", fullmatch=True)
 _FW_CFG = st.fixed_dictionaries({"name": _NAMES, "text": _TEXT}) | st.fixed_dictionaries(
     {"name": _NAMES, "file": st.just("file")}
 )
+_CREDENTIALS = st.from_regex(r"[A-Za-z0-9_.@-]{1,255}", fullmatch=True)
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -191,6 +192,15 @@ class Generator:
             "disks.serial": _TEXT,
             "disks.logical_block_size": st.sampled_from([512, 4096, "64K"]),
             "fw_cfg": st.lists(_FW_CFG, unique_by=lambda one: one["name"], max_size=MOST_KEYS),
+            "first_boot.hostname": st.sampled_from(["web", "web.example.org"]),
+            "first_boot.ssh_keys": st.sampled_from(["auto", "own", []]),
+            "first_boot.password_hash": st.just("$6$salt$no-password-at-all"),
+            "first_boot.user_data": st.sampled_from([{"timezone": "UTC"}, "script", "file"]),
+            "first_boot.meta_data": st.fixed_dictionaries({"role": _TEXT}),
+            "first_boot.network_config": st.just({"version": 2}),
+            "first_boot.files.source": st.just("file"),
+            "credentials": st.dictionaries(_CREDENTIALS, st.fixed_dictionaries({"text": _TEXT}) | st.just("file")),
+            "ignition": st.just("config.ign"),
             "clock.base": st.sampled_from(["utc", "localtime"]) | st.datetimes(_EPOCH).map(_clock),
             "networks.mac": st.integers(0, 255).map(lambda last: f"52:54:00:12:34:{last:02x}"),
             "shares.path": st.just("."),
@@ -230,6 +240,8 @@ def _make_files(folder: Path) -> None:
     for name in _QCOW2:
         subprocess.run([qemu_img, "create", "-q", "-f", "qcow2", folder / name, "1M"], check=True)
     (folder / "file").write_text("content\n")
+    (folder / "script").write_text("#!/bin/sh\n")
+    (folder / "config.ign").write_text('{"ignition": {"version": "3.4.0"}}')
     kernel = bytearray(1 << 16)
     struct.pack_into("<B", kernel, 0x1F1, 4)
     struct.pack_into("<4sH", kernel, 0x202, b"HdrS", 0x20C)

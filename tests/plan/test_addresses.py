@@ -29,7 +29,7 @@ REST = "balloon: true\nvideo: virtio\nconsole: virtio\nguest_agent: true\n"
 # What else there is, with devices of the host or helper programs behind it.
 MORE = (
     "vsock: auto\nshares: [{path: /srv, tag: s}]\nwatchdog: true\npanic: true\nserial_ports: 2\ntpm: true\n"
-    "channels: [{name: org.example.0}]\ndisplay: {type: vnc}\n"
+    "channels: [{name: org.example.0}]\ndisplay: {type: vnc}\nfirst_boot: true\n"
 )
 
 

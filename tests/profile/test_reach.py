@@ -71,6 +71,7 @@ def test_a_profile_that_names_nothing_reaches_nothing() -> None:
 def test_all_that_a_profile_can_name_is_listed(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("cpus: 2\n")
     (tmp_path / "data").write_bytes(bytes(32))
+    (tmp_path / "config.ign").write_text('{"ignition": {}}')
     (tmp_path / "user.yaml").write_text("#cloud-config\n{}\n")
     text = """\
 extends: base.yaml
@@ -94,6 +95,7 @@ first_boot:
   user_data: user.yaml
   meta_data: {role: db}
   files: [{path: /etc/motd, content: text}, {path: /etc/key, source: key}]
+ignition: config.ign
 rng: {source: /dev/hwrng}
 vsock: auto
 tpm: true
@@ -116,6 +118,7 @@ qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
             ("first_boot.files.1.source", "reads", f"{tmp_path}/key"),
             ("first_boot.ssh_keys", "connects", "this user's SSH agent, for its public keys"),
             ("first_boot.ssh_keys", "reads", "~/.ssh/*.pub"),
+            ("ignition", "reads", f"{tmp_path}/config.ign"),
             ("networks.0", "connects", anywhere),
             ("networks.0.forward.0", "listens", "tcp port 2222 of 127.0.0.1"),
             ("networks.0.forward.1", "listens", "udp port 53 of 0.0.0.0"),
@@ -242,3 +245,9 @@ def test_keys_that_stand_in_the_profile_are_read_nowhere(tmp_path: Path) -> None
     (tmp_path / "team.pub").write_text(key)
     found = reached(f"first_boot: {{ssh_keys: ['{key}', team.pub]}}", tmp_path)
     assert found == [("first_boot.ssh_keys.1", "reads", "team.pub")]
+
+
+def test_credentials_are_read_from_files_and_texts_from_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "motd").write_text("hello")
+    found = reached("credentials: {motd: motd, issue: {text: hello}}", tmp_path)
+    assert found == [("credentials.motd", "reads", "motd")]

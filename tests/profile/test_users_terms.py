@@ -12,7 +12,8 @@ from sevlaunch.errors import ProfileError
 from sevlaunch.profile.cpu_models import COMPLEX_INDEXING
 from sevlaunch.profile.loader import loads
 from sevlaunch.profile.model import Model, Profile
-from sevlaunch.profile.validation import INSTEAD, FieldType, field_types
+from sevlaunch.profile.other_keys import INSTEAD
+from sevlaunch.profile.validation import FieldType, field_types
 
 
 def mistakes(text: str) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from sevlaunch.documents import matching
+from sevlaunch.profile.boot_values import read_credential, read_ignition
 from sevlaunch.profile.fields import AbsolutePath, Parser, Placeholder
 from sevlaunch.profile.model.base import Model
 from sevlaunch.profile.seed_values import (
@@ -22,9 +23,37 @@ _USER, _A_USER = r"[a-z_][a-z0-9_-]{0,31}", "the name of a user: at most 32 smal
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _OWNER = r"[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_.-]*)?"
 _AN_OWNER = "the name of a user, or USER:GROUP"
-_FILE_OR_MAPPING = {"type": ["string", "object"]}
+_FILE_OR_MAPPING = Meta(extra_json_schema={"type": ["string", "object"]})
 
+UserData = Annotated[str, Parser(read_user_data), _FILE_OR_MAPPING]
+MetaData = Annotated[dict[str, Any], Parser(read_meta_data), _FILE_OR_MAPPING]
+NetworkConfig = Annotated[str, Parser(read_network_config), _FILE_OR_MAPPING]
+PasswordHash = Annotated[str, Parser(read_password_hash)]
 PublicKeys = Annotated[str, Parser(read_public_keys), Meta(description="a public key, or the path of a file with some")]
+
+
+IgnitionFile = Annotated[
+    str,
+    Parser(read_ignition, names_file=True),
+    Placeholder("/"),
+    Meta(min_length=1, description="a path; relative to the profile"),
+]
+CredentialName = Annotated[
+    str, matching(r"[A-Za-z0-9_.@-]{1,255}", wanted="a name of letters, digits, and the signs _ . @ -")
+]
+Credential = Annotated[
+    bytes,
+    Parser(read_credential),
+    Meta(
+        description="the path of a file, or {text: ...}",
+        extra_json_schema={
+            "type": ["string", "object"],
+            "properties": {"text": {"type": "string"}},
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+    ),
+]
 
 
 class BootFile(Model, frozen=True, kw_only=True):
@@ -60,25 +89,14 @@ class FirstBoot(Model, frozen=True, kw_only=True):
         ),
     ] = "auto"
     password_hash: Annotated[
-        str | None,
-        Parser(read_password_hash),
+        PasswordHash | None,
         Meta(description="of the user's password, as `openssl passwd -6` makes it; default: no password logs in"),
     ] = None
-    user_data: Annotated[
-        str | None,
-        Parser(read_user_data),
-        Meta(description="user data of your own: a file, or a mapping", extra_json_schema=_FILE_OR_MAPPING),
-    ] = None
-    meta_data: Annotated[
-        dict[str, Any] | None,
-        Parser(read_meta_data),
-        Meta(description="further meta data: a file, or a mapping", extra_json_schema=_FILE_OR_MAPPING),
-    ] = None
-    network_config: Annotated[
-        str | None,
-        Parser(read_network_config),
-        Meta(description="the guest's networks: a file, or a mapping", extra_json_schema=_FILE_OR_MAPPING),
-    ] = None
+    user_data: Annotated[UserData | None, Meta(description="user data of your own: a file, or a mapping")] = None
+    meta_data: Annotated[MetaData | None, Meta(description="further meta data: a file, or a mapping")] = None
+    network_config: Annotated[NetworkConfig | None, Meta(description="the guest's networks: a file, or a mapping")] = (
+        None
+    )
     files: Annotated[list[BootFile], Meta(description="files that are written in the guest")] = []
     run: Annotated[
         list[Annotated[str, Meta(min_length=1)]], Meta(description="shell commands that root runs, in their order")

@@ -13,7 +13,7 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
-from sevlaunch.profile.model.first_boot import FirstBoot
+from sevlaunch.profile.model.first_boot import Credential, CredentialName, FirstBoot, IgnitionFile
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import Network, PasstNetwork
 from sevlaunch.profile.model.security import NoSecurity, Security
@@ -56,6 +56,12 @@ class Profile(Model, frozen=True, kw_only=True):
     first_boot: Annotated[
         FirstBoot | None, Meta(description="a seed for cloud-init: user, keys, files, ...; true: with defaults")
     ] = None
+    ignition: Annotated[
+        IgnitionFile | None, Meta(description="configuration for Ignition, the first boot of Fedora CoreOS and Flatcar")
+    ] = None
+    credentials: Annotated[
+        dict[CredentialName, Credential], Meta(description="credentials for systemd, by their names")
+    ] = {}
     networks: list[Network] = []
     rng: Annotated[Rng | None, Meta(description="a random number generator; false: none")] = Rng()
     balloon: Annotated[Balloon | None, Meta(description="a memory balloon; true: with defaults")] = None
