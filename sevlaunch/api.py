@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, SshAddress, Status
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
+    from sevlaunch.flows.fetching import fetch_image, fetch_missing
     from sevlaunch.flows.guests import guest_status, list_guests
     from sevlaunch.flows.inside import run_in_guest, wait_for, wait_for_end
     from sevlaunch.flows.plans import Planned, plan_guest, plan_guests
@@ -56,6 +57,12 @@ if TYPE_CHECKING:
     from sevlaunch.guest.serial import Console
     from sevlaunch.guest_type import GuestType
     from sevlaunch.host.model import Host
+    from sevlaunch.image.download import Reports as FetchReports
+    from sevlaunch.image.fetch import Fetched as FetchedImage
+    from sevlaunch.image.proof import FetchOptions
+    from sevlaunch.image.store import Kept as CachedImage
+    from sevlaunch.image.store import Record as ImageRecord
+    from sevlaunch.image.store import list_images, remove_image
     from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, read_sev_certificates, verify_chain
     from sevlaunch.owner.checks import Check, Verdict
     from sevlaunch.owner.claims import HostClaims, parse_claims, read_claims
@@ -84,6 +91,7 @@ if TYPE_CHECKING:
 # Where each name is: module and attribute below sevlaunch.
 _HOMES = {
     "BroughtUp": "flows.bring_up.BroughtUp",
+    "CachedImage": "image.store.Kept",
     "CertificateFolder": "owner.x509_files.CertificateFolder",
     "Chain": "owner.chain.Chain",
     "Check": "owner.checks.Check",
@@ -93,6 +101,9 @@ _HOMES = {
     "Evidence": "evidence.Evidence",
     "EvidenceError": "errors.EvidenceError",
     "Expectation": "owner.verify.Expectation",
+    "FetchOptions": "image.proof.FetchOptions",
+    "FetchReports": "image.download.Reports",
+    "FetchedImage": "image.fetch.Fetched",
     "Firmware": "owner.firmware.Firmware",
     "FirmwareInfo": "evidence.FirmwareInfo",
     "Guest": "guest.guest.Guest",
@@ -106,6 +117,7 @@ _HOMES = {
     "HostError": "errors.HostError",
     "IdBlock": "sevapi.id_block.IdBlock",
     "ImageError": "errors.ImageError",
+    "ImageRecord": "image.store.Record",
     "InsecureUse": "errors.InsecureUse",
     "Launch": "owner.digest.Launch",
     "LaunchOptions": "owner.setup.Options",
@@ -148,10 +160,13 @@ _HOMES = {
     "WantedReport": "owner.report_wanted.WantedReport",
     "bring_up": "flows.bring_up.bring_up",
     "compare_locks": "owner.lock.compare_locks",
+    "fetch_image": "flows.fetching.fetch_image",
+    "fetch_missing": "flows.fetching.fetch_missing",
     "guest_status": "flows.guests.guest_status",
     "launch": "guest.launch.launch",
     "launch_digest": "owner.digest.launch_digest",
     "list_guests": "flows.guests.list_guests",
+    "list_images": "image.store.list_images",
     "lock_plan": "owner.lock.lock_plan",
     "make_session": "owner.session.make_session",
     "parse_claims": "owner.claims.parse_claims",
@@ -173,6 +188,7 @@ _HOMES = {
     "read_root": "owner.chain.read_root",
     "read_secret": "owner.secret.read_secret",
     "read_sev_certificates": "owner.chain.read_sev_certificates",
+    "remove_image": "image.store.remove_image",
     "render": "plan.command_line.argv",
     "require_vouched": "owner.platform.require_vouched",
     "resolve_setup": "owner.setup.resolve_setup",
@@ -195,6 +211,7 @@ _HOMES = {
 
 __all__ = [
     "BroughtUp",
+    "CachedImage",
     "CertificateFolder",
     "Chain",
     "Check",
@@ -204,6 +221,9 @@ __all__ = [
     "Evidence",
     "EvidenceError",
     "Expectation",
+    "FetchOptions",
+    "FetchReports",
+    "FetchedImage",
     "Firmware",
     "FirmwareInfo",
     "Guest",
@@ -217,6 +237,7 @@ __all__ = [
     "HostError",
     "IdBlock",
     "ImageError",
+    "ImageRecord",
     "InsecureUse",
     "Launch",
     "LaunchOptions",
@@ -259,10 +280,13 @@ __all__ = [
     "WantedReport",
     "bring_up",
     "compare_locks",
+    "fetch_image",
+    "fetch_missing",
     "guest_status",
     "launch",
     "launch_digest",
     "list_guests",
+    "list_images",
     "lock_plan",
     "make_session",
     "parse_claims",
@@ -284,6 +308,7 @@ __all__ = [
     "read_root",
     "read_secret",
     "read_sev_certificates",
+    "remove_image",
     "render",
     "require_vouched",
     "resolve_setup",

@@ -281,6 +281,26 @@ def wait_for_end(name: str, *, root: Path | None = None, limit: float | None = N
     _run(api.wait_for_end(name, root=root, limit=limit))
 
 
+def fetch_image(
+    image: str,
+    sha256: str = "",
+    *,
+    options: api.FetchOptions | None = None,
+    reports: api.FetchReports | None = None,
+    folder: Path | None = None,
+) -> api.FetchedImage:
+    """:func:`sevlaunch.api.fetch_image`."""
+    options, reports = options or api.FetchOptions(), reports or api.FetchReports()
+    return _run(api.fetch_image(image, sha256, options=options, reports=reports, folder=folder))
+
+
+def fetch_missing(
+    profiles: Sequence[api.Profile], *, offline: bool = False, reports: api.FetchReports | None = None
+) -> list[api.FetchedImage]:
+    """:func:`sevlaunch.api.fetch_missing`."""
+    return _run(api.fetch_missing(profiles, offline=offline, reports=reports or api.FetchReports()))
+
+
 def wait_until_ready(guest: Guest, condition: api.Condition, *, limit: float = READY_LIMIT) -> None:
     """:func:`sevlaunch.api.wait_until_ready`."""
     guest.wait_until_ready(condition, limit=limit)

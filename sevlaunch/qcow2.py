@@ -30,6 +30,8 @@ _SECTOR = 512
 # Of a disk's image: the header says that reference counts are wrong; the content is in another file; the tables have
 # entries of twice the size.
 _CORRUPT, _EXTERNAL_DATA, _EXTENDED_L2 = 1 << 1, 1 << 2, 1 << 4
+# crypt_method: 1 is QEMU's own of old, which it does not open for guests any more.
+_LUKS = 2
 # What QEMU's block/qcow2.h and include/block/block-io.h allow: a table of 32 MiB, and sizes that are signed.
 _MAX_L1_BYTES, _MAX_SIZE = 32 << 20, (1 << 63) - 1
 _CLUSTER_BITS = range(9, 22)
@@ -51,21 +53,16 @@ class Header(NamedTuple):
 
     @classmethod
     def read(cls, head: bytes) -> Header:
-        """The header that a file begins with.
+        """The header that a qcow2 image begins with; what it is too short for is zero."""
+        enough = head.ljust(_INCOMPATIBLE_AT + _INCOMPATIBLE.size, b"\0")
+        _, version, backing, _, bits, size, crypt, l1_size, l1_at = _HEADER.unpack_from(enough)
+        (features,) = _INCOMPATIBLE.unpack_from(enough, _INCOMPATIBLE_AT)
+        return cls(version, backing, bits, size, crypt, l1_size, l1_at, features if version > 2 else 0)
 
-        :raise ValueError: when it is none.
-        """
-        if len(head) < _HEADER.size:
-            raise ValueError("a qcow2 image that ends too early")
-        magic, version, backing, _, bits, size, crypt, l1_size, l1_at = _HEADER.unpack_from(head)
-        if magic != MAGIC or version not in (2, 3):
-            raise ValueError("no qcow2 image, or of a version that QEMU does not know")
-        features = 0
-        if version == 3:
-            if len(head) < _INCOMPATIBLE_AT + _INCOMPATIBLE.size:
-                raise ValueError("a qcow2 image that ends too early")
-            (features,) = _INCOMPATIBLE.unpack_from(head, _INCOMPATIBLE_AT)
-        return cls(version, backing, bits, size, crypt, l1_size, l1_at, features)
+    @property
+    def has_luks(self) -> bool:
+        """Whether LUKS is inside."""
+        return self.crypt_method == _LUKS
 
     @property
     def leans_on(self) -> str:
@@ -74,27 +71,21 @@ class Header(NamedTuple):
             return "a file that its data is in (data-file)"
         return "another image below it (backing file)" if self.backing_at else ""
 
-    def check(self, file_size: int) -> None:
-        """See that the image is all in its file, and that its header says nothing that can't be.
-
-        :raise ValueError: when not.
-        """
-        if self.leans_on:
-            raise ValueError(f"a qcow2 image that needs {self.leans_on}")
-        if self.crypt_method:
-            raise ValueError("a qcow2 image that is encrypted")
+    def damage(self, file_size: int) -> str:
+        """What it says that can't be, of an image in a file of so many bytes; empty where there is nothing."""
+        if self.version not in (2, 3):
+            return f"its header says version {self.version}, which QEMU does not know"
         if self.features & _CORRUPT:
-            raise ValueError("a qcow2 image that is marked as damaged")
+            return "its header says that it is corrupt"
         if self.cluster_bits not in _CLUSTER_BITS:
-            raise ValueError(f"a qcow2 image with clusters of 2^{self.cluster_bits} bytes, which there are not")
-        cluster = 1 << self.cluster_bits
+            return f"its header says clusters of 2^{self.cluster_bits} bytes, which there are not"
+        cluster, table = 1 << self.cluster_bits, self.l1_size * _ENTRY.size
         entries = cluster // (_ENTRY.size * (2 if self.features & _EXTENDED_L2 else 1))
-        needed = -(-self.virtual_size // (cluster * entries))
-        table = self.l1_size * _ENTRY.size
-        if self.virtual_size > _MAX_SIZE or table > _MAX_L1_BYTES or self.l1_size < needed:
-            raise ValueError(f"a qcow2 image whose header says {self.virtual_size} bytes, which its tables can't hold")
+        if self.virtual_size > min(_MAX_SIZE, self.l1_size * cluster * entries) or table > _MAX_L1_BYTES:
+            return f"its header says {self.virtual_size} bytes, for which its table has no place"
         if self.l1_at % cluster or self.l1_at + table > file_size:
-            raise ValueError("a qcow2 image whose table is not in its file")
+            return "its table is not in the file"
+        return ""
 
 
 class Qcow2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 INSTALL_QEMU = (
     "install it (Debian, Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86-core; openSUSE: "
     "zypper install qemu-x86)"
@@ -50,6 +52,12 @@ LINUX_SINCE = {
     "policies without smt, and with single-socket": (6, 17),
     "KVM_X86_SNP_POLICY_BITS": (6, 19),
 }
+
+
+def fetching(image: str, sha256: str | None) -> str:
+    """How to get an image that a profile names by its URL, or by a name of the catalogue."""
+    words = ("sevlaunch", "image", "fetch", image, *(("--sha256", sha256) if sha256 else ()))
+    return f"fetch it: {shlex.join(words)}"
 
 
 def qemu_since(name: str) -> str:

@@ -16,7 +16,7 @@ PACKAGE = Path(sevlaunch.__file__).parent
 ROWS = (
     (
         *("guest_type", "remedies", "text", "units", "errors", "atomic"),
-        *("opening", "qcow2", "files", "documents", "evidence"),
+        *("opening", "qcow2", "files", "documents", "evidence", "image_reference"),
     ),
     ("sevapi",),
     ("profile", "host"),

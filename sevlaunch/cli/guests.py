@@ -44,6 +44,9 @@ def up(
         bool,
         typer.Option("--fresh", help="Remove first what earlier runs have left: overlays of images, NVRAM, TPM state."),
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch no images: refuse where the profile names one that is not here.")
+    ] = False,
     evidence_file: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
     ] = None,
@@ -87,6 +90,7 @@ def up(
             foreground=foreground,
             rehearse=rehearse,
             fresh=fresh,
+            offline=offline,
             evidence_file=evidence_file,
             lock_file=lock,
             verify=verify,

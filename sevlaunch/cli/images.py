@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +9,13 @@ import msgspec
 import typer
 
 from sevlaunch.cli.complete import cached_images, catalogue_names
-from sevlaunch.cli.failures import SeveralErrors, note
-from sevlaunch.cli.output import Format, FormatOption, ProgressLine, print_json, say, table
+from sevlaunch.cli.failures import SeveralErrors
+from sevlaunch.cli.fetching import sentence, shown
+from sevlaunch.cli.output import Format, FormatOption, print_json, say, table
 from sevlaunch.errors import SevlaunchError, UsageError
 from sevlaunch.units import mebibytes
 
 if TYPE_CHECKING:
-    from sevlaunch.image.fetch import Fetched
     from sevlaunch.image.store import Kept
 
 CatalogueOption = Annotated[
@@ -75,12 +74,12 @@ def fetch(
         renew=renew,
         stall_limit=timeout,
     )
-    with Shown(image) as shown:
-        fetched = fetch_image(image, sha256, options=options, reports=shown.reports)
+    with shown(image) as reports:
+        fetched = fetch_image(image, sha256, options=options, reports=reports)
     if output is Format.JSON:
         print_json({"entry": fetched.entry, "path": str(fetched.path), "new": fetched.new, **_plain(fetched.record)})
         return
-    say(_sentence(image, fetched), f"  {fetched.path}")
+    say(sentence(image, fetched), f"  {fetched.path}")
     if "://" in image:
         say(f"  in a profile: disks: [{{image: {fetched.record.source!r}, sha256: {fetched.record.sha256}}}]")
 
@@ -130,44 +129,6 @@ def rm(
         say(*(f"{kept.entry}: removed, {mebibytes(kept.size)}" for kept in removed))
     if errors:
         raise SeveralErrors(errors)
-
-
-class Shown:
-    """How a download gets on, for people: a line on a terminal, and a note on what goes wrong on the way."""
-
-    def __init__(self, image: str) -> None:
-        from sevlaunch.image.download import Reports
-
-        self._image = image
-        self._line = ProgressLine()
-        self._began: tuple[float, int] | None = None
-        self.reports = Reports(self._progress, self._told)
-
-    def __enter__(self) -> Shown:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._line.clear()
-
-    def _progress(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        self._began = self._began or (now, done)
-        seconds, came = now - self._began[0], done - self._began[1]
-        # The first moment tells nothing.
-        speed = f", {came / seconds / (1 << 20):.1f} MiB/s" if seconds > 1 else ""
-        self._line.show(f"{self._image}: {done * 100 // total} % of {mebibytes(total)}{speed}")
-
-    def _told(self, text: str) -> None:
-        self._line.clear()
-        self._began = None
-        note(f"sevlaunch: {text}")
-
-
-def _sentence(image: str, fetched: Fetched) -> str:
-    record = fetched.record
-    how = "its publisher's signature" if record.verified == "signature" else "a checksum alone"
-    what = f"fetched, {mebibytes(record.size)}" if fetched.new else f"is there, since {record.fetched}"
-    return f"{image}: {what}, verified by {how} ({record.by})"
 
 
 def _plain(value: Any) -> dict[str, Any]:

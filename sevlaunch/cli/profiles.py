@@ -55,6 +55,7 @@ def check(
     It runs nothing that a profile names, and reads only what that extends and its binary values, so that a stranger's
     profile can be looked at; render, unit, doctor --for and up run the QEMU that it names.
     """
+    from sevlaunch.flows.images import unknown_images
     from sevlaunch.profile.loader import load
 
     results: list[dict[str, Any]] = []
@@ -63,6 +64,8 @@ def check(
         results.append(result)
         try:
             loaded = load(profile, overrides=overrides)
+            if unknown := unknown_images(loaded):
+                raise ProfileError(f"{profile} is refused", problems=unknown)
         except ProfileError as error:
             result |= {"ok": False, "problems": [found._asdict() for found in error.problems]}
             if output is Format.TEXT:

@@ -44,13 +44,26 @@ def plan_guests(
     :param overrides: ``PATH=VALUE`` texts, as for ``--set``.
     :param fresh: their starts remove what earlier runs have left: NVRAM, overlays, a TPM's state, consoles' logs.
     :raise ProfileError: when a profile is refused.
-    :raise HostError: when this host can't run one of them.
+    :raise HostError: when this host can't run one of them, or an image is not there: see
+        :func:`sevlaunch.flows.images.fetch_missing`.
     """
-    return [
-        Planned(loaded, replace(plan_guest(loaded, rehearse=rehearse), fresh=fresh))
-        for profile in profiles
-        for loaded in _load(profile, name, count, overrides)
-    ]
+    loaded = load_guests(profiles, name=name, count=count, overrides=overrides)
+    return plan_loaded(loaded, rehearse=rehearse, fresh=fresh)
+
+
+def load_guests(
+    profiles: Sequence[Path], *, name: str | None = None, count: int | None = None, overrides: Sequence[str] = ()
+) -> list[LoadedProfile]:
+    """The profiles of guests, one for each guest; as :func:`plan_guests`.
+
+    :raise ProfileError: when a profile is refused.
+    """
+    return [loaded for profile in profiles for loaded in _load(profile, name, count, overrides)]
+
+
+def plan_loaded(profiles: Sequence[LoadedProfile], *, rehearse: bool = False, fresh: bool = False) -> list[Planned]:
+    """The plans for guests of loaded profiles; as :func:`plan_guests`."""
+    return [Planned(one, replace(plan_guest(one, rehearse=rehearse), fresh=fresh)) for one in profiles]
 
 
 def _load(profile: Path, name: str | None, count: int | None, overrides: Sequence[str]) -> Iterator[LoadedProfile]:

@@ -25,9 +25,10 @@ from sevlaunch.guest.locks import DISKS, take
 from sevlaunch.guest.process import find_program
 from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
 from sevlaunch.host.images import image_facts
+from sevlaunch.image.inspection import unfit
 from sevlaunch.opening import open_regular
 from sevlaunch.plan.disk_image import CACHE, ImagePlan
-from sevlaunch.plan.overlay import SECTOR, OverlayPlan, unfit
+from sevlaunch.plan.overlay import SECTOR, OverlayPlan
 from sevlaunch.plan.plan import Plan
 from sevlaunch.units import format_size
 

@@ -273,6 +273,7 @@ class ImageFacts(Facts, frozen=True, kw_only=True):
     luks: Annotated[bool, Meta(description="it is a LUKS container, or qcow2 with LUKS inside")] = False
     virtual_size: Annotated[int | None, Meta(description="bytes of a raw or qcow2 disk as its guest sees it")] = None
     leans_on: Annotated[str, Meta(description="the other file that a qcow2 image has its content in, or empty")] = ""
+    damage: Annotated[str, Meta(description="what the header of a qcow2 image says that can't be, or empty")] = ""
 
 
 class HelperFacts(Facts, frozen=True, kw_only=True):
@@ -302,3 +303,4 @@ class Folders(Facts, frozen=True, kw_only=True):
 
     runtime: Annotated[str, Meta(description="running guests: sockets, locks, logs")]
     state: Annotated[str, Meta(description="what outlives a guest: its NVRAM")]
+    images: Annotated[str, Meta(description="the cache of fetched images")] = "/var/cache/sevlaunch/images"

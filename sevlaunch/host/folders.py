@@ -34,3 +34,11 @@ def images_folder() -> Path:
     if base is None:
         base = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
     return base / "sevlaunch/images"
+
+
+def image_file(entry: str, folder: Path | None = None) -> Path:
+    """Where the image of an entry of the cache is, once it is fetched.
+
+    :param folder: the cache instead of the user's own.
+    """
+    return (folder or images_folder()) / entry / "image"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from sevlaunch.host.facts import ImageFacts
+from sevlaunch.host.folders import image_file
+from sevlaunch.qcow2 import Header
 
 # Offset and bytes by which QEMU itself knows each format: the *_probe() functions in its block/ folder.
 _MAGIC = (
@@ -24,12 +27,6 @@ _MAGIC = (
 _HEAD_BYTES = 512
 # LUKS on-disk format specification, section 2: the first bytes of both versions.
 _LUKS = b"LUKS\xba\xbe"
-# QEMU's docs/interop/qcow2.txt: crypt_method in the header.
-_QCOW2_CRYPT_METHOD, _QCOW2_LUKS = 32, b"\0\0\0\2"
-# docs/interop/qcow2.txt: version at 4, backing_file_offset at 8, size at 24; version 3 has incompatible_features at 72.
-_QCOW2_HEADER = struct.Struct(">4xIQIIQ40xQ")
-_QCOW2_WITHOUT_FEATURES = 2
-_QCOW2_EXTERNAL_DATA = 1 << 2
 # A Virtual PC image of fixed size has its only mark at the end; raw in front of it is what a guest sees.
 _FOOTER_BYTES = 512
 
@@ -40,20 +37,6 @@ def image_format(head: bytes, tail: bytes = b"") -> str:
         if head[offset:].startswith(magic):
             return name
     return "vpc" if tail.startswith(b"conectix") else "raw"
-
-
-def _has_luks(found: str, head: bytes) -> bool:
-    if found == "qcow2":
-        return head[_QCOW2_CRYPT_METHOD : _QCOW2_CRYPT_METHOD + 4] == _QCOW2_LUKS
-    return found == "raw" and head.startswith(_LUKS)
-
-
-def _qcow2_facts(head: bytes) -> tuple[int, str]:
-    """How large the disk is that a qcow2 image has, and what other file the image leans on."""
-    version, backing, _, _, size, features = _QCOW2_HEADER.unpack_from(head.ljust(_QCOW2_HEADER.size, b"\0"))
-    if version > _QCOW2_WITHOUT_FEATURES and features & _QCOW2_EXTERNAL_DATA:
-        return size, "a file that its data is in (data-file)"
-    return size, "another image below it (backing file)" if backing else ""
 
 
 def image_facts(path: str) -> ImageFacts | None:
@@ -73,19 +56,26 @@ def image_facts(path: str) -> ImageFacts | None:
             tail = os.pread(fd, _FOOTER_BYTES, max(0, size - _FOOTER_BYTES))
         finally:
             os.close(fd)
-        found = image_format(head, tail)
-        virtual_size, leans_on = _qcow2_facts(head) if found == "qcow2" else (size if found == "raw" else None, "")
-        return ImageFacts(
-            format=found,
-            block_device=block_device,
-            size=size,
-            luks=_has_luks(found, head),
-            virtual_size=virtual_size,
-            leans_on=leans_on,
-        )
+        found = ImageFacts(format=image_format(head, tail), block_device=block_device, size=size)
+        if found.format == "qcow2":
+            header = Header.read(head)
+            return replace(
+                found,
+                luks=header.has_luks,
+                virtual_size=header.virtual_size,
+                leans_on=header.leans_on,
+                damage=header.damage(size),
+            )
+        if found.format == "raw":
+            return replace(found, luks=head.startswith(_LUKS), virtual_size=size)
+        return found
     return None
 
 
-def images_at(paths: Iterable[str]) -> dict[str, ImageFacts]:
-    """The facts of each image that can be looked at, by its path."""
-    return {path: facts for path in paths if (facts := image_facts(path))}
+def images_at(sources: Iterable[str]) -> dict[str, ImageFacts]:
+    """The facts of each image that can be looked at, by its path, or by its entry in the cache of fetched images."""
+    return {source: facts for source in sources if (facts := image_facts(str(_file_of(source))))}
+
+
+def _file_of(source: str) -> Path:
+    return Path(source) if source.startswith("/") else image_file(source)

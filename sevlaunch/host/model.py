@@ -27,7 +27,7 @@ from sevlaunch.host.facts import (
     QemuFacts,
 )
 from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
-from sevlaunch.host.folders import runtime_folder, state_folder
+from sevlaunch.host.folders import images_folder, runtime_folder, state_folder
 from sevlaunch.opening import open_given
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Host(Facts, frozen=True, kw_only=True):
     distribution: Distribution = Distribution()
     memory: MemoryFacts = MemoryFacts()
     platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
-    images: Annotated[dict[str, ImageFacts], Meta(description="images of disks that were looked at, by their path")] = (
-        field(default_factory=dict)
-    )
+    images: Annotated[
+        dict[str, ImageFacts], Meta(description="images of disks that were looked at, by path or entry")
+    ] = field(default_factory=dict)
     helpers: Annotated[dict[str, HelperFacts], Meta(description="helper programs that were asked, by their name")] = (
         field(default_factory=dict)
     )
@@ -89,7 +89,7 @@ class Host(Facts, frozen=True, kw_only=True):
         :param state: the folder of what outlives them instead of the user's own.
         :param system: another machine's recording instead of this machine.
         :param thorough: look at what only the doctor wants to know, too.
-        :param images: paths of disks' images to look into.
+        :param images: disks' images to look into: paths, and entries of the cache of fetched ones.
         :param helpers: names of helper programs to ask for their options, such as virtiofsd.
         :param firmware: paths of firmware, and of its variables, to look into beside what the host describes.
         """
@@ -134,7 +134,9 @@ class Host(Facts, frozen=True, kw_only=True):
             images=images_at(images),
             helpers=helpers_here(helpers),
             folders=Folders(
-                runtime=str((runtime or runtime_folder()).absolute()), state=str((state or state_folder()).absolute())
+                runtime=str((runtime or runtime_folder()).absolute()),
+                state=str((state or state_folder()).absolute()),
+                images=str(images_folder()),
             ),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,12 +16,12 @@ from msgspec import Meta, Struct
 from sevlaunch.documents import matching
 from sevlaunch.errors import UsageError
 from sevlaunch.files import read_bounded
+from sevlaunch.image_reference import URL, is_name
 
 # A file with entries of one's own, which go before those of sevlaunch.
 CATALOGUE_VARIABLE = "SEVLAUNCH_IMAGE_CATALOGUE"
 # A web server that has the publishers' files below their hosts' names.
 MIRROR_VARIABLE = "SEVLAUNCH_IMAGE_MIRROR"
-NAME = r"[a-z0-9][a-z0-9.+_-]{0,63}"
 # What its publisher gives to registered users alone.
 NOT_PUBLISHED = {
     "sles": "SUSE gives SLES's images to registered users alone: take Minimal-VM ... Cloud.qcow2 from "
@@ -32,7 +31,7 @@ NOT_PUBLISHED = {
 }
 _MAX_BYTES = 1 << 20
 _Text = Annotated[str, Meta(min_length=1, max_length=1000)]
-_Url = Annotated[str, matching(r"https?://[^/@\s]+/\S+", wanted="an https URL without a password")]
+_Url = Annotated[str, matching(URL, wanted="an https URL without a password")]
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,8 +93,8 @@ def _parse(content: bytes) -> dict[str, Entry]:
     """:raise ValueError: when it is none."""
     entries: dict[str, Entry] = msgspec.toml.decode(content, type=dict[str, Entry])
     for name in entries:
-        if not re.fullmatch(NAME, name):
-            raise ValueError(f"wanted a name of lower-case letters, digits and . + _ -, found {name!r}")
+        if not is_name(name):
+            raise ValueError(f"wanted a name of lower-case letters, digits and . + _ -, and no file's, found {name!r}")
     return entries
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from sevlaunch.errors import ImageError, UsageError
+from sevlaunch.host.folders import image_file
 from sevlaunch.image.catalogue import file_name
 from sevlaunch.image.checksums import parse_digest
 from sevlaunch.image.download import Reports, download, forget
 from sevlaunch.image.inspection import inspect
-from sevlaunch.image.proof import FetchOptions, Proof, Source, find_source, is_url, publishers_proof, signed_image
-from sevlaunch.image.store import PARTIAL, Record, entry_of, find_image, image_file, locked, put
+from sevlaunch.image.proof import FetchOptions, Proof, Source, find_source, publishers_proof, signed_image
+from sevlaunch.image.store import PARTIAL, Record, find_image, locked, put
 from sevlaunch.image.web import Line
+from sevlaunch.image_reference import entry_of, is_url
 
 _PIECE = 1 << 20
 
@@ -53,7 +55,7 @@ def fetch_image(
         raise UsageError("--sha256 proves an image by itself", hint="leave --keyring out, or --sha256")
     source = find_source(image, options)
     proof = _given(sha256) or _of_url(source, line)
-    entry = image_file(entry_of(proof.checksum.digest) if proof else image, folder).parent
+    entry = image_file(entry_of(image, proof.checksum.digest if proof else None), folder).parent
     if (there := _there(entry)) and not options.renew:
         return there
     with locked(entry, line, lambda: reports.told(f"{image} is being fetched by another process: waiting for it")):
@@ -133,7 +135,7 @@ def _bring(source: Source, entry: Path, proof: Proof, line: Line, options: Fetch
         size=status.st_size,
         modified=status.st_mtime_ns,
         format=image.format,
-        virtual_size=image.virtual_size,
+        virtual_size=image.virtual_size or status.st_size,
         verified=proof.verified,
         by=proof.by,
         fetched=datetime.now(UTC).isoformat(timespec="seconds"),

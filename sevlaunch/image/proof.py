@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +12,7 @@ from sevlaunch.image.catalogue import file_name, find, mirrored, read_catalogue
 from sevlaunch.image.checksums import Checksum, find_checksum, signed_text
 from sevlaunch.image.signature import INSTALL_GPGV, Signed, check_signature, has_gpgv
 from sevlaunch.image.web import STALL_LIMIT, Line, NotThere, is_private, read_text
-
-_URL = re.compile(r"https?://[^/@\s]+/\S+")
+from sevlaunch.image_reference import is_url
 
 
 class FetchOptions(Struct, frozen=True):
@@ -76,11 +74,6 @@ class Proof(Struct, frozen=True):
     checksum: Checksum
     verified: Literal["checksum", "signature"]
     by: str
-
-
-def is_url(image: str) -> bool:
-    """Whether a reference to an image is its URL."""
-    return _URL.fullmatch(image) is not None
 
 
 def find_source(image: str, options: FetchOptions) -> Source:

@@ -21,11 +21,11 @@ from msgspec import Struct
 from sevlaunch.atomic import make_private_folder, write_whole
 from sevlaunch.documents import decode
 from sevlaunch.errors import HostError, ImageError, UnsafeFile
-from sevlaunch.host.folders import images_folder
+from sevlaunch.host.folders import image_file, images_folder
 from sevlaunch.image.web import Line
 from sevlaunch.opening import other_kind
 
-IMAGE, RECORD, LOCK = "image", "image.json", "lock"
+RECORD, LOCK = "image.json", "lock"
 # What has come of an image, and what is known of it.
 PARTIAL, PARTIAL_NOTES = "partial", "partial.json"
 # Of a file that was being written whole when its writer died.
@@ -72,19 +72,6 @@ class Kept(Struct, frozen=True):
     record: Record | None = None
 
 
-def entry_of(sha256: str) -> str:
-    """The entry of an image that is known by its SHA-256, whatever it is called and wherever it comes from."""
-    return f"sha256-{sha256.lower()}"
-
-
-def image_file(entry: str, folder: Path | None = None) -> Path:
-    """Where the image of an entry is, once it is fetched.
-
-    :param folder: the cache instead of the user's own.
-    """
-    return (folder or images_folder()) / entry / IMAGE
-
-
 def find_image(entry: str, folder: Path | None = None) -> Kept | None:
     """What there is of an entry, None where there is nothing.
 
@@ -93,8 +80,8 @@ def find_image(entry: str, folder: Path | None = None) -> Kept | None:
     cache = folder or images_folder()
     if not _checked(cache) or not _checked(cache / entry):
         return None
-    image, partial = _status(cache / entry / IMAGE), _status(cache / entry / PARTIAL)
     path = image_file(entry, cache)
+    image, partial = _status(path), _status(cache / entry / PARTIAL)
     if image is None:
         return Kept(entry, path, "partial", partial.st_size) if partial else None
     record = _read_record(cache / entry)
@@ -131,7 +118,7 @@ def remove_image(entry: str, folder: Path | None = None) -> Kept:
 
     with locked(cache / entry, Line(), busy):
         # Without a record nothing of it counts as an image, whatever is left when this is cut short.
-        for name in (RECORD, IMAGE, PARTIAL_NOTES, PARTIAL, LOCK):
+        for name in (RECORD, image_file(entry).name, PARTIAL_NOTES, PARTIAL, LOCK):
             (cache / entry / name).unlink(missing_ok=True)
         # Somebody may fetch it anew already.
         with suppress(OSError):
@@ -177,7 +164,7 @@ def put(entry: Path, record: Record) -> None:
     write_whole(entry / RECORD, msgspec.json.encode(record))
     _sync(entry / RECORD)
     _sync(entry)
-    partial.replace(entry / IMAGE)
+    partial.replace(image_file(entry.name, entry.parent))
     (entry / PARTIAL_NOTES).unlink(missing_ok=True)
     _sync(entry)
 

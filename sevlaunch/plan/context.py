@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.host.facts import QemuFacts
+from sevlaunch.host.folders import image_file
 from sevlaunch.host.model import Host
 from sevlaunch.plan.addresses import Address, address_of, capacity, root_bus
 from sevlaunch.plan.option import Choice, Reason, rule
 from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.profile.loader import LoadedProfile
-from sevlaunch.profile.model import Profile, TapNetwork
+from sevlaunch.profile.model import Disk, Profile, TapNetwork
 
 T = TypeVar("T")
 
@@ -91,6 +92,10 @@ class Context:
         if own is not None:
             return self.choice(own, *path)
         return self.choice(self.profile.iommu_platform, "iommu_platform", default="every virtio device")
+
+    def image_path(self, disk: Disk) -> str:
+        """Where the content of a disk is: as the profile says, or where an image is that is fetched."""
+        return str(image_file(disk.source, Path(self.host.folders.images))) if disk.is_fetched else disk.source
 
     def correct(self, key: str) -> str:
         """What to do about a file that the profile names under ``key``, and that is not there."""

@@ -7,13 +7,12 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
-from sevlaunch.host.facts import ImageFacts
+from sevlaunch.image.inspection import unfit
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededProgram, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
-from sevlaunch.profile.model import BASE_FORMATS, Disk
-from sevlaunch.remedies import FLATTEN, INSTALL_QEMU_IMG
-from sevlaunch.units import format_size
+from sevlaunch.profile.model import Disk
+from sevlaunch.remedies import INSTALL_QEMU_IMG
 
 # QEMU's include/block/block.h, BDRV_SECTOR_SIZE: it rounds the size of an image up to whole ones.
 SECTOR = 512
@@ -72,40 +71,8 @@ def resolve_overlay(context: Context, index: int, disk: Disk) -> OverlayPlan | N
     )
 
 
-class Unfit(Struct, frozen=True):
-    """Why an image can't be one that is never written, by which ``key`` of the disk, and what to do."""
-
-    key: str
-    message: str
-    hint: str
-
-
-def unfit(path: str, facts: ImageFacts, size: int | None) -> Unfit | None:
-    """What keeps the image at ``path`` from being one that is never written, on a disk of ``size`` bytes; or None."""
-    if facts.block_device:
-        message = f"{path} is a block device, of which nobody can tell whether it is still the same"
-        return Unfit("image", message, "use path, or an image file")
-    if facts.luks and facts.format == "qcow2":
-        message = f"{path} is encrypted (LUKS in qcow2), and an overlay would hold in the clear what is written"
-        return Unfit("image", message, "use path with luks_key")
-    if facts.format not in BASE_FORMATS:
-        message = f"{path} is a {facts.format} image; one that is never written is {' or '.join(BASE_FORMATS)}"
-        return Unfit("image", message, FLATTEN.format(path))
-    if facts.leans_on:
-        message = f"{path} needs {facts.leans_on}, and no file is opened because an image says so"
-        return Unfit(
-            "image", message, f"look at what it names (qemu-img info); if that is yours, {FLATTEN.format(path)}"
-        )
-    if not facts.virtual_size:
-        return Unfit("image", f"{path} has no content, or is damaged", "get it again")
-    if size is not None and size < facts.virtual_size:
-        has = format_size(facts.virtual_size)
-        return Unfit("size", f"{path} has {has}, and the disk would have {format_size(size)}", "leave size out")
-    return None
-
-
 def _check_image(context: Context, index: int, disk: Disk) -> None:
-    facts = context.host.images.get(disk.image or "")
+    facts = context.host.images.get(disk.source)
     if disk.image and facts and (found := unfit(disk.image, facts, disk.size)):
         context.refuse(found.message, "disks", index, found.key, hint=found.hint)
 

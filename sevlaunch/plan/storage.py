@@ -18,6 +18,7 @@ from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.io_threads import SCSI_CONTROLLER, thread_name
 from sevlaunch.profile.model import Disk
 from sevlaunch.profile.seats import IDE_UNITS, SATA_PORTS, SCSI_BOOT_TARGETS, SCSI_TARGETS, seats
+from sevlaunch.remedies import fetching
 
 
 class ScsiPlan(Part, frozen=True, kw_only=True):
@@ -183,7 +184,7 @@ def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
     limits = ((key, getattr(disk.throttle, key)) for key in LIMITS if disk.throttle)
     return ImagePlan(
         name=f"disk{index}",
-        path=context.choice(disk.source, *path, key),
+        path=context.choice(context.image_path(disk), *path, key),
         format=_format(context, index, disk),
         block_device=_block_device(context, disk),
         read_only=context.choice(not disk.writes, *path, "cdrom" if disk.cdrom else "read_only"),
@@ -193,7 +194,7 @@ def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
         detect_zeroes=context.choice(zeroes, *path, "detect_zeroes"),
         luks_key=context.choice_or_none(disk.luks_key, *path, "luks_key"),
         limits=tuple((key, context.choice(limit, *path, "throttle", key)) for key, limit in limits if limit),
-        remedy=context.correct("disks"),
+        remedy=fetching(disk.image, disk.sha256) if disk.image and disk.is_fetched else context.correct("disks"),
         overlay=resolve_overlay(context, index, disk),
         stands_alone=disk.image is not None,
     )
@@ -203,7 +204,8 @@ def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
     """The format that the image has. A guest whose qcow2 image is opened as raw destroys it with its first write."""
     path, source = ("disks", index), "path" if disk.path else "image"
     facts = context.host.images.get(disk.source)
-    said = disk.format or disk.named_format
+    # What a server calls a file promises nothing, once there is the file.
+    said = disk.format or (None if facts and disk.is_fetched else disk.named_format)
     # LUKS is a raw image whose content QEMU, or the guest itself, decrypts.
     content = "raw" if said == "luks" else said
     if facts and content and content != facts.format:
@@ -216,12 +218,14 @@ def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
         context.refuse(message, *path, "luks_key", hint="leave luks_key out, or make one with qemu-img create -f luks")
     if disk.path and facts and facts.luks and facts.format == "qcow2" and not disk.luks_key:
         context.refuse(f"{disk.path} is encrypted (LUKS in qcow2)", *path, "path", hint="name its key in luks_key")
-    found = disk.format or (facts.format if facts else said or "raw")
+    unseen = "qcow2" if disk.is_fetched else "raw"
+    found = disk.format or (facts.format if facts else said or unseen)
     if disk.luks_key and found == "raw":
         return Choice("luks", context.why(*path, "luks_key"))
     if disk.format:
         return context.choice(disk.format, *path, "format")
-    return Choice(found, rule("by the image's content" if facts else "by the file's name"))
+    without_a_look = "by the file's name" if said or not disk.is_fetched else "as most; it is not fetched yet"
+    return Choice(found, rule("by the image's content" if facts else without_a_look))
 
 
 def _block_device(context: Context, disk: Disk) -> Choice[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sevlaunch.image_reference import is_url
 from sevlaunch.profile.model import BASE_FORMATS, Disk, Profile
 from sevlaunch.profile.seats import bus_group
 from sevlaunch.profile.violation import Violation
@@ -55,6 +56,12 @@ def _source(index: int, disk: Disk, profile: Profile) -> Iterator[Violation]:
             "the same image stands in the list twice, and is writable",
             ((*path, "read_only"), (*path, "cdrom")),
         )
+    if disk.is_fetched and is_url(disk.image or "") and not disk.sha256:
+        message = "an image that is named by its URL takes sha256, what it has to be; nothing else vouches for it"
+        yield Violation((*path, "image"), message, ((*path, "sha256"),))
+    if disk.sha256 and not disk.is_fetched:
+        message = "sha256 is for an image that is fetched, by its URL or its name: leave it out"
+        yield Violation((*path, "sha256"), message, ((*path, "image"), (*path, "path")))
     yield from _overlay(index, disk)
 
 

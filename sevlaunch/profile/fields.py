@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from sevlaunch.image_reference import is_name, is_url
 from sevlaunch.opening import open_regular
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
 from sevlaunch.sevapi.constants import CERTIFICATE_BYTES, SESSION_BYTES
@@ -78,9 +79,19 @@ def _image_path(value: object) -> str:
     if isinstance(value, str) and (scheme := _REMOTE.match(value)):
         raise ValueError(
             f"wanted a file or block device of this host, found a {scheme[1]} source: sevlaunch opens no images over "
-            "the network; fetch it, or attach it as a block device (nbd-client, rbd map, iscsiadm)"
+            "the network; fetch it (image: URL, with sha256), or attach it as a block device (nbd-client, rbd map, "
+            "iscsiadm)"
         )
     return absolute_path(value)
+
+
+def _image_reference(value: object) -> str:
+    """A path as it is absolute; a URL, or a name of the catalogue, as it stands."""
+    if isinstance(value, str) and (is_url(value) or is_name(value)):
+        return str(value)
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        raise ValueError(f"wanted a URL of a file, without a password, found {value!r}")
+    return _image_path(value)
 
 
 def _size(value: object) -> int:
@@ -324,6 +335,12 @@ ImagePath = Annotated[
     Parser(_image_path, names_file=True),
     Placeholder("/"),
     Meta(min_length=1, description="a path; relative to the profile"),
+]
+ImageReference = Annotated[
+    str,
+    Parser(_image_reference, names_file=True),
+    Placeholder("/"),
+    Meta(min_length=1, description="a path, relative to the profile; a name of the catalogue, or a URL"),
 ]
 AbsolutePath = Annotated[
     str,

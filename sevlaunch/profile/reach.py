@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from sevlaunch.image_reference import is_url
 from sevlaunch.profile.fields import BLOB_BYTES, inline_blob, split_forward
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import (
@@ -89,6 +90,9 @@ def _paths(loaded: LoadedProfile) -> Iterator[Reach]:
         if loaded.positions.mark(path) is None:
             continue
         does = PATHS[".".join(part for part in path if isinstance(part, str))]
+        if isinstance(owner, Disk) and owner.is_fetched:
+            yield _at(loaded, CONNECTS, value if is_url(value) else f"where the catalogue has {value}", *path)
+            continue
         if isinstance(owner, Disk) and (owner.read_only or owner.cdrom):
             does = READS
         yield _at(loaded, does, value, *path)

@@ -21,6 +21,7 @@ from msgspec import Struct
 from sevlaunch import sync
 from sevlaunch.api import GuestNotFound, Host, HostError, Plan, Profile, SevlaunchError, plan, render
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
+from sevlaunch.flows.images import fetch_missing
 from sevlaunch.flows.take_down import take_down
 from sevlaunch.guest.console_log import log_end
 from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, GuestFolder, guests
@@ -184,6 +185,7 @@ class GuestFactory:
         else:
             profile = Profile.load(self._folder / source, overrides=overrides, name=name)
         session, wanted = self._session, profile.profile
+        fetch_missing([profile])
         host = Host.probe(
             wanted.qemu.binary,
             runtime=session.root,

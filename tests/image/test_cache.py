@@ -11,23 +11,24 @@ from pathlib import Path
 import pytest
 
 from sevlaunch.errors import ImageError, UnsafeFile
-from sevlaunch.host.folders import images_folder
+from sevlaunch.host.folders import image_file, images_folder
 from sevlaunch.image.download import Reports
 from sevlaunch.image.fetch import fetch_image
-from sevlaunch.image.store import entry_of, find_image, image_file, list_images, locked, remove_image
+from sevlaunch.image.store import find_image, list_images, locked, remove_image
 from sevlaunch.image.web import Cancelled, Line
+from sevlaunch.image_reference import entry_of
 from tests import needs
 from tests.conftest import wait_until
 from tests.image.server import Server
 
 CONTENT = b"sectors" * 10000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-ENTRY = entry_of(SHA256)
+ENTRY = entry_of("", SHA256)
 
 
 def test_the_path_follows_from_folder_and_entry_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert image_file("debian-13") == cache / "debian-13/image" and not cache.exists()
-    assert image_file(entry_of("AB" * 32), Path("/x")) == Path(f"/x/sha256-{'ab' * 32}/image")
+    assert image_file(entry_of("x", "AB" * 32), Path("/x")) == Path(f"/x/sha256-{'ab' * 32}/image")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert images_folder() == (
         Path("/var/cache/sevlaunch/images") if os.geteuid() == 0 else Path.home() / ".cache/sevlaunch/images"

@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 
 from sevlaunch.cli.complete import cached_images, catalogue_names
-from sevlaunch.image.store import entry_of
+from sevlaunch.image_reference import entry_of
 from tests.conftest import Command, wait_until
 from tests.image.server import Server
 
 CONTENT = os.urandom(2 << 20)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-ENTRY = entry_of(SHA256)
+ENTRY = entry_of("", SHA256)
 JSON = ("--format", "json")
 
 

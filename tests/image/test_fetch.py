@@ -16,7 +16,8 @@ from sevlaunch.errors import ImageError, UsageError
 from sevlaunch.image.download import Reports
 from sevlaunch.image.fetch import Fetched, fetch_image
 from sevlaunch.image.proof import FetchOptions
-from sevlaunch.image.store import PARTIAL, entry_of, find_image, list_images, remove_image
+from sevlaunch.image.store import PARTIAL, find_image, list_images, remove_image
+from sevlaunch.image_reference import entry_of
 from tests.image.server import Server
 
 CONTENT = random.Random(1).randbytes(3 << 20)
@@ -35,7 +36,7 @@ def test_an_image_is_fetched_once_and_can_t_be_written(server: Server, cache: Pa
     seen: list[tuple[int, int]] = []
     first = fetch_image(url, SHA256, reports=Reports(progress=lambda done, total: seen.append((done, total))))
     assert first.new and first.path.read_bytes() == CONTENT
-    assert first.path == cache / entry_of(SHA256) / "image"
+    assert first.path == cache / entry_of("", SHA256) / "image"
     assert seen[-1] == (len(CONTENT), len(CONTENT)) and seen == sorted(seen)
     assert stat.S_IMODE(first.path.stat().st_mode) == 0o444
     assert first.path.parent.stat().st_mode & 0o066 == 0
@@ -60,7 +61,7 @@ def test_the_next_command_goes_on_too(server: Server, cache: Path) -> None:
     url = server.put("disk.raw", CONTENT, breaks_after=[1 << 20, 0])
     with pytest.raises(ImageError, match=f"breaks off: {3 << 20} bytes were promised, {1 << 20} came"):
         fetch(url, tries=2)
-    kept = find_image(entry_of(SHA256))
+    kept = find_image(entry_of("", SHA256))
     assert kept and (kept.state, kept.size, kept.record) == ("partial", 1 << 20, None)
     server.files["disk.raw"].breaks_after = []
     assert fetch(url).path.read_bytes() == CONTENT
@@ -119,7 +120,7 @@ def test_a_server_that_stalls_is_left(server: Server, cache: Path) -> None:
     url = server.put("disk.raw", CONTENT, stalls_after=1 << 20)
     with pytest.raises(ImageError, match=r"the server says nothing for 0.3 s"):
         fetch(url, stall_limit=0.3, tries=0)
-    assert find_image(entry_of(SHA256)).size == 1 << 20  # type: ignore[union-attr]
+    assert find_image(entry_of("", SHA256)).size == 1 << 20  # type: ignore[union-attr]
 
 
 def test_a_length_that_lies_is_told(server: Server, cache: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_redirection_is_followed_but_not_out_of_encryption(server: Server, cac
         asked = urllib.request.Request("https://x/")
         _Redirections().redirect_request(asked, None, 302, "", None, "http://x/")  # type: ignore[arg-type]
     elsewhere = server.put("file.raw", b"", status=302, location="file:///etc/passwd")
-    remove_image(entry_of(SHA256))
+    remove_image(entry_of("", SHA256))
     with pytest.raises(ImageError, match="302"):
         fetch(elsewhere)
 

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from sevlaunch.image.store import entry_of
+from sevlaunch.image_reference import entry_of
 from tests.conftest import Command
 from tests.guest.support import tries
 from tests.image.server import Server
@@ -27,7 +27,7 @@ def test_sigkill_at_any_moment(sevlaunch: Command, base: Path, server: Server, c
     dice = random.Random(count)
     cut = 0
     for _ in range(count):
-        sevlaunch("image", "rm", entry_of(SHA256))
+        sevlaunch("image", "rm", entry_of("", SHA256))
         # Several times, so that what one of them leaves is in the way of the next.
         for _ in range(dice.randint(1, 3)):
             process = sevlaunch.start(*command)

@@ -33,9 +33,9 @@ def milan() -> Host:
 
 def qcow2(path: Path, *, size: int = MIB, backing: int = 0, features: int = 0) -> Path:
     """The header of a qcow2 image."""
-    header = bytearray(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, backing, 0, 16, size).ljust(512, b"\0"))
+    header = bytearray(struct.pack(">4sIQIIQIIQ", b"QFI\xfb", 3, backing, 0, 16, size, 0, 1, 1 << 16).ljust(512, b"\0"))
     struct.pack_into(">Q", header, INCOMPATIBLE_AT, features)
-    path.write_bytes(header)
+    path.write_bytes(header.ljust((1 << 16) + 8, b"\0"))
     return path
 
 

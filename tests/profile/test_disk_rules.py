@@ -7,6 +7,7 @@ import pytest
 from sevlaunch.errors import ProfileError
 from sevlaunch.profile.loader import loads
 
+SHA256 = f"sha256: {'ab' * 32}"
 # The disks of a profile, the path to blame, part of the message, and what is fine instead.
 CASES = [
     ("{path: a, bus: nvme, cdrom: true}", "0.cdrom", "nvme has no CD-ROM drives", "{path: a, bus: sata, cdrom: true}"),
@@ -70,26 +71,34 @@ CASES = [
     ("{path: a, throttle: {}}", "0.throttle", "it limits nothing", "{path: a, throttle: {bytes: 3M}}"),
     ("{path: a, format: luks}", "0.format", "needs luks_key", "{path: a, format: luks, luks_key: k}"),
     ("{path: a, format: raw, luks_key: k}", "0.luks_key", "no LUKS in it", "{path: a, format: qcow2, luks_key: k}"),
-    ("{bus: nvme}", "0", "wanted path (what the guest writes to", "{bus: nvme, image: a}"),
+    ("{bus: nvme}", "0", "wanted path (what the guest writes to", "{bus: nvme, image: ./a}"),
     ("{path: a, image: b}", "0.image", "leave one of them out", "{image: b}"),
-    ("{path: a, size: 1G}", "0.size", "say image in place of path", "{image: a, size: 1G}"),
-    ("{path: a, overlay: keep}", "0.overlay", "say image in place of path", "{image: a, overlay: keep}"),
+    ("{path: a, size: 1G}", "0.size", "say image in place of path", "{image: ./a, size: 1G}"),
+    ("{path: a, overlay: keep}", "0.overlay", "say image in place of path", "{image: ./a, overlay: keep}"),
     (
-        "{image: a, overlay: keep, read_only: true}",
+        "{image: ./a, overlay: keep, read_only: true}",
         "0.overlay",
         "nothing is written to this disk",
-        "{image: a, read_only: true}",
+        "{image: ./a, read_only: true}",
     ),
     (
-        "{image: a, size: 1G, cdrom: true, bus: sata}",
+        "{image: ./a, size: 1G, cdrom: true, bus: sata}",
         "0.size",
         "nothing is written to this disk",
-        "{image: a, cdrom: true, bus: sata}",
+        "{image: ./a, cdrom: true, bus: sata}",
     ),
-    ("{image: a, luks_key: k}", "0.luks_key", "would hold in the clear", "{path: a, luks_key: k}"),
-    ("{image: a, format: vmdk}", "0.format", "wanted raw or qcow2", "{image: a, format: qcow2}"),
-    ("{image: a}, {path: a}", "1.path", "stands in the list twice", "{image: a}, {image: a}"),
-    ("{path: a}, {image: a}", "1.image", "stands in the list twice", "{path: a, read_only: true}, {image: a}"),
+    ("{image: ./a, luks_key: k}", "0.luks_key", "would hold in the clear", "{path: a, luks_key: k}"),
+    ("{image: ./a, format: vmdk}", "0.format", "wanted raw or qcow2", "{image: ./a, format: qcow2}"),
+    ("{image: https://x/a.img}", "0.image", "takes sha256, what it has to be", f"{{image: https://x/a.img, {SHA256}}}"),
+    (
+        f"{{image: a.img, {SHA256}}}",
+        "0.sha256",
+        "sha256 is for an image that is fetched",
+        f"{{image: debian-13, {SHA256}}}",
+    ),
+    (f"{{path: a, {SHA256}}}", "0.sha256", "sha256 is for an image that is fetched", "{path: a}"),
+    ("{image: ./a}, {path: a}", "1.path", "stands in the list twice", "{image: ./a}, {image: ./a}"),
+    ("{path: a}, {image: ./a}", "1.image", "stands in the list twice", "{path: a, read_only: true}, {image: ./a}"),
     ("{path: a, slot: 3}, {path: b, slot: 3}", "1.slot", "disks.0 is on slot 3", "{path: a, slot: 3}, {path: b}"),
     (
         "{path: a, slot: 3}, {path: b, bus: nvme, slot: 3}",

@@ -83,6 +83,8 @@ disks:
   - {path: a.raw}
   - {path: b.raw, read_only: true}
   - {path: c.iso, cdrom: true, bus: virtio-scsi}
+  - {image: debian-13}
+  - {image: "https://x/d.img", sha256: a000000000000000000000000000000000000000000000000000000000000001}
 networks:
   - {type: user, forward: ["tcp:2222:22", "udp:0.0.0.0:53:53", "tcp:0:80"]}
   - {type: user, restrict: true, ssh: auto}
@@ -114,6 +116,8 @@ qemu: {binary: /opt/qemu, extra_args: [-D, /log]}
             ("disks.0.path", "writes", f"{tmp_path}/a.raw"),
             ("disks.1.path", "reads", f"{tmp_path}/b.raw"),
             ("disks.2.path", "reads", f"{tmp_path}/c.iso"),
+            ("disks.3.image", "connects", "where the catalogue has debian-13"),
+            ("disks.4.image", "connects", "https://x/d.img"),
             ("first_boot.user_data", "reads", "user.yaml"),
             ("first_boot.files.1.source", "reads", f"{tmp_path}/key"),
             ("first_boot.ssh_keys", "connects", "this user's SSH agent, for its public keys"),

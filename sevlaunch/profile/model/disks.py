@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, DiskSerial, ImagePath, Size
+from sevlaunch.image_reference import SHA256, entry_of
+from sevlaunch.profile.fields import AbsolutePath, DiskSerial, ImagePath, ImageReference, Size
 from sevlaunch.profile.model.base import Model
 
 Bus = Literal["virtio-blk", "virtio-scsi", "nvme", "sata", "ide"]
@@ -52,9 +53,21 @@ class Disk(Model, frozen=True, kw_only=True):
 
     path: Annotated[ImagePath | None, Meta(description="image file or block device, which the guest writes to")] = None
     image: Annotated[
-        ImagePath | None,
-        Meta(description="image file that is never written, such as a cloud image; what the guest writes: see overlay"),
+        ImageReference | None,
+        Meta(
+            description="image that is never written, such as a cloud image: a file, a name of `sevlaunch image ls "
+            "--known` (a file without an ending is ./NAME), or a URL; what the guest writes: see overlay"
+        ),
     ] = None
+    sha256: (
+        Annotated[
+            str,
+            matching(
+                SHA256, "what an image that is fetched has to be; of a URL required", wanted="64 hexadecimal digits"
+            ),
+        ]
+        | None
+    ) = None
     overlay: Annotated[
         Overlay | None,
         Meta(
@@ -112,11 +125,18 @@ class Disk(Model, frozen=True, kw_only=True):
     @property
     def named_format(self) -> ImageFormat | None:
         """The format that the file's name promises; None where it promises none (``.img`` may be any)."""
-        return _FORMAT_OF_NAME.get(self.source.rpartition(".")[2].lower())
+        return _FORMAT_OF_NAME.get((self.path or self.image or "").rpartition(".")[2].lower())
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its image is fetched: it has a name of the catalogue, or a URL."""
+        return bool(self.image) and not str(self.image).startswith("/")
 
     @property
     def source(self) -> str:
-        """The file or block device with the disk's content."""
+        """The file or block device with the disk's content; of an image that is fetched, its entry in the cache."""
+        if self.image and self.is_fetched:
+            return entry_of(self.image, self.sha256)
         return self.path or self.image or ""
 
     @property
