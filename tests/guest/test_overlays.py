@@ -261,7 +261,7 @@ def test_a_launcher_that_is_killed_while_it_makes_overlays_leaves_none_half_made
     [
         ({"backing": 512}, "needs another image below it (backing file)"),
         ({"features": 4}, "needs a file that its data is in (data-file)"),
-        ({"size": 1 << 62}, "qemu-img create failed"),
+        ({"size": 1 << 62}, "for which its table has no place"),
         ({"size": 1 << 20}, "Could not"),
     ],
 )

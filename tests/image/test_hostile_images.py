@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import subprocess
 from pathlib import Path
@@ -17,7 +16,7 @@ from sevlaunch.image.fetch import fetch_image
 from sevlaunch.image.store import list_images
 from tests import needs
 from tests.conftest import Command
-from tests.guest.support import nothing_left, some_qemu
+from tests.guest.support import some_qemu
 from tests.image.server import Server
 
 SECRET = b"root:$6$secret:19000:0:99999:7:::\n"
@@ -99,21 +98,6 @@ def test_a_web_page_is_told(server: Server, cache: Path, base: Path) -> None:
     content = page(base).read_bytes()
     with pytest.raises(ImageError, match="is a web page, and no image"):
         fetch_image(server.put("x.img", content), hashlib.sha256(content).hexdigest())
-
-
-def test_a_tebibyte_of_nothing_is_harmless(sevlaunch: Command) -> None:
-    file = sevlaunch.base / "huge.img"
-    file.touch()
-    os.truncate(file, 1 << 40)
-    profile = sevlaunch.base / "g.yaml"
-    disks = [{"image": str(file)}, {"image": str(file), "overlay": "ephemeral"}]
-    profile.write_text(json.dumps({"accel": "tcg", "memory": "64M", "disks": disks}))
-    sevlaunch("up", profile, "--paused", *some_qemu())
-    sevlaunch("down", "g", "--now")
-    assert file.stat().st_blocks == 0
-    used = sum(path.lstat().st_blocks * 512 for path in sevlaunch.base.rglob("*") if path.is_file())
-    assert used < 16 << 20
-    nothing_left(sevlaunch)
 
 
 def test_what_is_fine_stays_fine(base: Path) -> None:
