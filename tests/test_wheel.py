@@ -58,6 +58,7 @@ def test_a_wheel_without_the_lock_works(tmp_path: Path) -> None:
     assert where.startswith(str(tmp_path / "venv"))
 
     sevlaunch = tmp_path / "venv/bin/sevlaunch"
+    assert "debian-13" in run(sevlaunch, "image", "ls", "--known", folder=tmp_path)
     assert "Usage: sevlaunch" in run(sevlaunch, "--help", folder=tmp_path)
     host = HOSTS / "milan-qemu-10.0.json"
     rendered = run(sevlaunch, "render", PROFILES / "sev.yaml", "--host", host, folder=tmp_path)

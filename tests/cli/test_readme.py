@@ -9,12 +9,14 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import needs
 from tests.conftest import ROOT, Command
+from tests.image.server import mirror, serving
 
 # scripts/test runs this test; scripts/quickstart is run by a test of its own.
 ELSEWHERE = ("scripts/test", "scripts/quickstart")
@@ -56,9 +58,19 @@ def run_on_a_terminal(command: str, environment: dict[str, str], folder: Path) -
     return code, output
 
 
-def test_every_command_of_the_readme_runs(sevlaunch: Command, clone: Path, demo: Path, system_qemu: str) -> None:
+@pytest.fixture
+def images(base: Path) -> Iterator[dict[str, str]]:
+    """Variables with which images come from this machine, and into a cache of the test's own."""
+    with serving() as server:
+        url = mirror(server, "debian-13", b"an image")
+        yield {"SEVLAUNCH_IMAGE_MIRROR": url, "XDG_CACHE_HOME": str(base / "cache")}
+
+
+def test_every_command_of_the_readme_runs(
+    sevlaunch: Command, clone: Path, demo: Path, system_qemu: str, images: dict[str, str]
+) -> None:
     binaries = Path(sys.executable).parent
-    environment = {**sevlaunch.environment, "PATH": f"{binaries}:{os.environ['PATH']}"}
+    environment = {**sevlaunch.environment, **images, "PATH": f"{binaries}:{os.environ['PATH']}"}
     found = [command for command in commands() if command not in ELSEWHERE]
     if not (needs.can_open_kvm() and needs.can_lock()):
         found = [command for command in found if not re.search(r"--rehearse --paused|\bsev\b|pdh", command)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import re
 import threading
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+
+from sevlaunch.image.catalogue import file_name, read_catalogue
 
 _RANGE = re.compile(r"bytes=([0-9]+)-")
 
@@ -73,6 +76,15 @@ class Server:
     def requests(self, path: str) -> list[Asked]:
         """What was asked for a file, in order."""
         return [asked for asked in self.asked if asked.path == path]
+
+
+def mirror(server: Server, name: str, content: bytes) -> str:
+    """Serve ``content`` as the catalogue's image ``name``, with its publisher's file of checksums; the mirror's URL."""
+    entry = read_catalogue()[name]
+    digest = hashlib.sha512(content).hexdigest()
+    server.put(f"mirror/{entry.image.partition('://')[2]}", content)
+    server.put(f"mirror/{entry.checksums_url.partition('://')[2]}", f"{digest}  {file_name(entry.image)}\n".encode())
+    return f"{server.url}/mirror"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ from sevlaunch.image.checksums import find_checksum, signed_text
 from sevlaunch.image.fetch import fetch_image
 from sevlaunch.image.proof import FetchOptions
 from sevlaunch.image_reference import is_name
-from tests.image.server import Server
+from tests.image.server import Server, mirror
 
 ENTRIES = read_catalogue()
 
@@ -69,12 +68,7 @@ def test_a_wrong_one_is_refused_with_the_reason(base: Path, text: str, words: st
 def test_a_mirror_has_the_files_below_their_hosts_names(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = b"an image" * 1000
-    folder = "cloud.debian.org/images/cloud/trixie/latest"
-    server.put(f"mirror/{folder}/debian-13-genericcloud-amd64.qcow2", content)
-    sums = f"{hashlib.sha512(content).hexdigest()}  debian-13-genericcloud-amd64.qcow2\n"
-    server.put(f"mirror/{folder}/SHA512SUMS", sums.encode())
-    monkeypatch.setenv(MIRROR_VARIABLE, f"{server.url}/mirror/")
+    monkeypatch.setenv(MIRROR_VARIABLE, f"{mirror(server, 'debian-13', b'an image' * 1000)}/")
     fetched = fetch_image("debian-13")
     assert fetched.record.user == "debian" and fetched.record.source.startswith(
         f"{server.url}/mirror/cloud.debian.org/"

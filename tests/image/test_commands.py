@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 from sevlaunch.cli.complete import cached_images, catalogue_names
 from sevlaunch.image_reference import entry_of
-from tests.conftest import Command, wait_until
-from tests.image.server import Server
+from tests.conftest import ROOT, Command, wait_until
+from tests.image.server import Server, mirror
 
 CONTENT = os.urandom(2 << 20)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -52,6 +53,22 @@ def test_the_catalogue_is_listed_and_completed(sevlaunch: Command, cache: Path, 
     assert cached_images("") == []
     sevlaunch("image", "fetch", server.put("x.raw", CONTENT), "--sha256", SHA256)
     assert cached_images("sha256-") == [ENTRY]
+
+
+def test_the_guide(sevlaunch: Command, server: Server) -> None:
+    """Every command of docs/images.md, and the catalogue and the profile in it."""
+    text = (ROOT / "docs/images.md").read_text()
+    sevlaunch.environment["SEVLAUNCH_IMAGE_MIRROR"] = mirror(server, "debian-13", CONTENT)
+    commands = re.findall(r"^\$ sevlaunch (.*)", text, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        sevlaunch(*command.split())
+    [toml], [yaml] = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("toml", "yaml"))
+    (sevlaunch.base / "own.toml").write_text(toml)
+    known = sevlaunch("image", "ls", "--known", "--catalogue", sevlaunch.base / "own.toml", *JSON).json
+    assert known["our-base"]["user"] == "admin"
+    (sevlaunch.base / "g.yaml").write_text(yaml)
+    sevlaunch("check", sevlaunch.base / "g.yaml")
 
 
 def test_errors_are_told_with_the_next_step(sevlaunch: Command, server: Server) -> None:
