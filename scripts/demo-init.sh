@@ -10,6 +10,8 @@ mount_filesystems() {
     mount -t proc proc /proc
     mount -t sysfs sysfs /sys
     mount -t devtmpfs devtmpfs /dev
+    mkdir -p /dev/pts
+    mount -t devpts devpts /dev/pts
 }
 
 load_modules() {
@@ -158,6 +160,32 @@ answer_agent() {
     done <> "$device" >&0
 }
 
+# The disk with the label cidata: ECMA-119, 8.4.7, the volume identifier of the first volume descriptor.
+seed_device() {
+    for disk in /sys/block/*; do
+        device=/dev/${disk##*/}
+        [ "$(dd "if=$device" bs=1 skip=32808 count=6 2> /dev/null)" != cidata ] || { echo "$device" && return; }
+    done
+    return 1
+}
+
+# As much of cloud-init as logging in takes: a user with the rights of root, and the keys that let it in.
+first_boot() {
+    echo 'root:x:0:0:root:/root:/bin/sh' > /etc/passwd
+    device=$(seed_device) && mount -t iso9660 -o ro "$device" /seed 2> /dev/null || return
+    user=$(sed -n 's/^- name: //p' /seed/user-data)
+    [ -z "$user" ] || echo "$user:x:0:0:$user:/root:/bin/sh" >> /etc/passwd
+    mkdir -m 700 /root/.ssh
+    # YAML folds long lines.
+    tr -s ' \n' ' ' < /seed/user-data | grep -oE '(ssh|ecdsa|sk)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/=]+' > /root/.ssh/authorized_keys
+    hostname "$(sed -n 's/^local-hostname: //p' /seed/meta-data)"
+}
+
+# It makes a host key at the first connection. Nobody gets in by a password.
+start_ssh() {
+    [ ! -s /root/.ssh/authorized_keys ] || [ ! -x /bin/dropbear ] || dropbear -R -s
+}
+
 run_shells() {
     while :; do
         setsid cttyhack sh
@@ -177,6 +205,8 @@ boot() {
     report_virtio
     report_disks
     report_network
+    first_boot
+    start_ssh
     report_rng
     answer_agent &
     say ready

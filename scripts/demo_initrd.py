@@ -25,7 +25,10 @@ MODULES = [
     "virtio_scsi", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "vsock_loopback", "virtiofs",
     "ccp", "sev_guest", "efivarfs",
 ]  # fmt: skip
-FOLDERS = ["bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "lib", "lib/modules", "proc", "root", "run", "sys", "tmp"]
+FOLDERS = [
+    "bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "etc/dropbear", "lib", "lib/modules", "lib64", "proc", "root",
+    "run", "seed", "sys", "tmp", "usr", "usr/lib",
+]  # fmt: skip
 SUFFIX = re.compile(r"\.ko(\.xz|\.zst)?$")
 
 
@@ -81,8 +84,8 @@ def load_modules(tree: Path) -> dict[str, bytes]:
     return loaded
 
 
-def entries(busybox: Path, tree: Path, init: Path) -> Iterator[Entry]:
-    """Yield everything that goes into the archive."""
+def entries(busybox: Path, tree: Path, init: Path, ssh: Path) -> Iterator[Entry]:
+    """Yield everything that goes into the archive; ``ssh`` lists what the SSH server is made of, FILE NAME a line."""
     applets = subprocess.check_output([busybox, "--list"], text=True).split()
     modules = load_modules(tree)
     yield from (Entry(name, stat.S_IFDIR | 0o755) for name in FOLDERS)
@@ -93,6 +96,11 @@ def entries(busybox: Path, tree: Path, init: Path) -> Iterator[Entry]:
     yield Entry("etc/udhcpc.script", stat.S_IFLNK | 0o777, b"/init")
     yield Entry("etc/acpi/PWRF/00000080", stat.S_IFLNK | 0o777, b"/init")  # where busybox acpid looks
     yield from (Entry(f"lib/modules/{name}.ko", stat.S_IFREG | 0o644, data) for name, data in modules.items())
+    for line in ssh.read_text().splitlines():
+        file, name = line.split(" ")
+        yield Entry(name, stat.S_IFREG | 0o755, Path(file).read_bytes())
+    # Where dropbear looks for it.
+    yield Entry("usr/lib/sftp-server", stat.S_IFLNK | 0o777, b"/bin/sftp-server")
     yield Entry("lib/modules/order", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in modules).encode())
 
 
@@ -113,10 +121,10 @@ def archive(members: Iterable[Entry]) -> Iterator[bytes]:
 def main() -> None:
     """Write the archive named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("busybox", "modules", "init", "output"):
+    for name in ("busybox", "modules", "init", "ssh", "output"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
-    members = sorted(entries(args.busybox, args.modules, args.init), key=lambda entry: entry.name)
+    members = sorted(entries(args.busybox, args.modules, args.init, args.ssh), key=lambda entry: entry.name)
     args.output.write_bytes(b"".join(archive(members)))
 
 

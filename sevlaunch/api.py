@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, SshAddress, Status
+    from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, ForwardInfo, QemuInfo, SevInfo, SshAddress, Status
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
     from sevlaunch.flows.fetching import fetch_image, fetch_missing
     from sevlaunch.flows.guests import guest_status, list_guests
@@ -106,6 +106,7 @@ _HOMES = {
     "FetchedImage": "image.fetch.Fetched",
     "Firmware": "owner.firmware.Firmware",
     "FirmwareInfo": "evidence.FirmwareInfo",
+    "ForwardInfo": "evidence.ForwardInfo",
     "Guest": "guest.guest.Guest",
     "GuestBusy": "errors.GuestBusy",
     "GuestEnded": "errors.GuestEnded",
@@ -226,6 +227,7 @@ __all__ = [
     "FetchedImage",
     "Firmware",
     "FirmwareInfo",
+    "ForwardInfo",
     "Guest",
     "GuestBusy",
     "GuestEnded",

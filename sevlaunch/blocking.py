@@ -151,6 +151,10 @@ class Guest:
         """Press the power button until the guest's system powers down."""
         return self._loop.run(self._guest.powerdown(limit=limit))
 
+    def ssh(self, *command: str, given: bytes = b"") -> api.ProgramEnd:
+        """:meth:`sevlaunch.api.Guest.ssh`."""
+        return self._loop.run(self._guest.ssh(*command, given=given))
+
     def wait_until_ready(self, condition: api.Condition, *, limit: float = READY_LIMIT) -> None:
         """Wait until ``condition`` is reached."""
         self._loop.run(api.wait_until_ready(self._guest, condition, limit=limit))

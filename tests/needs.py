@@ -125,6 +125,13 @@ def debian_firmware(suite: str) -> Path:
     return found
 
 
+def demo_ssh() -> None:
+    """The demo guest with an SSH server, and the system's ssh to reach it."""
+    program("ssh", "openssh-client")
+    if b"bin/dropbear\0" not in (demo_guest() / "initrd.img").read_bytes():
+        pytest.skip("the demo guest has no SSH server: it is Debian's")
+
+
 def demo_guest() -> Path:
     """The folder of the demo guest: vmlinuz, initrd.img, disk.raw."""
     folder = ROOT / "build/demo"

@@ -23,6 +23,7 @@ MODULES = {
     "guests": ("up", "down", "rm", "ps", "ls", "status", "evidence", "console", "qmp", "inject", "resume"),
     "logs": ("logs",),
     "inside": ("exec", "wait", "events", "pause"),
+    "ssh": ("ssh", "cp"),
     "profiles": ("check", "render", "schema", "init", "policy", "host"),
     "doctor": ("doctor",),
     "importing": ("import",),

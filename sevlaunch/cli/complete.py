@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -16,6 +17,25 @@ def guest_names(incomplete: str) -> list[str]:
     except HostError:
         # A shell that completes a word has no place for a message; the command itself will say it.
         return []
+
+
+def conditions(incomplete: str) -> list[str]:
+    """What `up --wait` and `wait` wait for; those that want more end with a colon."""
+    forms = ("ssh", "cloud-init", "qga", "console:", "port:", "vsock:")
+    return [form for form in forms if form.startswith(incomplete)]
+
+
+def conditions_and_end(incomplete: str) -> list[str]:
+    """The same with what only `wait` waits for."""
+    return [*conditions(incomplete), *(["end"] if "end".startswith(incomplete) else [])]
+
+
+def guest_paths(incomplete: str) -> list[str]:
+    """Guests as a path in one begins, and files of this host."""
+    if ":" in incomplete.partition("/")[0]:
+        # What is in a guest is not looked at while somebody types.
+        return []
+    return [*(f"{name}:" for name in guest_names(incomplete)), *_paths(incomplete, lambda _: True)]
 
 
 def kept_names(incomplete: str) -> list[str]:
@@ -34,6 +54,11 @@ def kept_names(incomplete: str) -> list[str]:
 
 def profile_files(incomplete: str) -> list[str]:
     """Profiles, and folders that may hold some, that begin with ``incomplete``."""
+    return _paths(incomplete, lambda path: path.suffix in (".yaml", ".yml"))
+
+
+def _paths(incomplete: str, wanted: Callable[[Path], bool]) -> list[str]:
+    """Files that are ``wanted``, and folders."""
     folder, _, start = incomplete.rpartition("/")
     base = Path(folder or ("/" if incomplete.startswith("/") else "."))
     prefix = incomplete.removesuffix(start)
@@ -42,7 +67,7 @@ def profile_files(incomplete: str) -> list[str]:
     return [
         f"{prefix}{path.name}" + ("/" if path.is_dir() else "")
         for path in sorted(base.iterdir())
-        if path.name.startswith(start) and (path.suffix in (".yaml", ".yml") or path.is_dir())
+        if path.name.startswith(start) and (path.is_dir() or wanted(path))
     ]
 
 

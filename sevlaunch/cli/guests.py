@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.complete import guest_names, kept_names, profile_files
+from sevlaunch.cli.complete import conditions, guest_names, kept_names, profile_files
 from sevlaunch.cli.failures import SeveralErrors, note
 from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say, table
 from sevlaunch.cli.profiles import NameOption, SetOption
@@ -67,7 +67,12 @@ def up(
     ] = None,
     wait: Annotated[
         list[str],
-        typer.Option("--wait", metavar="CONDITION", help="Wait: console:TEXT, port:HOST:PORT, vsock:PORT or qga."),
+        typer.Option(
+            "--wait",
+            metavar="CONDITION",
+            help="Wait: ssh, cloud-init, console:TEXT, port:HOST:PORT, port:GUESTPORT, vsock:PORT or qga.",
+            autocompletion=conditions,
+        ),
     ] = [],  # noqa: B006 - typer reads the default
     wait_timeout: Annotated[
         float, typer.Option("--wait-timeout", help="Seconds that each --wait may take.", min=0.1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sevlaunch.cli.complete import guest_names
+from sevlaunch.cli.complete import conditions_and_end, guest_names
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_json, print_json_line, progress, say
 from sevlaunch.errors import UsageError
@@ -92,7 +92,9 @@ def wait(
     conditions: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONDITION...", help="console:TEXT, port:HOST:PORT, vsock:PORT, qga; or end: it has ended."
+            metavar="CONDITION...",
+            help="ssh, cloud-init, qga, console:TEXT, port:HOST:PORT, port:GUESTPORT, vsock:PORT; or end: it ended.",
+            autocompletion=conditions_and_end,
         ),
     ],
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for each condition.", min=0.1)] = 120.0,

@@ -18,6 +18,7 @@ from sevlaunch.guest.guest import Guest
 from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.readiness import READY_LIMIT, Condition, wait_until_ready
+from sevlaunch.guest.ssh import Way, find_way
 from sevlaunch.host.folders import runtime_folder
 
 
@@ -46,6 +47,21 @@ async def run_in_guest(
                 f"{command[0]} in {name} had not ended after {limit:g} s: it may still run there",
                 hint="does an agent run in the guest? `sevlaunch wait NAME qga` waits for one",
             ) from error
+
+
+def way_into(name: str, *, root: Path | None = None, user: str | None = None, key: Path | None = None) -> Way:
+    """How a guest that runs is reached by SSH.
+
+    :param user: another one than its first boot has made.
+    :param key: the file of another private key.
+    :raise GuestNotFound: when there is no such guest; GuestEnded when it does not run any more.
+    :raise UsageError: when there is no way to an SSH server in it.
+    """
+    folder = find(root or runtime_folder(), name)
+    record = folder.record()
+    if record is None or qemu_pid(folder) is None:
+        raise _ended(folder)
+    return find_way(record, folder.path, user=user, key=key)
 
 
 async def wait_for(
@@ -94,12 +110,16 @@ async def _process_of(folder: GuestFolder) -> AsyncIterator[Process]:
     pid = qemu_pid(folder)
     process = Process.attach(pid) if pid else None
     if process is None:
-        name = folder.name
-        raise GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {quote(name)}")
+        raise _ended(folder)
     try:
         yield process
     finally:
         process.close()
+
+
+def _ended(folder: GuestFolder) -> GuestEnded:
+    name = folder.name
+    return GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {quote(name)}")
 
 
 def _death(folder: GuestFolder) -> QemuError:

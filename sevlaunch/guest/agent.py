@@ -29,6 +29,12 @@ class Agent:
     def __init__(self, folder: GuestFolder) -> None:
         self._folder = folder
 
+    @property
+    def there(self) -> bool:
+        """Whether the guest has a channel for an agent; nobody need listen there."""
+        with self._folder.qemu_folder() as folder:
+            return folder.has(AGENT_SOCKET)
+
     async def ping(self) -> None:
         """Ask, and wait for the answer: QEMU hands the question over as soon as the agent listens.
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from sevlaunch.errors import GuestEnded, QemuError
-from sevlaunch.evidence import Ended, Evidence, SevInfo
+from sevlaunch.evidence import Ended, Evidence, ForwardInfo, SevInfo
 from sevlaunch.guest.agent import Agent
+from sevlaunch.guest.agent_programs import ProgramEnd
 from sevlaunch.guest.alive import while_alive
 from sevlaunch.guest.ending import ANSWER_LIMIT, POWERDOWN_LIMIT, end_guest, end_qemu, press_power_button
 from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
@@ -24,6 +25,7 @@ from sevlaunch.guest.outcome import CRASHED, crashed, failure
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.record import Record
 from sevlaunch.guest.serial import Console
+from sevlaunch.guest.ssh import Way, find_way, run_over_ssh
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
 
@@ -38,6 +40,8 @@ class Guest:
         self._record = record
         self._process = process
         self._qmp = qmp
+        # What a condition that is waited for was told last, for the error when it is not reached.
+        self.obstacle = ""
 
     @classmethod
     @asynccontextmanager
@@ -97,6 +101,40 @@ class Guest:
     def vsock_cid(self) -> int | None:
         """Its vsock context ID; None when it has no vsock."""
         return self._record.vsock_cid
+
+    @property
+    def forwards(self) -> list[ForwardInfo]:
+        """The host's ports that lead into it."""
+        return self._record.forwards
+
+    @property
+    def has_ssh(self) -> bool:
+        """Whether there is a way to an SSH server in it: a port, or its vsock."""
+        return self._record.ssh is not None or self._record.vsock_cid is not None
+
+    @property
+    def knows_login(self) -> bool:
+        """Whether its first boot lets a key in that its user has here."""
+        return self._record.login is not None
+
+    def ssh_way(self) -> Way:
+        """How an SSH server in it is reached, and as whom.
+
+        :raise UsageError: when there is no way to one.
+        """
+        return find_way(self._record, self._folder.path)
+
+    async def ssh(self, *command: str, given: bytes = b"") -> ProgramEnd:
+        """Run a command in it by SSH, as who its first boot lets in, and wait for its end.
+
+        One word is a line for the guest's shell; several are a program and its arguments, which arrive as they are.
+
+        :param given: what the command reads from its standard input.
+        :return: exit code 255 is ssh's own where it could not get in, and says why in ``stderr``.
+        :raise UsageError: when there is no way to an SSH server in it.
+        :raise HostError: when this host has no ssh.
+        """
+        return await run_over_ssh(self.ssh_way(), command, given=given)
 
     async def while_alive(self, action: Awaitable[T]) -> T:
         """The result of ``action``, which is cancelled when the guest ends before.

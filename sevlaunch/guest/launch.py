@@ -132,7 +132,8 @@ async def _find_ports(start: Start, qmp: Qmp) -> None:
     for network in networks:
         if network.backend.ssh_forward:
             port = forwards[network.name][0]
-            start.ssh = SshAddress(port.host, port.port, None)
+            login = start.login
+            start.ssh = SshAddress(port.host, port.port, login.user if login else None)
 
 
 async def _rehearsed(start: Start, pid_report: BinaryIO) -> None:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from sevlaunch.atomic import make_private_folder, space_hint, write_whole
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.guest.handed import Opened
+from sevlaunch.guest.host_keys import forget_host_key
 from sevlaunch.guest.locks import DISKS, take
 from sevlaunch.guest.process import find_program
 from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
@@ -138,6 +139,8 @@ def _prepare(image: ImagePlan, lock: int, plan: Plan) -> None:
         _check_same(file, note, identity, fresh)
         _grow(file, size, overlay, lock, fresh)
         return
+    if image.name == plan.storage.disks[0].image.name:
+        forget_host_key(plan.state_folder)
     # The note first: without its overlay it says nothing.
     write_whole(note, json.dumps(msgspec.to_builtins(identity)).encode())
     new = file.with_name(f".{file.name}.new")

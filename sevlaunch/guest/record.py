@@ -42,9 +42,10 @@ class Record(Struct, frozen=True):
     """What a command needs to know about a guest that another command started.
 
     ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart. ``lock``
-    is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU. ``ssh`` and
-    ``forwards`` have the ports that QEMU has bound, and are written once it tells them.
+    is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU.
     ``login``: who may log in, as its seed says; None: it has none, or one that says something else.
+    ``ssh`` and ``forwards`` have the ports that QEMU has bound, and are written once it tells them. ``state_folder``:
+    what outlives the guest.
     """
 
     name: str
@@ -64,9 +65,10 @@ class Record(Struct, frozen=True):
     vsock_cid: int | None
     rehearsal: bool = False
     companions: list[CompanionProcess] = field(default_factory=list)
+    login: Login | None = None
     ssh: SshAddress | None = None
     forwards: list[ForwardInfo] = field(default_factory=list)
-    login: Login | None = None
+    state_folder: str = ""
 
     def to_json(self) -> bytes:
         """The record as a document."""

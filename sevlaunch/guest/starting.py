@@ -24,6 +24,7 @@ from sevlaunch.guest.embedding import Embedding
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
+from sevlaunch.guest.host_keys import forget_host_key
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record
@@ -64,7 +65,7 @@ class Start:
         self._lock = lock
         # The open store of variables, and that of the disks, which carry locks, too.
         self._variables = self._disks = -1
-        self._login: Login | None = None
+        self.login: Login | None = None
         self._embedding = embedding
         self._handed = embedding.disks or Opened()
         self.detached = False
@@ -274,7 +275,8 @@ class Start:
             companions=self._companion_processes(),
             ssh=self.ssh,
             forwards=self.forwards,
-            login=self._login,
+            login=self.login,
+            state_folder=str(plan.state_folder),
         )
 
     def _companion_processes(self) -> list[CompanionProcess]:
@@ -309,7 +311,10 @@ class Start:
             from sevlaunch.guest.first_boot import login_of, make_seed
 
             self._write_for_qemu(self.plan.first_boot.path.name, make_seed(self.plan.first_boot))
-            self._login = login_of(self.plan)
+            self.login = login_of(self.plan)
+        # Disks that are handed over are those of a system that goes on.
+        if not (self.plan.storage.keeps_system or self._handed.numbers):
+            forget_host_key(self.plan.state_folder)
         self._variables = prepare_variables(self.plan, self._account)
         if self.plan.storage.overlays:
             # Not every guest has any.

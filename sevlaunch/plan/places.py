@@ -20,5 +20,6 @@ SEED = "seed.iso"
 # In the guest's state folder.
 TPM_STATE = "tpm"
 SSH_KEY = "ssh_key"
+KNOWN_HOSTS = "known_hosts"
 
 LONGEST_SOCKET = max((COMMANDS_SOCKET, PROGRAMS_SOCKET, CONSOLE_SOCKET, AGENT_SOCKET), key=len)

@@ -61,6 +61,14 @@ class StoragePlan(Part, frozen=True, kw_only=True):
         """What takes the writes to images that are never written."""
         return tuple(disk.image.overlay for disk in self.disks if disk.image.overlay)
 
+    @property
+    def keeps_system(self) -> bool:
+        """Whether what the guest writes to its first disk is there at its next start; else its system begins anew."""
+        if not self.disks:
+            return False
+        image = self.disks[0].image
+        return image.overlay.kept.value if image.overlay else not image.read_only.value
+
     def options(self) -> Iterator[Option]:
         """Threads and controllers, then each disk with what is behind it."""
         for thread in self.iothreads:

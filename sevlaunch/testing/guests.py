@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from sevlaunch.flows.images import fetch_missing
 from sevlaunch.flows.take_down import take_down
 from sevlaunch.guest.console_log import log_end
 from sevlaunch.guest.folder import EVIDENCE, QEMU_LOG, GuestFolder, guests
+from sevlaunch.guest.readiness import READY_LIMIT, parse_condition
 from sevlaunch.guest.runtime import open_root, prepare_root
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.guest_type import GuestType
@@ -147,6 +148,8 @@ class GuestFactory:
         paused: bool = False,
         limit: float | None = None,
         rehearse: bool | None = None,
+        wait: Sequence[str] = (),
+        wait_limit: float = READY_LIMIT,
     ) -> sync.Guest:
         """Start a guest; it ends with the test.
 
@@ -156,10 +159,15 @@ class GuestFactory:
         :param limit: seconds for the start.
         :param rehearse: default: where the host can't really run the guest; where it can do neither, the test is
             skipped.
+        :param wait: conditions that it has to reach, as for ``--wait``, such as ``ssh``.
+        :param wait_limit: seconds for each.
         """
+        conditions = [parse_condition(text) for text in wait]
         made = self._plan(profile, overrides, rehearse)
         guest = self._stack.enter_context(sync.launch(made, paused=paused, limit=limit))
         self._started.append(_Started(made, guest))
+        for condition in conditions:
+            guest.wait_until_ready(condition, limit=wait_limit)
         return guest
 
     def sections(self) -> list[tuple[str, str]]:

@@ -135,6 +135,12 @@ def test_the_shell_completes_guest_names_and_profiles(sevlaunch: Command, base: 
     (sevlaunch.state / "kept").mkdir(parents=True)
     assert complete(sevlaunch, "sevlaunch rm k", base) == ["kept"]
     assert complete(sevlaunch, "sevlaunch up pl", PROFILES) == ["plain.yaml"]
+    assert complete(sevlaunch, "sevlaunch ssh fin", base) == ["finished"]
+    (base / "finally").mkdir()
+    assert complete(sevlaunch, "sevlaunch cp fin", base) == ["finished:", "finally/"]
+    assert complete(sevlaunch, "sevlaunch cp finished:/", base) == []
+    assert complete(sevlaunch, "sevlaunch up x --wait clo", base) == ["cloud-init"]
+    assert complete(sevlaunch, "sevlaunch wait finished en", base) == ["end"]
     sevlaunch("down", "finished", "--now")
 
 

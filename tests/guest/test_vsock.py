@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from sevlaunch.errors import UsageError
+from sevlaunch.guest import vsock_connection
 from sevlaunch.guest.readiness import parse_condition
 from tests.guest.own_kernel import passes_in_own_kernel
 
@@ -51,6 +54,34 @@ async def test_a_port_that_opens_over_vsock_is_noticed(base: Path, request: pyte
         listener.listen()
         async with asyncio.timeout(20):
             await waiting
+        await asyncio.to_thread(hands_over_a_connection, listener)
+
+
+def hands_over_a_connection(listener: socket.socket) -> None:
+    """See that the program which connects for ssh sends the open connection through its output."""
+    port = listener.getsockname()[1]
+    command = [sys.executable, "-IS", vsock_connection.__file__, str(HERE)]
+    listener.settimeout(20)
+    own, given = socket.socketpair()
+    with own, given:
+        own.settimeout(20)
+        subprocess.run([*command, str(port)], stdout=given.fileno(), check=True, timeout=20)
+        _, [fd], _, _ = socket.recv_fds(own, 1, 1)
+    with socket.socket(fileno=fd) as connection:
+        connection.sendall(b"hello")
+        # The first is that of the condition.
+        for _ in range(2):
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.settimeout(20)
+                received = accepted.recv(5)
+        assert received == b"hello"
+    own, given = socket.socketpair()
+    with bound() as nobody, own, given:
+        words = [*command, str(nobody.getsockname()[1])]
+        refused = subprocess.run(words, stdout=given.fileno(), stderr=subprocess.PIPE, check=False, timeout=20)
+    assert refused.returncode == 1
+    assert b"no connection to port" in refused.stderr
 
 
 async def test_a_guest_without_vsock_has_no_port_there() -> None:
