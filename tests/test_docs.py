@@ -12,6 +12,7 @@ import pytest
 
 from tests import needs
 from tests.conftest import ROOT, Command
+from tests.guest.support import some_qemu
 from tests.rehearsal.owner import share_platform
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -83,6 +84,25 @@ def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert sevlaunch.left_behind() == []
+
+
+def test_the_guide_of_a_first_boot(sevlaunch: Command) -> None:
+    text = (ROOT / "docs/first-boot.md").read_text()
+    profiles = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    commands = re.findall(r"^\$ sevlaunch (.*)$", text, re.MULTILINE)
+    assert (len(profiles), len(commands)) == (4, 2)
+    for name in ("web.conf", "token.txt", "root.hash", "noble-server-cloudimg-amd64.img"):
+        (sevlaunch.base / name).write_text("content\n")
+    (sevlaunch.base / "team.pub").write_text(re.findall(r"ssh-ed25519 \S+", text)[0])
+    (sevlaunch.base / "config.ign").write_text('{"ignition": {"version": "3.4.0"}}')
+    for profile in profiles:
+        (sevlaunch.base / "web.yaml").write_text(profile)
+        for command in commands:
+            sevlaunch(*command.split(), *("--set", "accel=tcg"), *some_qemu(), cwd=sevlaunch.base)
+        if "first_boot" in profile:
+            sevlaunch("up", sevlaunch.base / "web.yaml", "--paused", "--set", "accel=tcg", *some_qemu())
+            sevlaunch("down", "web", "--now")
     assert sevlaunch.left_behind() == []
 
 
