@@ -196,6 +196,29 @@ def test_what_comes_unencrypted_and_unsigned_vouches_for_nothing(
     assert fetch_image(f"{server.url}/disk.raw", SHA256).new
 
 
+def test_a_newer_image_is_taken_when_it_is_asked_for(server: Server, cache: Path, base: Path) -> None:
+    server.put("disk.raw", CONTENT)
+    server.put("SUMS", SUMS)
+    file = catalogue(base, server)
+    first = fetch(file)
+    newer = CONTENT[::-1]
+    server.put("disk.raw", newer, etag='"2"')
+    server.put("SUMS", f"{hashlib.sha512(newer).hexdigest()}  disk.raw\n".encode())
+    assert not fetch(file).new and first.path.read_bytes() == CONTENT
+    with first.path.open("rb") as opened:
+        second = fetch(file, renew=True)
+        # Whoever runs from the old one goes on with it.
+        assert opened.read() == CONTENT
+    assert second.new and second.path == first.path and second.path.read_bytes() == newer
+    assert second.record.sha256 == hashlib.sha256(newer).hexdigest()
+    assert not fetch(file, renew=True).new
+    # A newer one that can't be had leaves the one that is there.
+    server.put("SUMS", SUMS)
+    with pytest.raises(ImageError, match="has other bytes"):
+        fetch(file, renew=True)
+    assert fetch(file).record == second.record
+
+
 def test_a_url_with_its_publishers_files(server: Server, cache: Path, signer: Signer) -> None:
     url, sums = server.put("disk.raw", CONTENT), server.put("SUMS", SUMS)
     options = FetchOptions(

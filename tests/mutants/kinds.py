@@ -194,6 +194,12 @@ def domains(folder: Path) -> list[Reader]:
     return [Reader(content, change_text, words, frozenset({0, 1, 2, 3})) for content in contents]
 
 
+def catalogues(folder: Path) -> list[Reader]:
+    """Catalogues of images, as a project or a company hands them round."""
+    content = (ROOT / "sevlaunch/image/catalogue.toml").read_bytes()
+    return [Reader(content, change_text, ["image", "ls", "--known", "--catalogue", "{}"], frozenset({0, 2}))]
+
+
 def profiles(folder: Path) -> list[Reader]:
     """Profiles, through the one command that is safe for a stranger's."""
     contents = [
@@ -228,6 +234,7 @@ KINDS: dict[str, Callable[[Path], list[Reader]]] = {
     "reports": reports,
     "lock files": locks,
     "domains": domains,
+    "catalogues of images": catalogues,
     "profiles": profiles,
     "firmware images": firmware,
 }
