@@ -310,4 +310,58 @@ FAULTS = {
         "none = report",
         ("tests/owner/test_report.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
     ),
+    "an image is taken whatever its bytes": Fault(
+        "sevlaunch/image/fetch.py",
+        "if found[wanted.algorithm] == wanted.digest:",
+        "if True:",
+        ("tests/image/test_fetch.py::test_other_bytes_are_refused_and_gone",),
+    ),
+    "a key that has expired signs": Fault(
+        "sevlaunch/image/signature.py",
+        '"[GNUPG:] GOODSIG " in status and brings_text',
+        "brings_text",
+        ("tests/image/test_proof.py::test_what_does_not_hold_is_refused",),
+    ),
+    "what stands around a signed text counts": Fault(
+        "sevlaunch/image/proof.py",
+        'content = signed.content if source.signed == "inline" else content',
+        "pass",
+        ("tests/image/test_proof.py::test_checksums_that_are_signed_within",),
+    ),
+    "a signature that is missing is done without": Fault(
+        "sevlaunch/image/proof.py",
+        'if source.signed != "image" and source.can_be_checked:',
+        "if False:",
+        ("tests/image/test_proof.py::test_what_does_not_hold_is_refused",),
+    ),
+    "checksums may come unencrypted": Fault(
+        "sevlaunch/image/proof.py",
+        "if not (is_private(source.checksums) or",
+        "if not (True or",
+        ("tests/image/test_proof.py::test_what_comes_unencrypted_and_unsigned_vouches_for_nothing",),
+    ),
+    "a redirection may lead out of encryption": Fault(
+        "sevlaunch/image/web.py",
+        'if req.type == "https" and urlsplit(newurl).scheme != "https":',
+        "if False:",
+        ("tests/image/test_encryption.py::test_no_redirection_leads_out_of_encryption",),
+    ),
+    "a cache of somebody else's is used": Fault(
+        "sevlaunch/image/store.py",
+        "elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):",
+        "elif False:",
+        ("tests/image/test_cache.py::test_a_folder_that_others_may_write_is_not_used",),
+    ),
+    "an image that was changed is used": Fault(
+        "sevlaunch/image/store.py",
+        "fits = record is not None and (record.size, record.modified) == (image.st_size, image.st_mtime_ns)",
+        "fits = record is not None",
+        ("tests/image/test_cache.py::test_a_file_that_was_changed_is_none_and_is_fetched_again",),
+    ),
+    "an image may name another file": Fault(
+        "sevlaunch/image/inspection.py",
+        "if facts.leans_on:",
+        "if False:",
+        ("tests/image/test_hostile_images.py::test_it_is_refused_when_it_is_fetched_and_when_it_is_a_file",),
+    ),
 }

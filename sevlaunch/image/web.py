@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import socket
 import ssl
 import threading
@@ -22,7 +23,6 @@ STALL_LIMIT = 30.0
 # Files of checksums and signatures.
 MAX_TEXT = 4 << 20
 _PIECE = 1 << 18
-_LOOPBACK = ("localhost", "::1")
 
 
 class Broken(ImageError):
@@ -139,8 +139,14 @@ def read_text(url: str, line: Line) -> bytes:
 def is_private(url: str) -> bool:
     """Whether nobody on the way can change what comes from there: it is encrypted, or does not leave this machine."""
     parts = urlsplit(url)
+    if parts.scheme == "https":
+        return True
     host = parts.hostname or ""
-    return parts.scheme == "https" or host in _LOOPBACK or host.startswith("127.")
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+    return here and ("http" not in urllib.request.getproxies() or bool(urllib.request.proxy_bypass(host)))
 
 
 _AGAIN = "try again: what has come is kept"

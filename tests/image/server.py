@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.server
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from sevlaunch.image.catalogue import file_name, read_catalogue
@@ -88,8 +90,8 @@ def mirror(server: Server, name: str, content: bytes) -> str:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server that runs during the block."""
+def serving(*, certificate: Path | None = None) -> Iterator[Server]:
+    """A server that runs during the block; with the file of a certificate and its key over HTTPS."""
     server = Server()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -137,8 +139,16 @@ def serving() -> Iterator[Server]:
     class Threads(http.server.ThreadingHTTPServer):
         daemon_threads = True
 
+        def handle_error(self, *_: Any) -> None:
+            """Whoever does not believe the certificate is gone."""
+
     with Threads(("127.0.0.1", 0), Handler) as listener:
-        server.url = f"http://127.0.0.1:{listener.server_address[1]}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            # The handshake in the thread of the connection: whoever breaks it off is not in the way of others.
+            listener.socket = context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
+        server.url = f"http{'s' if certificate else ''}://127.0.0.1:{listener.server_address[1]}"
         thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
