@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sevlaunch.flows.guests import guest_status, list_guests
     from sevlaunch.flows.inside import run_in_guest, wait_for, wait_for_end
     from sevlaunch.flows.plans import Planned, plan_guest, plan_guests
+    from sevlaunch.flows.restart import Restart, plan_restart, restart
     from sevlaunch.flows.service import stay
     from sevlaunch.flows.start_options import StartOptions
     from sevlaunch.flows.take_down import TakenDown, take_down, take_down_many
@@ -142,6 +143,7 @@ _HOMES = {
     "QmpError": "errors.QmpError",
     "ReportFile": "owner.report_file.ReportFile",
     "ReportVerdict": "owner.report.ReportVerdict",
+    "Restart": "flows.restart.Restart",
     "Secret": "owner.secret.Secret",
     "SevInfo": "evidence.SevInfo",
     "SevlaunchError": "errors.SevlaunchError",
@@ -177,6 +179,7 @@ _HOMES = {
     "plan": "plan.resolve.resolve",
     "plan_guest": "flows.plans.plan_guest",
     "plan_guests": "flows.plans.plan_guests",
+    "plan_restart": "flows.restart.plan_restart",
     "plan_verification": "flows.verification.plan_verification",
     "read_certificate_folder": "owner.x509_files.read_certificate_folder",
     "read_claims": "owner.claims.read_claims",
@@ -193,6 +196,7 @@ _HOMES = {
     "render": "plan.command_line.argv",
     "require_vouched": "owner.platform.require_vouched",
     "resolve_setup": "owner.setup.resolve_setup",
+    "restart": "flows.restart.restart",
     "run_in_guest": "flows.inside.run_in_guest",
     "sign_id_block": "owner.id_block.sign_id_block",
     "spawn": "guest.process.spawn",
@@ -263,6 +267,7 @@ __all__ = [
     "QmpError",
     "ReportFile",
     "ReportVerdict",
+    "Restart",
     "Secret",
     "SevInfo",
     "SevlaunchError",
@@ -298,6 +303,7 @@ __all__ = [
     "plan",
     "plan_guest",
     "plan_guests",
+    "plan_restart",
     "plan_verification",
     "read_certificate_folder",
     "read_claims",
@@ -314,6 +320,7 @@ __all__ = [
     "render",
     "require_vouched",
     "resolve_setup",
+    "restart",
     "run_in_guest",
     "sign_id_block",
     "spawn",

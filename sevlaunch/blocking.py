@@ -256,6 +256,18 @@ def take_down_many(
     return _run(api.take_down_many(names, root=root, now=now, limit=limit))
 
 
+def restart(
+    planned: api.Restart,
+    *,
+    now: bool = False,
+    limit: float = POWERDOWN_LIMIT,
+    conditions: Sequence[api.Condition] = (),
+    ready_limit: float = READY_LIMIT,
+) -> api.BroughtUp:
+    """:func:`sevlaunch.api.restart`."""
+    return _run(api.restart(planned, now=now, limit=limit, conditions=conditions, ready_limit=ready_limit))
+
+
 def list_guests(root: Path | None = None) -> list[api.Status]:
     """:func:`sevlaunch.api.list_guests`."""
     return _run(api.list_guests(root))

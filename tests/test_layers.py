@@ -15,7 +15,7 @@ PACKAGE = Path(sevlaunch.__file__).parent
 # From the ground floor up. A row's rooms import from lower rows and from rooms further left in their own row.
 ROWS = (
     (
-        *("guest_type", "remedies", "text", "units", "errors", "atomic"),
+        *("guest_type", "remedies", "text", "units", "errors", "atomic", "origin"),
         *("opening", "qcow2", "files", "documents", "evidence", "image_reference"),
     ),
     ("sevapi",),

@@ -56,5 +56,6 @@ async def bring_up(
             await asyncio.sleep(0)
             for one in outcomes:
                 if one.guest:
+                    one.guest.note_start(options.started())
                     one.guest.detach()
     return finished

@@ -130,6 +130,7 @@ async def _stay_with(
     end = asyncio.create_task(guest.until_end())
     try:
         await options.reached_by(guest)
+        guest.note_start(options.started(foreground=True))
         guest.announce()
         launched(guest.launch_evidence)
         while True:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sevlaunch.guest.readiness import READY_LIMIT, Condition, wait_until_ready
+from sevlaunch.guest.record import Started
 
 if TYPE_CHECKING:
     from sevlaunch.flows.verification import Verification
@@ -33,6 +34,11 @@ class StartOptions(Struct, frozen=True):
     def launched_paused(self) -> bool:
         """Whether the launch stops before the first instruction."""
         return self.paused or self.verification is not None
+
+    def started(self, *, foreground: bool = False) -> Started:
+        """How a guest is started with these, for whoever starts it again."""
+        verified = self.verification is not None
+        return Started(paused=self.paused, verified=verified, foreground=foreground, limit=self.limit)
 
     async def reached_by(self, guest: LaunchedGuest) -> None:
         """See that ``guest``, launched so, is what is wanted, and runs unless it is to be paused.

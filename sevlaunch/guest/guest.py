@@ -23,7 +23,7 @@ from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
 from sevlaunch.guest.outcome import CRASHED, crashed, failure
 from sevlaunch.guest.process import Process
-from sevlaunch.guest.record import Record
+from sevlaunch.guest.record import Record, Started
 from sevlaunch.guest.serial import Console
 from sevlaunch.guest.ssh import Way, find_way, run_over_ssh
 from sevlaunch.guest.starting import Start
@@ -265,6 +265,10 @@ class LaunchedGuest(Guest):
         :raise QemuError: when one has ended; with the end of its output.
         """
         self._start.check_helpers()
+
+    def note_start(self, started: Started) -> None:
+        """Note how it was started, for who starts it so again; before it is announced, or detached."""
+        self._start.started = started
 
     def announce(self) -> None:
         """Let other programs take it down, too."""

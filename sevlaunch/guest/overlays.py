@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,21 +66,32 @@ def prepare_overlays(plan: Plan, account: Account | None) -> int:
     :return: the open lock, for QEMU to inherit: it is held as long as QEMU lives. -1: no overlay is kept.
     :raise HostError: when one can't be made, belongs to another guest that runs, or to an image that has changed.
     """
-    kept = [disk.image for disk in plan.storage.disks if disk.image.overlay and disk.image.overlay.kept.value]
+    kept = list(_kept(plan))
     if not kept:
         return -1
     lock = _lock(plan)
     try:
-        for image in kept:
-            _prepare(image, lock, plan)
-            if account and image.overlay and image.overlay.file:
-                grant(Path(image.overlay.file), account, READ | WRITE)
+        for image, overlay, file in kept:
+            _prepare(image, overlay, file, lock, plan)
+            if account:
+                grant(file, account, READ | WRITE)
         if account:
             let_through(plan.state_folder, account)
     except BaseException:
         os.close(lock)
         raise
     return lock
+
+
+def check_overlays(plan: Plan) -> None:
+    """See that the overlays that are there fit their images, and the plan; as :func:`prepare_overlays`, and touch none.
+
+    :raise HostError: when one does not.
+    """
+    for image, overlay, file in _kept(plan):
+        if file.exists():
+            _check_same(file, _note_of(file), _identity(image.path.value), _afresh(plan))
+            _has_size(file, _size_of(image, overlay), _afresh(plan))
 
 
 def make_ephemeral(plan: Plan, opened: Opened) -> None:
@@ -92,6 +103,14 @@ def make_ephemeral(plan: Plan, opened: Opened) -> None:
         overlay = disk.image.overlay
         if overlay and not overlay.kept.value and overlay.descriptor not in opened.numbers:
             opened.keep(overlay.descriptor, _unnamed(disk.image, overlay))
+
+
+def _kept(plan: Plan) -> Iterator[tuple[ImagePlan, OverlayPlan, Path]]:
+    """The disks whose overlays are kept, with those, and where they are."""
+    for disk in plan.storage.disks:
+        overlay = disk.image.overlay
+        if overlay and overlay.file:
+            yield disk.image, overlay, Path(overlay.file)
 
 
 def _lock(plan: Plan) -> int:
@@ -127,22 +146,18 @@ def _is_free(fd: int) -> bool:
     return True
 
 
-def _prepare(image: ImagePlan, lock: int, plan: Plan) -> None:
+def _prepare(image: ImagePlan, overlay: OverlayPlan, file: Path, lock: int, plan: Plan) -> None:
     """See that the kept overlay of ``image`` is there, and of this image. Needs the lock."""
-    overlay = image.overlay
-    assert overlay is not None and overlay.file is not None, "the kept ones have a file"
-    file, note = Path(overlay.file), Path(overlay.file).with_suffix(".json")
     size, identity = _size_of(image, overlay), _identity(image.path.value)
-    again = f"sevlaunch up --fresh {quote(plan.profile_file)}"
-    fresh = f"to lose what was written, and start from the image as it is now: {again}"
     if file.exists():
-        _check_same(file, note, identity, fresh)
-        _grow(file, size, overlay, lock, fresh)
+        _check_same(file, _note_of(file), identity, _afresh(plan))
+        if not _has_size(file, size, _afresh(plan)):
+            _qemu_img(overlay, ("resize", "-q", "-f", "qcow2", str(file), str(size)), (lock,), file)
         return
     if image.name == plan.storage.disks[0].image.name:
         forget_host_key(plan.state_folder)
     # The note first: without its overlay it says nothing.
-    write_whole(note, json.dumps(msgspec.to_builtins(identity)).encode())
+    write_whole(_note_of(file), json.dumps(msgspec.to_builtins(identity)).encode())
     new = file.with_name(f".{file.name}.new")
     try:
         new.unlink(missing_ok=True)
@@ -167,6 +182,16 @@ def _size_of(image: ImagePlan, overlay: OverlayPlan) -> int:
     if found := unfit(path, facts, wanted):
         raise HostError(found.message, hint=found.hint)
     return wanted or -(-(facts.virtual_size or 0) // SECTOR) * SECTOR
+
+
+def _note_of(file: Path) -> Path:
+    """Where stands which image an overlay was made for."""
+    return file.with_suffix(".json")
+
+
+def _afresh(plan: Plan) -> str:
+    again = f"sevlaunch up --fresh {quote(plan.profile_file)}"
+    return f"to lose what was written, and start from the image as it is now: {again}"
 
 
 def _identity(path: str) -> ImageIdentity:
@@ -201,8 +226,8 @@ def _check_same(file: Path, note: Path, now: ImageIdentity, fresh: str) -> None:
     )
 
 
-def _grow(file: Path, size: int, overlay: OverlayPlan, lock: int, fresh: str) -> None:
-    """Make an overlay as large as the profile says; a smaller one it can't be.
+def _has_size(file: Path, size: int, fresh: str) -> bool:
+    """Whether an overlay is as large as the profile says; a larger one can't be had smaller.
 
     :raise HostError: when it would have to shrink, or is damaged.
     """
@@ -215,8 +240,7 @@ def _grow(file: Path, size: int, overlay: OverlayPlan, lock: int, fresh: str) ->
             f"the overlay {file} has {has}, and the profile says {wanted}: what is cut off is lost",
             hint=f"say size: {has}; or, {fresh}",
         )
-    if found.virtual_size < size:
-        _qemu_img(overlay, ("resize", "-q", "-f", "qcow2", str(file), str(size)), (lock,), file)
+    return found.virtual_size == size
 
 
 def _unnamed(image: ImagePlan, overlay: OverlayPlan) -> IO[bytes]:

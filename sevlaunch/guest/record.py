@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field
 
 from sevlaunch.evidence import ForwardInfo, SshAddress
 from sevlaunch.guest_type import GuestType
+from sevlaunch.origin import Origin
 
 # Linux' PID_MAX_LIMIT on 64 bits.
 _Pid = Annotated[int, Meta(ge=1, le=1 << 22)]
@@ -38,11 +39,24 @@ class Login(NamedTuple):
     key: str | None
 
 
+class Started(NamedTuple):
+    """How a guest was started: ``paused`` before its first instruction, ``verified`` before it ran, by a command that
+    stays with it (``foreground``), within ``limit`` seconds (None: the usual ones).
+    """
+
+    paused: bool = False
+    verified: bool = False
+    foreground: bool = False
+    limit: float | None = None
+
+
 class Record(Struct, frozen=True):
     """What a command needs to know about a guest that another command started.
 
     ``start_time`` is field 22 of /proc/PID/stat, clock ticks since boot: with it a reused PID is told apart. ``lock``
     is the file that QEMU holds for as long as it lives. ``companions`` are the processes beside QEMU.
+    ``origin``: its profile's file; None: it has none. ``started``: None for one that is not launched yet, or that a
+    program started in its own way.
     ``login``: who may log in, as its seed says; None: it has none, or one that says something else.
     ``ssh`` and ``forwards`` have the ports that QEMU has bound, and are written once it tells them. ``state_folder``:
     what outlives the guest.
@@ -69,6 +83,8 @@ class Record(Struct, frozen=True):
     ssh: SshAddress | None = None
     forwards: list[ForwardInfo] = field(default_factory=list)
     state_folder: str = ""
+    origin: Origin | None = None
+    started: Started | None = None
 
     def to_json(self) -> bytes:
         """The record as a document."""

@@ -27,7 +27,7 @@ from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.host_keys import forget_host_key
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
-from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record
+from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record, Started
 from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, find_account, grant
@@ -68,6 +68,7 @@ class Start:
         self.login: Login | None = None
         self._embedding = embedding
         self._handed = embedding.disks or Opened()
+        self.started: Started | None = None
         self.detached = False
         self._left = False
         self._process: Process | None = None
@@ -277,6 +278,8 @@ class Start:
             forwards=self.forwards,
             login=self.login,
             state_folder=str(plan.state_folder),
+            origin=plan.origin,
+            started=self.started,
         )
 
     def _companion_processes(self) -> list[CompanionProcess]:

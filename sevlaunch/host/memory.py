@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from msgspec.structs import replace
 
 from sevlaunch.host.facts import CgroupFacts, MemoryFacts
 from sevlaunch.host.folders import base_folder
@@ -46,6 +48,29 @@ def memory_facts(system: System) -> MemoryFacts:
         can_set_limits=bool(_effective_capabilities(system) >> _CAP_SYS_RESOURCE & 1),
         can_raise_memlock=bool(_effective_capabilities(system) & (1 << _CAP_IPC_LOCK | 1 << _CAP_SYS_RESOURCE)),
     )
+
+
+def given_back(facts: MemoryFacts, pid: int) -> MemoryFacts:
+    """The memory as it will be when the process ``pid`` has gone, as far as huge pages go: proc_pid_smaps(5)."""
+    freed: dict[str, int] = {}
+    page = 0
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+    except OSError:
+        # It has gone by now, or is nobody's to look at: nothing more is free than what is counted.
+        return facts
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key == "KernelPageSize":
+            page = int(value.split()[0]) << 10
+        elif key in ("Shared_Hugetlb", "Private_Hugetlb") and page:
+            size = next((name for name, count in PAGE_SIZES.items() if count == page), "")
+            freed[size] = freed.get(size, 0) + (int(value.split()[0]) << 10) // page
+    nodes = {
+        node: {size: count + freed.get(size, 0) for size, count in sizes.items()} for node, sizes in facts.nodes.items()
+    }
+    free = {size: count + freed.get(size, 0) for size, count in facts.hugepages_free.items()}
+    return replace(facts, hugepages_free=free, nodes=nodes)
 
 
 def cgroup_facts(system: System) -> CgroupFacts:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sevlaunch.guest_type import GuestType
+from sevlaunch.origin import Origin
 from sevlaunch.plan.addresses import BusesPlan
 from sevlaunch.plan.boot import BootPlan
 from sevlaunch.plan.console import ConsolePlan
@@ -43,6 +44,7 @@ class Plan(Struct, frozen=True):
     ``reboot``: reset (QEMU resets the guest in place), relaunch (QEMU ends and is started anew), stop (QEMU ends).
     ``crash``: stop (QEMU ends), relaunch (QEMU ends and is started anew), keep (QEMU waits).
     ``fresh``: its start removes what earlier runs have left, NVRAM and overlays first of all.
+    ``origin``: how its profile is loaded again, if that has a file.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Plan(Struct, frozen=True):
     extra_args: tuple[Choice[str], ...]
     warnings: tuple[str, ...]
     fresh: bool = False
+    origin: Origin | None = None
 
     @property
     def qemu_folder(self) -> Path:

@@ -165,6 +165,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
             context.choice(text, "qemu", "extra_args", index) for index, text in enumerate(profile.qemu.extra_args)
         ),
         warnings=(*map(str, loaded.warnings), *context.warnings),
+        origin=loaded.origin,
     )
 
 

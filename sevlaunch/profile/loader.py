@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.guest_type import GuestType
+from sevlaunch.origin import Origin
 from sevlaunch.profile import source
 from sevlaunch.profile.model import Firmware, Profile
 from sevlaunch.profile.positions import KeyPath, Positions
@@ -40,6 +41,7 @@ class LoadedProfile(Struct, frozen=True):
 
     ``warnings``: what its user should know, and what is not refused. ``layers``: the files that it extends.
     ``identity``: the file's path without links, which tells profiles of one name apart; of text and data, nothing.
+    ``origin``: None for text and data.
     """
 
     profile: Profile
@@ -48,6 +50,7 @@ class LoadedProfile(Struct, frozen=True):
     warnings: tuple[Problem, ...] = ()
     layers: tuple[str, ...] = ()
     identity: str = ""
+    origin: Origin | None = None
 
     @classmethod
     def load(cls, path: Path | str, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
@@ -76,19 +79,24 @@ class LoadedProfile(Struct, frozen=True):
         return loads(text, file="<dict>", base=base, overrides=overrides, name=name)
 
 
-def load(path: Path, *, overrides: Sequence[str] = (), name: str | None = None) -> LoadedProfile:
+def load(
+    path: Path, *, overrides: Sequence[str] = (), name: str | None = None, folder: Path | None = None
+) -> LoadedProfile:
     """The profile in the file ``path``.
 
     :param overrides: ``PATH=VALUE`` texts such as ``cpu.count=8``, applied last.
     :param name: a name for the guest instead of the profile's own.
+    :param folder: where relative paths in ``overrides`` start; default: the current folder.
     :raise ProfileError: with every mistake, each at its line and column.
     :raise UsageError: when an override is no ``PATH=VALUE``.
     """
     problems: list[Problem] = []
     layers: list[Path] = []
     root = _with_extends(source.read(path, problems, given=True), path, (), layers, problems)
-    loaded = _finish(root, str(path), path.stem, overrides, name, problems)
-    return replace(loaded, layers=tuple(map(str, layers)), identity=str(path.resolve()))
+    folder = folder or Path.cwd()
+    loaded = _finish(root, str(path), path.stem, overrides, folder, name, problems)
+    origin = Origin(str(path.absolute()), tuple(overrides), str(folder))
+    return replace(loaded, layers=tuple(map(str, layers)), identity=str(path.resolve()), origin=origin)
 
 
 def loads(
@@ -105,12 +113,18 @@ def loads(
     node = source.parse(text, file=file, base=folder, problems=problems)
     layers: list[Path] = []
     root = _with_extends(node, folder / file, (), layers, problems)
-    loaded = _finish(root, file, "guest", overrides, name, problems)
+    loaded = _finish(root, file, "guest", overrides, Path.cwd(), name, problems)
     return replace(loaded, layers=tuple(map(str, layers)))
 
 
 def _finish(
-    root: Node, file: str, stem: str, overrides: Sequence[str], name: str | None, problems: list[Problem]
+    root: Node,
+    file: str,
+    stem: str,
+    overrides: Sequence[str],
+    folder: Path,
+    name: str | None,
+    problems: list[Problem],
 ) -> LoadedProfile:
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -121,7 +135,7 @@ def _finish(
             raise UsageError("--set can't change extends", hint="write a profile that extends the other one")
         # The short form's own key is gone from the profile by now.
         path = "cpu.count" if path == "cpus" else path
-        root = source.assign(root, path, text, option=f"--set {override}", problems=problems)
+        root = source.assign(root, path, text, base=folder, option=f"--set {override}", problems=problems)
         root = _expand_short_forms(root, problems)
     if name is not None:
         root = source.merge(root, Node({"name": Node(name, Mark("--name"))}, root.mark, base=root.base))

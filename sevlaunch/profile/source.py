@@ -314,7 +314,7 @@ def merge(below: Node, above: Node) -> Node:
     return Node(merged, above.mark, above.key_mark, above.base)
 
 
-def assign(root: Node, path: str, text: str, *, option: str, problems: list[Problem]) -> Node:
+def assign(root: Node, path: str, text: str, *, base: Path, option: str, problems: list[Problem]) -> Node:
     """``root`` with the dotted ``path`` set to the YAML value ``text``; list entries go by number.
 
     Text that is no YAML, such as ``console=ttyS0: x``, stands for itself.
@@ -325,7 +325,6 @@ def assign(root: Node, path: str, text: str, *, option: str, problems: list[Prob
     parts = path.split(".")
     if not all(parts) or len(parts) > MAX_DEPTH:
         raise _refused(f"wanted PATH=VALUE such as cpu.count=8, found path {path!r}", mark)
-    base = Path.cwd()
     try:
         leaf = parse(f"value: {text}", file=option, base=base, problems=problems, everywhere=mark).value["value"]
     except (ProfileError, KeyError):
