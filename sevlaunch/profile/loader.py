@@ -30,6 +30,9 @@ SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "display":
 # Each of these takes true (all defaults), false (it is left out) or a mapping.
 SWITCHES = ("rng", "balloon", "tpm", "watchdog", "first_boot")
 
+# What stands here may be secret: nothing repeats it.
+_SECRET = ("first_boot", "credentials")
+
 MAX_EXTENDS = 16
 # Signs that YAML takes for line ends, or does not take unescaped: YAML 1.1, 4.1 and 5.1.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
@@ -135,7 +138,9 @@ def _finish(
             raise UsageError("--set can't change extends", hint="write a profile that extends the other one")
         # The short form's own key is gone from the profile by now.
         path = "cpu.count" if path == "cpus" else path
-        root = source.assign(root, path, text, base=folder, option=f"--set {override}", problems=problems)
+        # The option is the place of the value in messages, and in the reasons that a plan is kept with.
+        option = f"--set {path}=..." if path.partition(".")[0] in _SECRET else f"--set {override}"
+        root = source.assign(root, path, text, base=folder, option=option, problems=problems)
         root = _expand_short_forms(root, problems)
     if name is not None:
         root = source.merge(root, Node({"name": Node(name, Mark("--name"))}, root.mark, base=root.base))

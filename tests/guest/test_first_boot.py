@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,41 @@ def test_a_guest_has_a_seed_that_nobody_else_reads_and_no_other_place_has_what_i
         if file.is_file() and file != seed:
             assert HASH.encode() not in file.read_bytes(), file
     assert HASH not in json.dumps(shown)
+    web("down", "web", "--now")
     render = web("render", web.base / "web.yaml", "--format", "explain", *some_qemu()).stdout
     assert "first boot: user admin" in render and HASH not in render
+    # Nor does the option that says it.
+    up(web, "--set", f"first_boot.password_hash={HASH}")
+    assert HASH.encode() not in (folder / "plan.json").read_bytes()
+    wrong = web("check", web.base / "web.yaml", "--set", "first_boot.password_hash=hunter2", check=None)
+    assert wrong.code == 1 and "hunter2" not in wrong.stdout + wrong.stderr
     web("down", "web", "--now")
     assert web.left_behind() == []
+
+
+def test_credentials_are_in_files_that_nobody_else_reads_and_in_no_command_line(web: Command) -> None:
+    (web.base / "key").write_bytes(b"\x00what the file holds")
+    command = up(
+        web, "--set", f"credentials={{a.key: {web.base}/key, motd: {{text: hello there}}}}", "--set", "first_boot=null"
+    )["command"]
+    folder = web.runtime / "web"
+    paths = [value.partition("path=")[2] for value in command if value.startswith("type=11,")]
+    assert paths == [str(folder / "credential0"), str(folder / "credential1")]
+    texts = [Path(path).read_text() for path in paths]
+    told = {"a.key": b"\x00what the file holds", "motd": b"hello there"}
+    wanted = [f"io.systemd.credential.binary:{name}={b64encode(content).decode()}" for name, content in told.items()]
+    assert texts == wanted
+    assert [oct(Path(path).stat().st_mode & 0o7777) for path in paths] == ["0o600"] * 2
+    encoded = b64encode(b"hello there")
+    for file in folder.rglob("*"):
+        if file.is_file() and str(file) not in paths:
+            assert encoded not in file.read_bytes() and b"hello there" not in file.read_bytes(), file
+    shell = web(
+        "render", web.base / "web.yaml", "--set", "credentials={motd: {text: hello there}}", *some_qemu()
+    ).stdout
+    assert f"# {folder}/credential0 holds a secret, and is for `sevlaunch up` to make" in shell
+    assert encoded.decode() not in shell and "hello there" not in shell
+    web("down", "web", "--now")
 
 
 def test_without_keys_the_guest_has_a_pair_of_its_own_and_keeps_it(web: Command) -> None:

@@ -82,6 +82,25 @@ def test_qemu_has_the_uid_and_nobody_else_can_read_anything(user: str, reachable
 
 
 @pytest.mark.usefixtures("as_root")
+def test_the_user_reads_the_seed_and_the_credentials_and_nobody_else_does(user: str, reachable: Command) -> None:
+    # It is this user's file: what is in it goes into the seed.
+    (reachable.base / "note").write_text("x")
+    (reachable.base / "note").chmod(0o600)
+    first_boot = f"first_boot={{ssh_keys: own, files: [{{path: /note, source: {reachable.base}/note}}]}}"
+    told = ("--set", first_boot, "--set", "credentials={motd: {text: hello}}")
+    reachable("up", PLAIN, *TCG, "--set", f"run_as={user}", *told, *JSON)
+    folder = reachable.runtime / "plain"
+    files = [folder / "seed.iso", folder / "credential0"]
+    assert all(may(str(file), os.R_OK, find_account(user)) and file.stat().st_uid == 0 for file in files)
+    assert not any(may(str(file), os.W_OK, find_account(user)) for file in files)
+    assert readable_by(12345, reachable.runtime) == []
+    [key] = reachable.state.glob("plain/*/ssh_key")
+    assert not may(str(key), os.R_OK, find_account(user))
+    reachable("down", "plain", "--now")
+    assert reachable.left_behind() == []
+
+
+@pytest.mark.usefixtures("as_root")
 def test_the_user_has_one_folder_and_no_hand_in_the_other(user: str, base: Path) -> None:
     base.chmod(0o755)
     root = base / "run"

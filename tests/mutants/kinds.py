@@ -209,6 +209,25 @@ def profiles(folder: Path) -> list[Reader]:
     return [Reader(one, change_text, each, frozenset({0, 1}), "x.yaml") for one in contents for each in words]
 
 
+def first_boots(folder: Path) -> list[Reader]:
+    """What a profile names for a guest's first boot: documents, keys, and Ignition's configuration."""
+    contents = {
+        "user_data": b"#cloud-config\nusers: [default]\nruncmd: [ls]\nwrite_files:\n- {path: /a, content: b}\n",
+        "meta_data": b"instance-id: one\nlocal-hostname: web\n",
+        "network_config": b"network:\n  version: 2\n  ethernets: {eth0: {dhcp4: true}}\n",
+        "ssh_keys": b"# mine\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG5vIHJlYWwga2V5LCB3aGljaCBub2JvZHkgaGFzIGl0 me\n",
+        "ignition": b'{"ignition": {"version": "3.4.0"}}',
+    }
+    readers = []
+    for key, content in contents.items():
+        value = "[mutant]" if key == "ssh_keys" else "mutant"
+        text = f"{key}: {value}\n" if key == "ignition" else f"first_boot: {{{key}: {value}}}\n"
+        profile = folder / f"{key}.yaml"
+        profile.write_text(text)
+        readers.append(Reader(content, change_text, ["check", profile], frozenset({0, 1})))
+    return readers
+
+
 def firmware(folder: Path) -> list[Reader]:
     """Firmware images, as the digest reads their tables."""
     image = ovmf(size=0x4000)
@@ -236,5 +255,6 @@ KINDS: dict[str, Callable[[Path], list[Reader]]] = {
     "domains": domains,
     "catalogues of images": catalogues,
     "profiles": profiles,
+    "first boots": first_boots,
     "firmware images": firmware,
 }
