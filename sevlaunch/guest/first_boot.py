@@ -51,8 +51,9 @@ def login_of(plan: Plan) -> Login | None:
     own = first_boot.said.user_data
     if own is not None and not goes_with_others(own):
         return None
-    in_use = isinstance(first_boot.said.ssh_keys, str) and first_boot.own_key.exists()
-    return Login(first_boot.said.user, str(first_boot.own_key) if in_use else None)
+    keys = first_boot.said.ssh_keys
+    in_use = isinstance(keys, str) and first_boot.own_key.exists()
+    return Login(first_boot.said.user, str(first_boot.own_key) if in_use else None, in_use and keys == "own")
 
 
 def _seed(first_boot: FirstBootPlan) -> Seed:

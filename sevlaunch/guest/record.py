@@ -33,10 +33,15 @@ class CompanionProcess(NamedTuple):
 
 
 class Login(NamedTuple):
-    """Who may log in to a guest by SSH: ``user``, or the one that its image has; ``key``: the private key's file."""
+    """Who may log in to a guest by SSH: ``user``, or the one that its image has; ``key``: the private key's file.
+
+    ``alone``: that key and no other. A disk that is kept may have had its first boot when the user's own keys were
+    there, and not the guest's.
+    """
 
     user: str | None
     key: str | None
+    alone: bool = False
 
 
 class Started(NamedTuple):

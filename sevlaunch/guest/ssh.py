@@ -42,6 +42,7 @@ class Way(Struct, frozen=True):
     :param user: None: whom ssh takes by itself, this user.
     :param key: the private key's file; None: those that ssh finds by itself, and those of the agent.
     :param known_hosts: the guest's host key, from the first contact on.
+    :param alone: no other key than ``key``.
     """
 
     host: str
@@ -50,6 +51,7 @@ class Way(Struct, frozen=True):
     user: str | None
     key: str | None
     known_hosts: Path
+    alone: bool = False
 
     def options(self, *, batch: bool = False, connect_limit: int = CONNECT_LIMIT) -> list[str]:
         """The options for ssh and scp.
@@ -70,7 +72,9 @@ class Way(Struct, frozen=True):
         if self.user is not None:
             settings["User"] = _quoted(self.user)
         if self.key is not None:
-            settings |= {"IdentityFile": _file(self.key), "IdentitiesOnly": "yes"}
+            settings["IdentityFile"] = _file(self.key)
+        if self.alone:
+            settings["IdentitiesOnly"] = "yes"
         if self.vsock_cid is not None:
             command = [sys.executable, "-IS", vsock_connection.__file__, str(self.vsock_cid), str(self.port)]
             settings |= {"ProxyCommand": shlex.join(command).replace("%", "%%"), "ProxyUseFdpass": "yes"}
@@ -104,6 +108,7 @@ def find_way(record: Record, folder: Path, *, user: str | None = None, key: Path
         user=user or (login.user if login else None),
         key=str(key.absolute()) if key else login.key if login else None,
         known_hosts=Path(record.state_folder or folder) / KNOWN_HOSTS,
+        alone=key is not None or (login is not None and login.alone),
     )
 
 

@@ -102,9 +102,9 @@ def test_a_guest_has_a_seed_that_nobody_else_reads_and_no_other_place_has_what_i
 
 def test_credentials_are_in_files_that_nobody_else_reads_and_in_no_command_line(web: Command) -> None:
     (web.base / "key").write_bytes(b"\x00what the file holds")
-    command = up(
-        web, "--set", f"credentials={{a.key: {web.base}/key, motd: {{text: hello there}}}}", "--set", "first_boot=null"
-    )["command"]
+    credentials = "credentials: {a.key: key, motd: {text: hello there}}\n"
+    (web.base / "web.yaml").write_text(f"accel: tcg\nmemory: 64M\n{credentials}")
+    command = up(web)["command"]
     folder = web.runtime / "web"
     paths = [value.partition("path=")[2] for value in command if value.startswith("type=11,")]
     assert paths == [str(folder / "credential0"), str(folder / "credential1")]
@@ -135,7 +135,7 @@ def test_without_keys_the_guest_has_a_pair_of_its_own_and_keeps_it(web: Command)
         [line] = keys_of(web)
         assert line.startswith(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + " ")
         record = json.loads((web.runtime / "web/guest.json").read_bytes())
-        assert record["login"] == ["admin", str(key)]
+        assert record["login"] == ["admin", str(key), False]
         found.append(line)
         web("down", "web", "--now")
     assert found[0] == found[1]
@@ -152,7 +152,7 @@ def test_with_keys_of_the_user_there_is_no_pair(web: Command) -> None:
     assert keys_of(web) == [KEY]
     assert list(web.state.glob("web/*/ssh_key")) == []
     record = json.loads((web.runtime / "web/guest.json").read_bytes())
-    assert record["login"] == ["admin", None]
+    assert record["login"] == ["admin", None, False]
     web("down", "web", "--now")
     # What logged in once does so for as long as it is there.
     up(web, "--set", "first_boot.ssh_keys=own")
@@ -197,6 +197,9 @@ def test_who_logs_in_is_known_of_a_plan(tmp_path: Path) -> None:
     plan.first_boot.own_key.parent.mkdir(parents=True)
     plan.first_boot.own_key.touch()
     assert login_of(plan) == Login("admin", str(plan.first_boot.own_key))
+    assert login_of(planned(tmp_path, "first_boot: {ssh_keys: own}")) == Login(
+        "admin", str(plan.first_boot.own_key), True
+    )
     assert login_of(planned(tmp_path, "{}")) is None
     assert login_of(planned(tmp_path, "first_boot: {user: null}")) == Login(None, str(plan.first_boot.own_key))
     (tmp_path / "user.toml").write_text("a = 1\n")
