@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from sevlaunch.cli.complete import cached_images, catalogue_names
@@ -112,14 +111,20 @@ def rm(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="As `image ls` shows them.", autocompletion=cached_images)
     ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Those as well on which disks of guests stand, which are then lost.")
+    ] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Remove images from the cache, downloads that were cut as well. Overlays of guests need theirs."""
+    """Remove images from the cache, downloads that were cut as well."""
+    from sevlaunch.flows.images import check_unused
     from sevlaunch.image.store import remove_image
 
     removed, errors = [], []
     for image in images:
         try:
+            if not force:
+                check_unused(image)
             removed.append(remove_image(image))
         except SevlaunchError as error:
             errors.append(error)
@@ -132,6 +137,9 @@ def rm(
 
 
 def _plain(value: Any) -> dict[str, Any]:
+    # The list of commands has no use for it, and would wait for it longest.
+    import msgspec
+
     plain: dict[str, Any] = msgspec.to_builtins(value)
     return plain
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sevlaunch.errors import HostError, Problem, ProfileError
+from sevlaunch.errors import HostError, ImageError, Problem, ProfileError
+from sevlaunch.host.folders import image_file, state_folder
 from sevlaunch.image_reference import is_url
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.remedies import fetching
@@ -88,6 +90,21 @@ def fetch_missing(
         with showing(one.image) if showing else nullcontext(Reports()) as reports:
             fetched.append(fetch_image(one.image, one.sha256 or "", reports=reports, line=line))
     return fetched
+
+
+def check_unused(entry: str) -> None:
+    """See that no guest has a disk that is kept and stands on an image of the cache.
+
+    :raise ImageError: when one has.
+    """
+    from sevlaunch.guest.overlay_notes import guests_above
+
+    above = guests_above(image_file(entry), state_folder())
+    if above:
+        raise ImageError(
+            f"disks of {', '.join(above)} stand on {entry}, and are lost without it",
+            hint=f"remove them first: sevlaunch rm {shlex.join(above)}; or say --force",
+        )
 
 
 def _fetched(profiles: Sequence[LoadedProfile]) -> Iterator[tuple[str, MissingImage]]:

@@ -10,24 +10,22 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import IO
 
 import msgspec
-from msgspec import Struct
 
 from sevlaunch.atomic import make_private_folder, space_hint, write_whole
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.host_keys import forget_host_key
 from sevlaunch.guest.locks import DISKS, take
+from sevlaunch.guest.overlay_notes import ImageIdentity, note_of, read_note
 from sevlaunch.guest.process import find_program
 from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
 from sevlaunch.host.images import image_facts
 from sevlaunch.image.inspection import unfit
-from sevlaunch.opening import open_regular
 from sevlaunch.plan.disk_image import CACHE, ImagePlan
 from sevlaunch.plan.overlay import SECTOR, OverlayPlan
 from sevlaunch.plan.plan import Plan
@@ -39,25 +37,6 @@ LOCK = "disks.lock"
 _LIMIT = 60.0
 # Seconds that it may still take when the start that began it has been killed, and how often is looked.
 _LOCK_LIMIT, _LOCK_PAUSE = 2.0, 0.02
-_MOST_NOTE_BYTES = 1 << 16
-
-
-class ImageIdentity(Struct, frozen=True):
-    """Which file an overlay was made for, as far as a look at it without reading it can tell."""
-
-    image: str
-    size: int
-    mtime_ns: int
-    inode: int
-
-    def is_that_of(self, other: ImageIdentity) -> bool:
-        """Whether it is the same file, unchanged; it may have been moved."""
-        return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
-
-    def describe(self) -> str:
-        """For people."""
-        changed = datetime.fromtimestamp(self.mtime_ns / 1e9, UTC).isoformat(" ", "microseconds")
-        return f"{self.image}, {self.size} bytes, changed {changed}, inode {self.inode}"
 
 
 def prepare_overlays(plan: Plan, account: Account | None) -> int:
@@ -90,7 +69,7 @@ def check_overlays(plan: Plan) -> None:
     """
     for image, overlay, file in _kept(plan):
         if file.exists():
-            _check_same(file, _note_of(file), _identity(image.path.value), _afresh(plan))
+            _check_same(file, _identity(image.path.value), _afresh(plan))
             _has_size(file, _size_of(image, overlay), _afresh(plan))
 
 
@@ -150,14 +129,14 @@ def _prepare(image: ImagePlan, overlay: OverlayPlan, file: Path, lock: int, plan
     """See that the kept overlay of ``image`` is there, and of this image. Needs the lock."""
     size, identity = _size_of(image, overlay), _identity(image.path.value)
     if file.exists():
-        _check_same(file, _note_of(file), identity, _afresh(plan))
+        _check_same(file, identity, _afresh(plan))
         if not _has_size(file, size, _afresh(plan)):
             _qemu_img(overlay, ("resize", "-q", "-f", "qcow2", str(file), str(size)), (lock,), file)
         return
     if image.name == plan.storage.disks[0].image.name:
         forget_host_key(plan.state_folder)
     # The note first: without its overlay it says nothing.
-    write_whole(_note_of(file), json.dumps(msgspec.to_builtins(identity)).encode())
+    write_whole(note_of(file), json.dumps(msgspec.to_builtins(identity)).encode())
     new = file.with_name(f".{file.name}.new")
     try:
         new.unlink(missing_ok=True)
@@ -184,11 +163,6 @@ def _size_of(image: ImagePlan, overlay: OverlayPlan) -> int:
     return wanted or -(-(facts.virtual_size or 0) // SECTOR) * SECTOR
 
 
-def _note_of(file: Path) -> Path:
-    """Where stands which image an overlay was made for."""
-    return file.with_suffix(".json")
-
-
 def _afresh(plan: Plan) -> str:
     again = f"sevlaunch up --fresh {quote(plan.profile_file)}"
     return f"to lose what was written, and start from the image as it is now: {again}"
@@ -202,16 +176,17 @@ def _identity(path: str) -> ImageIdentity:
     return ImageIdentity(path, found.st_size, found.st_mtime_ns, found.st_ino)
 
 
-def _check_same(file: Path, note: Path, now: ImageIdentity, fresh: str) -> None:
+def _check_same(file: Path, now: ImageIdentity, fresh: str) -> None:
     """What was written on top of one image makes nonsense of another.
 
     :raise HostError: when the image is not the one that the overlay was made for.
     """
     try:
-        with open_regular(note) as stream:
-            then = msgspec.convert(json.loads(stream.read(_MOST_NOTE_BYTES)), ImageIdentity)
-    except (OSError, ValueError, RecursionError) as error:
-        raise HostError(f"can't tell which image {file} was made for: {note} can't be read", hint=fresh) from error
+        then = read_note(file)
+    except (OSError, ValueError) as error:
+        raise HostError(
+            f"can't tell which image {file} was made for: {note_of(file)} can't be read", hint=fresh
+        ) from error
     if then.is_that_of(now):
         return
     other = then.image != now.image

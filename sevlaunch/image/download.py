@@ -101,6 +101,9 @@ def _take_up(url: str, entry: Path, line: Line, size: int | None, progress: Call
             return
         _check_space(entry, total - start)
         try:
+            if not start:
+                # One that was whole can't be written any more.
+                (entry / PARTIAL).unlink(missing_ok=True)
             fd = os.open(entry / PARTIAL, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb", buffering=0) as stream:
                 stream.truncate(start)

@@ -103,6 +103,21 @@ def test_a_change_that_the_server_does_not_tell_is_found_by_the_checksum(server:
     assert [(asked.range, asked.if_range) for asked in server.asked[-2:]] == [("bytes=1048576-", None), (None, None)]
 
 
+def test_what_was_whole_and_has_changed_since_begins_anew(server: Server, cache: Path) -> None:
+    """As after a kill in the same moment, for a user who may not write to such a file."""
+    url = server.put("disk.raw", CONTENT, etag='"2"')
+    entry = cache / entry_of("", SHA256)
+    entry.mkdir(mode=0o700, parents=True)
+    cache.chmod(0o700)
+    (entry / PARTIAL).write_bytes(bytes(3 << 20))
+    (entry / PARTIAL).chmod(0o444)
+    (entry / "partial.json").write_text(f'{{"url": "{url}", "total": {4 << 20}, "validator": "\\"1\\""}}')
+    first = (entry / PARTIAL).stat().st_ino
+    opened = (entry / PARTIAL).open("rb")
+    with opened:
+        assert fetch(url).path.stat().st_ino != first
+
+
 def test_what_has_come_whole_is_not_fetched_again(server: Server, cache: Path) -> None:
     """As after a kill between the last byte and the image's name."""
     url = server.put("disk.raw", CONTENT)

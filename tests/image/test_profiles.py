@@ -102,8 +102,12 @@ def test_up_fetches_what_is_missing_once_and_says_so(sevlaunch: Command, server:
     again = sevlaunch("up", profile, "--offline", "--paused", *some_qemu())
     assert "fetch" not in again.stderr and len(server.asked) == 1
     sevlaunch("down", "g", "--now")
+    # What the guest wrote is nothing without it.
+    refused = sevlaunch("image", "rm", f"sha256-{sha256}", check=4)
+    assert f"disks of g stand on sha256-{sha256}" in refused.stderr and "sevlaunch rm g" in refused.stderr
     [kept] = sevlaunch("image", "ls", "--format", "json").json
     assert kept["state"] == "whole" and hashlib.sha256(Path(kept["path"]).read_bytes()).hexdigest() == sha256
+    sevlaunch("image", "rm", f"sha256-{sha256}", "--force")
     nothing_left(sevlaunch)
 
 
