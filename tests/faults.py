@@ -364,4 +364,39 @@ FAULTS = {
         "if False:",
         ("tests/image/test_hostile_images.py::test_it_is_refused_when_it_is_fetched_and_when_it_is_a_file",),
     ),
+    "a seed says when it was made": Fault(
+        "sevlaunch/image/iso9660.py",
+        "    _fix_dates(image)\n",
+        "",
+        ("tests/image/test_seed.py::test_no_date_is_left_in_an_image",),
+    ),
+    "a key that was found makes another instance": Fault(
+        "sevlaunch/image/seed.py",
+        "for name, text in self._documents(self.instance_id, found).items()",
+        "for name, text in self._documents(f'{self.instance_id}{len(found)}', found).items()",
+        ("tests/image/test_seed.py::test_keys_that_were_found_are_no_new_instance",),
+    ),
+    "a command line repeats a credential": Fault(
+        "sevlaunch/plan/formats.py",
+        "if file.secret:",
+        "if False:",
+        (
+            "tests/guest/test_first_boot.py::test_credentials_are_in_files_that_nobody_else_reads_and_in_no_command_line",
+        ),
+    ),
+    "the place of a value repeats a password's hash": Fault(
+        "sevlaunch/profile/loader.py",
+        'if path.partition(".")[0] in _SECRET else',
+        "if False else",
+        (
+            "tests/guest/test_first_boot.py::"
+            "test_a_guest_has_a_seed_that_nobody_else_reads_and_no_other_place_has_what_is_in_it",
+        ),
+    ),
+    "an agent's certificates log in": Fault(
+        "sevlaunch/host/ssh_keys.py",
+        "and _CERTIFICATE not in kind",
+        "",
+        ("tests/host/test_ssh_keys.py::test_keys_of_security_keys_count_and_certificates_do_not",),
+    ),
 }
