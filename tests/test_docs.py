@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,20 @@ def test_an_example_of_testing(number: int, sevlaunch: Command, demo: Path) -> N
     file.write_text(test)
     output = run(sevlaunch, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", sevlaunch.base, file)
     assert re.search(r"\d (passed|skipped)", output)
+
+
+def test_the_guide_into_a_guest(sevlaunch: Command) -> None:
+    needs.demo_ssh()
+    (sevlaunch.base / "profiles").symlink_to(ROOT / "profiles")
+    (sevlaunch.base / "build").symlink_to(ROOT / "build")
+    [block] = re.findall(r"```console\n(.*?)```", (ROOT / "docs/ssh.md").read_text(), re.DOTALL)
+    commands = [line.removeprefix("$ sevlaunch ") for line in block.splitlines()]
+    printed = [sevlaunch(*shlex.split(command), cwd=sevlaunch.base, limit=240).stdout for command in commands]
+    assert "sevlaunch ssh demo-ssh" in printed[0]
+    assert re.match(r"\d+\.\d+\.", printed[1])
+    assert printed[2] == "1 /tmp/user\n"
+    assert (sevlaunch.base / "version").read_text().startswith("Linux version")
+    assert sevlaunch.left_behind() == []
 
 
 def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sevlaunch.cli.complete import profile_files
+from sevlaunch.cli.complete import catalogue_names, profile_files
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_document, print_json, say
 from sevlaunch.errors import ProfileError, UsageError
@@ -139,14 +139,25 @@ def schema(output: FormatOption = Format.JSON) -> None:
 def init(
     file: Annotated[Path, typer.Argument(help="The profile to write.")],
     guest_type: Annotated[GuestType, typer.Option("--type", help="The type of guest.")] = GuestType.SEV,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="NAME",
+            help="What it boots: an image of the catalogue (sevlaunch image ls --known), or a file.",
+            autocompletion=catalogue_names,
+        ),
+    ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Write a commented starting profile."""
     from sevlaunch.profile.template import starting_profile
 
+    if image is not None:
+        _check_image(image)
     try:
         with file.open("x") as stream:
-            stream.write(starting_profile(guest_type))
+            stream.write(starting_profile(guest_type, image))
     except FileExistsError as error:
         raise UsageError(f"{file} exists already", hint="name another file, or remove this one") from error
     except OSError as error:
@@ -155,6 +166,20 @@ def init(
         print_json({"profile": str(file), "type": guest_type.value})
     else:
         say(f"{file} written; start it with: sevlaunch up {quote(str(file))}")
+
+
+def _check_image(image: str) -> None:
+    """See that a profile may name the image without more: a URL's needs its SHA-256."""
+    from sevlaunch.image.catalogue import find, read_catalogue
+    from sevlaunch.image_reference import is_name, is_url
+
+    if is_url(image):
+        raise UsageError(
+            f"wanted an image of the catalogue or a file, found {image!r}",
+            hint="write the profile without --image, and name the URL there, with its sha256",
+        )
+    if is_name(image):
+        find(image, read_catalogue())
 
 
 def policy(

@@ -53,7 +53,18 @@ def login_of(plan: Plan) -> Login | None:
         return None
     keys = first_boot.said.ssh_keys
     in_use = isinstance(keys, str) and first_boot.own_key.exists()
-    return Login(first_boot.said.user, str(first_boot.own_key) if in_use else None, in_use and keys == "own")
+    user = first_boot.said.user or _user_of(first_boot.image)
+    return Login(user, str(first_boot.own_key) if in_use else None, in_use and keys == "own")
+
+
+def _user_of(image: str | None) -> str | None:
+    """Whom cloud-init makes in an image of the catalogue, unless it is told otherwise."""
+    if image is None:
+        return None
+    from sevlaunch.image.catalogue import read_catalogue
+
+    entry = read_catalogue().get(image)
+    return entry.user if entry else None
 
 
 def _seed(first_boot: FirstBootPlan) -> Seed:

@@ -14,15 +14,7 @@ from sevlaunch.image.catalogue import file_name
 from sevlaunch.image.checksums import parse_digest
 from sevlaunch.image.download import Reports, download, forget
 from sevlaunch.image.inspection import inspect
-from sevlaunch.image.proof import (
-    FetchOptions,
-    Proof,
-    Source,
-    find_source,
-    publishers_proof,
-    signed_image,
-    why_unchecked,
-)
+from sevlaunch.image.proof import FetchOptions, Proof, Source, find_source, publishers_proof, signed_image
 from sevlaunch.image.store import PARTIAL, Record, find_image, locked, put
 from sevlaunch.image.web import Line
 from sevlaunch.image_reference import entry_of, is_url
@@ -70,8 +62,6 @@ def fetch_image(
         if (there := _there(entry)) and not options.renew:
             return there
         proof = proof or publishers_proof(source, line)
-        if not sha256 and (why := why_unchecked(source)):
-            reports.told(f"{image}: its signature is not checked: {why}")
         if there and there.record.checksum == proof.checksum.text:
             return there
         put(entry, _bring(source, entry, proof, line, options, reports))

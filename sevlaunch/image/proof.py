@@ -150,10 +150,10 @@ def signed_image(source: Source, line: Line, image: Path, proof: Proof) -> Proof
     return Proof(proof.checksum, "signature", f"key {signed.key}")
 
 
-def why_unchecked(source: Source) -> str:
-    """Why the publisher's signature is not checked; empty where there is none, or it is checked."""
-    if not source.is_signed or source.can_be_checked:
-        return ""
+def unsigned_reason(source: Source) -> str:
+    """Why a checksum alone has to do, for people."""
+    if not source.is_signed:
+        return "its publisher signs nothing"
     return "its publisher's key is not here: --keyring FILE names it" if has_gpgv() else INSTALL_GPGV
 
 

@@ -1,8 +1,11 @@
-"""Commented starting profiles, one for each type of guest."""
+"""Commented starting profiles, one for each type of guest, with an image or without one."""
 
 from __future__ import annotations
 
+import json
+
 from sevlaunch.guest_type import GuestType
+from sevlaunch.image_reference import is_name
 
 _HEAD = {
     GuestType.NONE: "# An ordinary guest, without encryption.\n",
@@ -54,12 +57,11 @@ memory: 2G                     # long form: memory: {{size: 2G, hugepages: 2M}}
 # Chosen by the images that the host has, unless it is named here:
 # firmware: {{{firmware}}}
 
-disks: []
-#  - {{path: disk.qcow2, format: qcow2}}
+{disks}#  - {{path: disk.qcow2, format: qcow2}}
 #  - {{path: install.iso, bus: virtio-scsi, cdrom: true}}
 
 networks:
-  - {{type: user}}               # forward a port: {{type: user, forward: ["tcp:127.0.0.1:2222:22"]}}
+  - {{type: user{ssh}}}               # forward a port: {{type: user, forward: ["tcp:127.0.0.1:2222:22"]}}
 #  - {{type: tap, interface: tap0}}
 #  - {{type: bridge, bridge: br0}}
 #  - {{type: macvtap, interface: macvtap0}}
@@ -78,6 +80,28 @@ _FIRMWARE = {
 }
 
 
-def starting_profile(guest_type: GuestType) -> str:
-    """A commented profile for ``guest_type`` that is valid as it stands."""
-    return _HEAD[guest_type] + _COMMON.format(security=_SECURITY[guest_type], firmware=_FIRMWARE[guest_type])
+# The image is never written; beside it comes who logs in.
+_IMAGE = """\
+disks:
+  - {{image: {image}, size: 20G}}     # fetched by `up`; what the guest writes is kept beside it
+"""
+_FIRST_BOOT = """
+first_boot:                    # what cloud-init does at the first start; sevlaunch ssh NAME
+  ssh_keys: auto               # yours, or a key pair of the guest's own
+  # user: admin                # default: the image's own user
+"""
+
+
+def starting_profile(guest_type: GuestType, image: str | None = None) -> str:
+    """A commented profile for ``guest_type`` that is valid as it stands.
+
+    :param image: what it boots: a name of the catalogue, or a file.
+    """
+    disks = _IMAGE.format(image=image if is_name(image) else json.dumps(image)) if image else "disks: []\n"
+    profile = _HEAD[guest_type] + _COMMON.format(
+        security=_SECURITY[guest_type],
+        firmware=_FIRMWARE[guest_type],
+        disks=disks,
+        ssh=", ssh: auto" if image else "",
+    )
+    return profile + _FIRST_BOOT if image else profile

@@ -8,6 +8,8 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from sevlaunch.guest_type import GuestType
+from sevlaunch.profile.loader import load
+from sevlaunch.profile.model import UserNetwork
 from sevlaunch.profile.template import starting_profile
 from tests.conftest import HOSTS, PROFILES, Command
 
@@ -37,6 +39,24 @@ def test_what_init_writes_in_comments_is_a_profile_too(guest_type: str, sevlaunc
             sevlaunch("check", file)
             tried += 1
     assert tried == 7
+
+
+@pytest.mark.parametrize("image", ["debian-13", './my own: "x".qcow2', "disk{0}.img"])
+@pytest.mark.parametrize("guest_type", ["none", "sev-snp"])
+def test_init_names_the_image_that_is_asked_for(image: str, guest_type: str, sevlaunch: Command, base: Path) -> None:
+    file = base / "p.yaml"
+    sevlaunch("init", file, "--type", guest_type, "--image", image)
+    sevlaunch("check", file)
+    profile = load(file).profile
+    assert profile.disks[0].image == (image if image == "debian-13" else str(base / Path(image)))
+    assert profile.first_boot is not None
+    assert isinstance(profile.networks[0], UserNetwork) and profile.networks[0].ssh == "auto"
+
+
+def test_init_refuses_an_image_that_up_could_not_take(sevlaunch: Command, base: Path) -> None:
+    assert "did you mean 'debian-13'" in sevlaunch("init", base / "p", "--image", "debian13", check=2).stderr
+    assert "sha256" in sevlaunch("init", base / "p", "--image", "https://x.org/a.img", check=2).stderr
+    assert not (base / "p").exists()
 
 
 def test_init_makes_a_sev_guest_unless_told_otherwise(sevlaunch: Command, base: Path) -> None:

@@ -74,6 +74,8 @@ def test_every_command_of_the_readme_runs(
     found = [command for command in commands() if command not in ELSEWHERE]
     if not (needs.can_open_kvm() and needs.can_lock()):
         found = [command for command in found if not re.search(r"--rehearse --paused|\bsev\b|pdh", command)]
+    if not needs.demo_has_ssh():
+        found = [command for command in found if " inside" not in command]
     assert len(found) > 25
     for command in found:
         if command.startswith("sevlaunch console"):
