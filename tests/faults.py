@@ -366,8 +366,8 @@ FAULTS = {
     ),
     "a seed says when it was made": Fault(
         "sevlaunch/image/iso9660.py",
-        "    _fix_dates(image)\n",
-        "",
+        "image[start + _VOLUME_DATES.start : start + _VOLUME_DATES.stop] = _NO_VOLUME_DATES",
+        "pass",
         ("tests/image/test_seed.py::test_no_date_is_left_in_an_image",),
     ),
     "a key that was found makes another instance": Fault(

@@ -108,7 +108,8 @@ def read_password_hash(value: object) -> str:
 
 def is_cloud_config(text: str) -> bool:
     """Whether user data is a #cloud-config, and no archive or patch of some."""
-    return text.lstrip().split("\n", 1)[0].strip().lower() == CLOUD_CONFIG
+    begin = text.lower().lstrip()
+    return begin.startswith(CLOUD_CONFIG) and not begin.startswith((f"{CLOUD_CONFIG}-archive", f"{CLOUD_CONFIG}-jsonp"))
 
 
 def looks_like_message(text: str) -> bool:

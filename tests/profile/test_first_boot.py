@@ -85,6 +85,7 @@ def test_documents_are_files_or_mappings(tmp_path: Path) -> None:
         ("user_data: packed", "1:25: first_boot.user_data: wanted user data: a file, or a mapping of #cloud-config: "),
         ("user_data: broken.yaml", "broken.yaml:4:1: no valid YAML: "),
         ("user_data: {users: default}", "1:25: first_boot.user_data: wanted a list for users of #cloud-config"),
+        ("user_data: remark.yaml", "remark.yaml: wanted a list for runcmd of #cloud-config"),
         ("user_data: lists.yaml", "lists.yaml: wanted a list for runcmd of #cloud-config"),
         ("user_data: {write_files: [{permissions: 0644}]}", "1:25: first_boot.user_data: write the permissions of"),
         ("meta_data: {instance-id: 7}", "1:25: first_boot.meta_data: wanted text for instance-id, found 7"),
@@ -117,6 +118,7 @@ def test_each_mistake_is_told_at_its_place(tmp_path: Path, value: str, mistake: 
     (tmp_path / "packed").write_bytes(b"\x1f\x8b\x08\xff")
     (tmp_path / "broken.yaml").write_text("#cloud-config\na: [\nb: c\n")
     (tmp_path / "lists.yaml").write_text("#cloud-config\nruncmd: ls\n")
+    (tmp_path / "remark.yaml").write_text("#Cloud-Config  # mine\nruncmd: ls\n")
     [found] = mistakes(f"first_boot: {{{value}}}", tmp_path)
     assert mistake in found
     assert found.startswith("web.yaml:1:")
