@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from pathlib import Path
 
 from sevlaunch.errors import HostError
@@ -17,6 +16,9 @@ def write_whole(file: Path, content: bytes, *, replace: bool = True) -> None:
     :param replace: if not, a file that is there already stays as it is.
     :raise HostError: when it can't be written.
     """
+    # Most commands write nothing.
+    import tempfile
+
     temporary = ""
     try:
         fd, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new-")

@@ -9,16 +9,20 @@ import msgspec
 
 _Document = TypeVar("_Document")
 
-# After "$" alone, a last line end would go unnoticed. ECMA-262 knows this form, too.
-_END = r"$(?!\n)"
 # What msgspec says of a document.
-_MISTAKE = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?", re.DOTALL)
-_KEY = re.compile(r"Object (?P<what>contains unknown|missing required) field `(?P<key>.*)`", re.DOTALL)
+_MISTAKE = r"(?s)(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<place>.*)`)?"
+_KEY = r"(?s)Object (?P<what>contains unknown|missing required) field `(?P<key>.*)`"
 
 
-def matching(pattern: str, description: str | None = None, *, wanted: str = "") -> msgspec.Meta:
-    """For a text's type: all of it has to match the regular expression ``pattern``; ``wanted`` says so in words."""
-    return msgspec.Meta(pattern=f"^(?:{pattern}){_END}", description=description, extra={"wanted": wanted})
+def matching(pattern: str) -> msgspec.Meta:
+    """For a text's type: all of it has to match the regular expression ``pattern``."""
+    return msgspec.Meta(pattern=whole(pattern))
+
+
+def whole(pattern: str) -> str:
+    """The regular expression for a text that has to match ``pattern`` from its beginning to its end."""
+    # After "$" alone, a last line end would go unnoticed. ECMA-262 knows this form, too.
+    return rf"^(?:{pattern})$(?!\n)"
 
 
 def decode(content: bytes, kind: type[_Document]) -> _Document:
@@ -35,9 +39,9 @@ def decode(content: bytes, kind: type[_Document]) -> _Document:
 
 
 def _mistake(message: str) -> str:
-    match = _MISTAKE.fullmatch(message)
+    match = re.fullmatch(_MISTAKE, message)
     what, place = (match["what"], match["place"] or "") if match else (message, "")
-    if key := _KEY.fullmatch(what):
+    if key := re.fullmatch(_KEY, what):
         place = f"{place}.{key['key']}" if place else key["key"]
         what = "is required" if key["what"] == "missing required" else "unknown key"
     elif what.startswith("Invalid enum value"):

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sevlaunch.opening import open_given
 
 T = TypeVar("T")
 
-_HEXADECIMAL = re.compile(rb"(0x)?([0-9a-fA-F]{2})+")
+_HEXADECIMAL = rb"(0x)?([0-9a-fA-F]{2})+"
 # Base64 and hexadecimal are at most twice as long; line ends and spaces take some more.
 _TEXT_FACTOR = 3
 _STDIN = Path("-")
@@ -152,7 +151,7 @@ def decode_text(text: bytes) -> set[bytes]:
         decoded = base64.b64decode(compact, validate=True)
         if base64.b64encode(decoded) == compact:
             found.add(decoded)
-    if _HEXADECIMAL.fullmatch(compact):
+    if re.fullmatch(_HEXADECIMAL, compact):
         found.add(bytes.fromhex(compact.removeprefix(b"0x").decode()))
     return found
 
@@ -198,7 +197,7 @@ def write_new(files: Sequence[NewFile]) -> None:
 
 
 def _write_beside(file: NewFile) -> Path:
-    path = file.path.parent / f".{file.path.name}.{secrets.token_hex(4)}"
+    path = file.path.parent / f".{file.path.name}.{os.urandom(4).hex()}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if file.secret else 0o666)
     try:
         with os.fdopen(fd, "wb") as stream:

@@ -8,13 +8,13 @@ from codecs import getincrementaldecoder
 # What a terminal acts on, or hides, or can't show. Python calls it not printable: the Unicode categories Other and
 # Separator; of those, spaces that only look like one are left as they are.
 _SPACES = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_ASKED = re.compile(rf"[^\x20-\x7e{_SPACES}]")
+_ASKED = rf"[^\x20-\x7e{_SPACES}]"
 
 # Terminals want the carriage to return, too.
-_LINE_END = re.compile(r"\r+\n")
+_LINE_END = r"\r+\n"
 # ECMA-48, SGR: it changes how text looks, and may hide some.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_UNFINISHED = re.compile(r"(?:\r+|\x1b(?:\[[0-9;]{0,64})?)\Z")
+_COLOUR = r"\x1b\[[0-9;]*m"
+_UNFINISHED = r"(?:\r+|\x1b(?:\[[0-9;]{0,64})?)\Z"
 
 
 def visible(text: str) -> str:
@@ -23,12 +23,12 @@ def visible(text: str) -> str:
     Control characters are C0, DEL and C1, line ends, those that format text or change its direction, lone surrogates,
     and what Unicode has not assigned.
     """
-    return text if text.isprintable() else _ASKED.sub(_shown, text)
+    return text if text.isprintable() else re.sub(_ASKED, _shown, text)
 
 
 def visible_lines(text: str) -> str:
     """As :func:`visible`, for text of several lines: tabs and line ends stay, those of a terminal too."""
-    lines = _LINE_END.sub("\n", text).split("\n")
+    lines = re.sub(_LINE_END, "\n", text).split("\n")
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in lines)
 
 
@@ -42,9 +42,9 @@ class VisibleStream:
     def feed(self, piece: bytes, *, final: bool = False) -> str:
         """The text of ``piece``; what only the next one decides is held until then, if there is one."""
         text = self._held + self._decoder.decode(piece, final)
-        unfinished = None if final else _UNFINISHED.search(text)
+        unfinished = None if final else re.search(_UNFINISHED, text)
         self._held = unfinished[0] if unfinished else ""
-        return visible_lines(_COLOUR.sub("", text.removesuffix(self._held)))
+        return visible_lines(re.sub(_COLOUR, "", text.removesuffix(self._held)))
 
 
 def _shown(match: re.Match[str]) -> str:

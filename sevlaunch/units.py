@@ -9,9 +9,9 @@ MEBIBYTE = 1 << 20
 # The huge pages of x86-64, as a profile names them.
 PAGE_SIZES = {"2M": 2 * MEBIBYTE, "1G": 1024 * MEBIBYTE}
 
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_RANGE = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB|B)?|B)?", re.IGNORECASE)
+_SIZE = r"(?i)(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB|B)?|B)?"
 
 
 def parse_size(value: object) -> int:
@@ -23,7 +23,7 @@ def parse_size(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(_SIZE, value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"wanted a size such as 4G, 512M or 65536K, found {value!r}")
     size = float(match[1]) * _FACTORS[(match[2] or "").upper()]
@@ -57,7 +57,7 @@ def parse_ranges(text: str) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(",") if text else ():
-        match = _RANGE.fullmatch(part)
+        match = re.fullmatch(_RANGE, part)
         if match is None or int(match[2] or match[1]) < int(match[1]):
             raise ValueError(f"wanted numbers and ranges such as 0-3,8, found {text!r}")
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1)

@@ -16,7 +16,7 @@ from sevlaunch.cli.failures import print_as_json
 from sevlaunch.text import visible, visible_lines
 
 # What JSON may hold as it is and a terminal acts on: json.dumps() writes only the first 32 of these as escapes.
-_NOT_SHOWN = re.compile(r"[^\x00-\x7e]")
+_NOT_SHOWN = r"[^\x00-\x7e]"
 
 
 class Format(StrEnum):
@@ -50,7 +50,7 @@ def print_document(text: str) -> None:
 def print_json(value: Any) -> None:
     """A result for programs."""
     # Escapes mean the same; a path may hold bytes that are no UTF-8, too.
-    print(_NOT_SHOWN.sub(_escaped, json.dumps(value, indent=2, ensure_ascii=False)))
+    print(re.sub(_NOT_SHOWN, _escaped, json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_json_line(value: Any) -> None:

@@ -21,7 +21,7 @@ SIGNALS = {
 }
 
 # target/i386/sev.c: "LAUNCH_START ret=1 fw_error=11 'Bad measurement'", "fw_error='5: Already owned'".
-_FIRMWARE_ERROR = re.compile(r"fw_err(?:or)?[=:]\s*'?(\d+)")
+_FIRMWARE_ERROR = r"fw_err(?:or)?[=:]\s*'?(\d+)"
 
 
 def hint_for(lines: Sequence[str], exit_code: int | None = None) -> str:
@@ -31,7 +31,7 @@ def hint_for(lines: Sequence[str], exit_code: int | None = None) -> str:
     """
     text = "\n".join(lines)
     exact = _first(EXACT, text)
-    answered = _FIRMWARE_ERROR.search(text)
+    answered = re.search(_FIRMWARE_ERROR, text)
     if not exact and answered and int(answered[1]):
         from sevlaunch.sevapi.status import explain_status
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import socket
 import stat
 from collections.abc import Collection
@@ -124,7 +123,7 @@ class OpenFolder:
 
         :raise HostError: when the folder takes no more data.
         """
-        temporary = f".new-{secrets.token_hex(8)}"
+        temporary = f".new-{os.urandom(8).hex()}"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd)
             try:
@@ -197,7 +196,7 @@ class OpenFolder:
                 if not stat.S_ISDIR(folder.status(inner).st_mode):
                     os.unlink(inner, dir_fd=folder.fd)
                     continue
-                moved = f".removed-{secrets.token_hex(8)}"
+                moved = f".removed-{os.urandom(8).hex()}"
                 os.rename(inner, moved, src_dir_fd=folder.fd, dst_dir_fd=self.fd)
                 pending.append(moved)
         os.rmdir(name, dir_fd=self.fd)

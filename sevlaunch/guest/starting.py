@@ -146,9 +146,6 @@ class Start:
         self._process = process
         # They live exactly as long as QEMU does.
         self._give_up_locks()
-        if self._console:
-            with self._log(log_of(CONSOLE_LOG)) as log:
-                self.companions[CONSOLE_LOG] = self._console.start_keeper(self.folder.path, process, log)
         self.folder.write_record(self.record())
 
     def _give_up_locks(self) -> None:
@@ -247,6 +244,12 @@ class Start:
             stderr=lines,
             hint=hint_for(lines, code) or ("" if lines else "it printed nothing: see dmesg, and the journal"),
         )
+
+    def keep_console(self) -> None:
+        """Start what keeps the console's log within its bound. For just before the guest runs: QEMU starts first."""
+        if self._console:
+            with self._log(log_of(CONSOLE_LOG)) as log:
+                self.companions[CONSOLE_LOG] = self._console.start_keeper(self.folder.path, self.process, log)
 
     def write_evidence(self, evidence: Evidence) -> None:
         """Write what the launch showed into the guest's folder."""

@@ -12,10 +12,10 @@ from sevlaunch.errors import UNEXPECTED_ANSWER, QmpError
 from sevlaunch.evidence import ForwardInfo
 
 # QEMU's net/slirp.c, hmp_info_usernet(): the network that the lines after it are of.
-_NETWORK = re.compile(r"^\S+ -?\d+ \((\S+)\):")
+_NETWORK = r"^\S+ -?\d+ \((\S+)\):"
 # libslirp's slirp_connection_info(): protocol and state, descriptor, source and its port, destination and its port. The
 # source of a connection through a forwarded port is that port on the host.
-_CONNECTION = re.compile(r"^\s*(TCP|UDP)\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s")
+_CONNECTION = r"^\s*(TCP|UDP)\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s"
 _FORWARDED = "HOST_FORWARD"
 _ESTABLISHED = "ESTABLISHED"
 _EVERY_ADDRESS = "*"
@@ -72,9 +72,9 @@ def _taken(free: list[ForwardInfo], wanted: ForwardInfo) -> ForwardInfo:
 def _connections(text: str) -> Iterator[_Connection]:
     network = ""
     for line in text.splitlines():
-        if heading := _NETWORK.match(line):
+        if heading := re.match(_NETWORK, line):
             network = heading[1]
-        elif found := _CONNECTION.match(line):
+        elif found := re.match(_CONNECTION, line):
             protocol, state, address, port, guest_port = found.groups()
             host = "0.0.0.0" if address == _EVERY_ADDRESS else address
             yield _Connection(network, state, ForwardInfo(protocol.lower(), host, int(port), int(guest_port)))

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from sevlaunch.errors import HostError
-from sevlaunch.host.qemu import converse
+from sevlaunch.host.qemu_answers import converse
 from sevlaunch.sevapi.constants import CEK_ADDRESS, CERTIFICATE_BYTES
 
 # PDH_CERT_EXPORT (AMD 55766) gives three with the PDH: PEK, OCA, CEK.

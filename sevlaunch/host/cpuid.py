@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import platform
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +40,8 @@ def reader() -> tuple[Reader, str]:
 
     :raise OSError: when CPUID can't be read here at all.
     """
-    if platform.machine() != "x86_64":
-        raise OSError(f"CPUID is an instruction of x86-64, and this is {platform.machine()}")
+    if (machine := os.uname().machine) != "x86_64":
+        raise OSError(f"CPUID is an instruction of x86-64, and this is {machine}")
     try:
         return _Instruction(), "the CPUID instruction"
     except OSError as error:

@@ -6,6 +6,31 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+# Of the devices that a QEMU knows, those that a plan may ask for.
+DEVICE_PREFIXES = (
+    "virtio-",
+    "vhost-",
+    "qxl",
+    "VGA",
+    "ide-hd",
+    "ide-cd",
+    "scsi-hd",
+    "scsi-cd",
+    "virtconsole",
+    "ich9-ahci",
+    "nvme",
+    "e1000e",
+    "qemu-xhci",
+    "usb-tablet",
+    "tpm-",
+    "intel-iommu",
+    "i6300esb",
+    "pvpanic",
+    "isa-serial",
+)
+# Bytes of what a QEMU knows, at most.
+MAX_ANSWERS = 16 << 20
+
 
 class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of facts about a machine."""

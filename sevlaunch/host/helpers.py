@@ -12,7 +12,7 @@ from sevlaunch.host.facts import HelperFacts
 # Beside PATH: Debian 12's qemu-system-common, and the virtiofsd of others.
 PLACES = {"virtiofsd": ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")}
 _LIMIT = 10.0
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+_OPTION = r"(?<![\w-])--[a-z][a-z0-9-]*"
 
 
 def helpers_here(names: Iterable[str]) -> dict[str, HelperFacts]:
@@ -37,4 +37,4 @@ def _facts(name: str) -> HelperFacts | None:
     except (OSError, subprocess.SubprocessError):
         return HelperFacts(path=path, options=[])
     text = shown.stdout.decode(errors="replace")
-    return HelperFacts(path=path, options=sorted(set(_OPTION.findall(text))))
+    return HelperFacts(path=path, options=sorted(set(re.findall(_OPTION, text))))

@@ -31,7 +31,7 @@ NOT_PUBLISHED = {
 }
 _MAX_BYTES = 1 << 20
 _Text = Annotated[str, Meta(min_length=1, max_length=1000)]
-_Url = Annotated[str, matching(URL, wanted="an https URL without a password")]
+_Url = Annotated[str, matching(URL)]
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):

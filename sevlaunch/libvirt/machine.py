@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sevlaunch.libvirt.conversion import Conversion
 from sevlaunch.libvirt.document import Element, Part
-from sevlaunch.profile.machine_types import Q35, why_unusable
+from sevlaunch.profile.machine_types import is_q35, why_unusable
 
 _ACCELERATORS = {"kvm": "kvm", "qemu": "tcg"}
 
@@ -33,12 +33,12 @@ def _machine_type(conversion: Conversion) -> None:
     outcomes.same(os_type.part("arch"), "sevlaunch's only architecture")
     wanted = os_type.get("machine")
     part = os_type.part("machine") or Part(os_type)
-    is_q35 = wanted is not None and Q35.fullmatch(wanted) is not None
-    if conversion.encrypted and not is_q35:
+    q35 = wanted is not None and is_q35(wanted)
+    if conversion.encrypted and not q35:
         found = wanted or "libvirt's default, pc"
         outcomes.correct(("machine",), "q35", part, f"an encrypted guest needs a q35 machine, found {found}")
     elif conversion.machines is not None and wanted is not None and wanted not in conversion.machines:
-        outcomes.correct(("machine",), "q35" if is_q35 else "pc", part, f"this QEMU has no machine type {wanted}")
+        outcomes.correct(("machine",), "q35" if q35 else "pc", part, f"this QEMU has no machine type {wanted}")
     elif wanted is not None and (why := why_unusable(wanted)):
         outcomes.correct(("machine",), "pc", part, f"no guest can have it: {why}")
     elif wanted is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -27,24 +25,21 @@ T = TypeVar("T")
 _FIRST_DESCRIPTOR = 10
 
 
-@dataclass
 class Context:
     """One run of :func:`sevlaunch.plan.resolve.resolve`."""
 
-    loaded: LoadedProfile
-    host: Host
-    qemu: QemuFacts
-    rehearse: bool = False
-    refusals: list[Problem] = field(default_factory=list)
-    lacks: list[Problem] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    addresses: list[Address] = field(default_factory=list)
-    # Numbers for what QEMU is handed open, other than those of the profile.
-    descriptors: Iterator[int] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, loaded: LoadedProfile, host: Host, qemu: QemuFacts, *, rehearse: bool = False) -> None:
+        self.loaded = loaded
+        self.host = host
+        self.qemu = qemu
+        self.rehearse = rehearse
+        self.refusals: list[Problem] = []
+        self.lacks: list[Problem] = []
+        self.warnings: list[str] = []
+        self.addresses: list[Address] = []
         networks = self.profile.networks
         given = {number for network in networks if isinstance(network, TapNetwork) for number in network.descriptors}
+        # Numbers for what QEMU is handed open, other than those of the profile.
         self.descriptors = (number for number in count(_FIRST_DESCRIPTOR) if number not in given)
 
     @property

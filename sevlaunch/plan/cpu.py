@@ -22,8 +22,8 @@ TCG_X2APIC = (9, 0)
 _REACHED_WITH_40_BITS = 960 << 30
 # Of a guest whose CPU TCG emulates: what four levels of page tables reach.
 _TCG_BITS = 48
-_SWITCH = re.compile(r"on|off|yes|no|true|false|y|n")
-_NUMBER = re.compile(r"-?(0[xX][0-9a-fA-F]+|[0-9]+)")
+_SWITCH = r"on|off|yes|no|true|false|y|n"
+_NUMBER = r"-?(0[xX][0-9a-fA-F]+|[0-9]+)"
 # Read by QEMU's x86_cpu_parse_featurestr(), and no property.
 _SPELLINGS = ("tsc-freq",)
 
@@ -179,9 +179,9 @@ def _check_features(context: Context) -> None:
                     f"QEMU {context.qemu.version} has no CPU property {key!r}, which cpu.features.{index} sets",
                     hint="its names are those of `qemu-system-x86_64 -cpu help`, with = behind: x2apic=on",
                 )
-        elif kind == "bool" and not _SWITCH.fullmatch(value):
+        elif kind == "bool" and not re.fullmatch(_SWITCH, value):
             context.refuse(f"wanted {key}=on or {key}=off, found {text!r}", "cpu", "features", index)
-        elif "int" in kind and not _NUMBER.fullmatch(value):
+        elif "int" in kind and not re.fullmatch(_NUMBER, value):
             context.refuse(f"wanted a number for {key}, found {text!r}", "cpu", "features", index)
 
 

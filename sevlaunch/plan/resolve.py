@@ -117,7 +117,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
             problems=[Problem(f"QEMU: {host.qemu_problem}")],
             hint=INSTALL_QEMU,
         )
-    context = Context(loaded, host, host.qemu, rehearse and loaded.profile.security.encrypted)
+    context = Context(loaded, host, host.qemu, rehearse=rehearse and loaded.profile.security.encrypted)
     machine = resolve_machine(context)
     cpu = resolve_cpu(context, machine.accel.value)
     memory = resolve_memory(context, machine.accel.value)

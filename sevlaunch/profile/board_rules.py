@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sevlaunch.profile.boot_values import IGNITION, MOST_CREDENTIAL_BYTES
-from sevlaunch.profile.machine_types import I440FX
+from sevlaunch.profile.machine_types import is_i440fx
 from sevlaunch.profile.model import Profile
 from sevlaunch.profile.violation import Violation
 
@@ -33,7 +33,7 @@ def check_board(profile: Profile) -> Iterator[Violation]:
             ("credentials",),
             f"they have more than {MOST_CREDENTIAL_BYTES >> 10} KiB together, and SMBIOS has no room for it",
         )
-    if profile.watchdog and profile.watchdog.model == "itco" and I440FX.fullmatch(profile.machine):
+    if profile.watchdog and profile.watchdog.model == "itco" and is_i440fx(profile.machine):
         yield Violation(
             ("watchdog", "model"),
             f"the chipset of {profile.machine} has no iTCO: use i6300esb, or machine: q35",

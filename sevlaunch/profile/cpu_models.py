@@ -17,14 +17,14 @@ HOST_CACHE = "host-cache-info=on"
 # PSE-36 and so reach 4 GiB. QEMU's target/i386/cpu.c, builtin_x86_defs.
 _32_BIT = ("486", "athlon", "base", "coreduo", "kvm32", "n270", "pentium", "pentium2", "pentium3", "qemu32")
 _32_BIT_ADDRESSES = ("486", "base", "pentium")
-_VERSION = re.compile(r"-v[0-9]+$")
+_VERSION = r"-v[0-9]+$"
 
 
 def is_32_bit(model: str) -> bool:
     """Whether a model of QEMU's has no long mode."""
-    return _VERSION.sub("", model) in _32_BIT
+    return re.sub(_VERSION, "", model) in _32_BIT
 
 
 def reaches_4_gib(model: str) -> bool:
     """Whether a model's physical addresses have 32 bits; the other models without long mode have 36."""
-    return _VERSION.sub("", model) in _32_BIT_ADDRESSES
+    return re.sub(_VERSION, "", model) in _32_BIT_ADDRESSES

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from sevlaunch.documents import whole
 from sevlaunch.image_reference import is_name, is_url
 from sevlaunch.opening import open_regular
 from sevlaunch.profile.policy import SEV_POLICY, SNP_POLICY, PolicyFormat, parse_policy
@@ -35,7 +36,7 @@ BLOB_BYTES = {
 
 
 # What QEMU's -drive takes for the protocol of a source rather than a file's name: bdrv_parse_filename() in its block/.
-_REMOTE = re.compile(
+_REMOTE = (
     r"(nbd|nbd\+unix|rbd|https?|ftps?|iscsi|iser|ssh|sftp|nfs|gluster(?:\+\w+)?|file|fat|json|blkdebug|blkverify|nvme):"
 )
 
@@ -54,6 +55,18 @@ class Placeholder(NamedTuple):
     """On a field's type: what stands in for a value that is missing or wrong, while the rest is looked at."""
 
     value: Any
+
+
+def matching(pattern: str, description: str | None = None, *, wanted: str) -> Meta:
+    """On a text's type: all of it has to match the regular expression ``pattern``; ``wanted`` says so in words.
+
+    No pattern of msgspec's: that is compiled for each command, whatever the profile has.
+    """
+    return Meta(
+        description=description,
+        extra={"pattern": pattern, "wanted": wanted},
+        extra_json_schema={"pattern": whole(pattern)},
+    )
 
 
 def absolute_path(value: object) -> str:
@@ -76,7 +89,7 @@ def absolute_path(value: object) -> str:
 
 
 def _image_path(value: object) -> str:
-    if isinstance(value, str) and (scheme := _REMOTE.match(value)):
+    if isinstance(value, str) and (scheme := re.match(_REMOTE, value)):
         raise ValueError(
             f"wanted a file or block device of this host, found a {scheme[1]} source: sevlaunch opens no images over "
             "the network; fetch it (image: URL, with sha256), or attach it as a block device (nbd-client, rbd map, "
@@ -119,11 +132,11 @@ def _policy(policy_format: PolicyFormat) -> tuple[Parser, Meta]:
 
 # The largest blob is an id_auth of 4096 bytes; in base64 and hexadecimal it has line ends, too.
 _MOST_BLOB_TEXT = 1 << 16
-_HEXADECIMAL = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)")
+_HEXADECIMAL = r"(?:0[xX])?([0-9a-fA-F]+)"
 # What nobody calls a file, and what is a digest or a copied blob rather.
 _LONG_TEXT = 64
 _MANY_DIGITS = 16
-_WITH_NAME = re.compile(r"[0-9a-fA-F]{16,}\s+\*?\S.*", re.DOTALL)
+_WITH_NAME = r"(?s)[0-9a-fA-F]{16,}\s+\*?\S.*"
 
 
 def read_blob(value: object, size: int, what: str) -> bytes:
@@ -147,7 +160,7 @@ def read_blob(value: object, size: int, what: str) -> bytes:
             content = stream.read(_MOST_BLOB_TEXT)
     except (OSError, ValueError) as error:
         # ValueError: a path with NUL.
-        digits = _HEXADECIMAL.fullmatch(value)
+        digits = re.fullmatch(_HEXADECIMAL, value)
         if found and (len(value) > _LONG_TEXT or value.endswith("=") or (digits and len(digits[1]) >= _MANY_DIGITS)):
             raise ValueError(f"wanted {what} of {size} bytes, found {found}") from error
         reason = error.strerror if isinstance(error, OSError) else error
@@ -172,7 +185,7 @@ def _decoded(text: bytes, size: int) -> tuple[bytes | None, str]:
     compact = b"".join(text.split())
     if not compact:
         return None, ""
-    digits = _HEXADECIMAL.fullmatch(compact.decode("ascii", "replace"))
+    digits = re.fullmatch(_HEXADECIMAL, compact.decode("ascii", "replace"))
     if digits:
         if len(digits[1]) == 2 * size:
             return bytes.fromhex(digits[1]), ""
@@ -182,7 +195,7 @@ def _decoded(text: bytes, size: int) -> tuple[bytes | None, str]:
         half = "" if len(digits[1]) % 2 == 0 else " and a half"
         found = f"{len(digits[1]) // 2}{half} bytes in hexadecimal"
         return None, found if base64_too is None else f"base64 of {len(base64_too)} bytes or {found}"
-    if _WITH_NAME.fullmatch(text.decode("utf-8", "replace").strip()):
+    if re.fullmatch(_WITH_NAME, text.decode("utf-8", "replace").strip()):
         return None, "a digest with the name of a file behind it, as sha256sum prints it: give the digits alone"
     content = decode_base64(text)
     if content is None:
@@ -208,11 +221,11 @@ def _blob(key: str, what: str) -> tuple[Parser, Meta]:
 
 # Not \d, which takes the digits of all scripts: QEMU gets the text as it is.
 _PORT = r"([0-9]{1,5})"
-_FORWARD = re.compile(rf"(tcp|udp):(?:([0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}):)?{_PORT}:{_PORT}")
+_FORWARD = rf"(tcp|udp):(?:([0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}):)?{_PORT}:{_PORT}"
 
 
 def _forward(value: object) -> str:
-    match = _FORWARD.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_FORWARD, value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"wanted tcp|udp:[IPV4:]HOSTPORT:GUESTPORT such as tcp:127.0.0.1:2222:22, found {value!r}")
     if match[2] and any(int(part) > 255 for part in match[2].split(".")):
@@ -226,7 +239,7 @@ def _forward(value: object) -> str:
 
 def split_forward(forward: str) -> tuple[str, str, int, int]:
     """Protocol, host address (may be empty), host port (0: a free one) and guest port of a checked forward."""
-    match = _FORWARD.fullmatch(forward)
+    match = re.fullmatch(_FORWARD, forward)
     if match is None:
         raise ValueError(f"no port forward: {forward!r}")
     return match[1], match[2] or "", int(match[3]), int(match[4])
@@ -254,14 +267,14 @@ def auto_or_number(minimum: int, maximum: int) -> tuple[Parser, Meta]:
 
 # Before it, QEMU's mktimegm() gives what it takes for a mistake.
 _EPOCH = 1970
-_FEATURE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+")
-_FLAG = re.compile(r"([+-]?)([A-Za-z][A-Za-z0-9._-]*)")
+_FEATURE = r"[A-Za-z][A-Za-z0-9._-]*=[A-Za-z0-9._-]+"
+_FLAG = r"([+-]?)([A-Za-z][A-Za-z0-9._-]*)"
 
 
 def _feature(value: object) -> str:
-    if isinstance(value, str) and _FEATURE.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_FEATURE, value):
         return str(value)
-    flag = _FLAG.fullmatch(value) if isinstance(value, str) else None
+    flag = re.fullmatch(_FLAG, value) if isinstance(value, str) else None
     if flag:
         # As on QEMU's command line and in libvirt's XML.
         raise ValueError(f"write {value!r} as {flag[2]}={'off' if flag[1] == '-' else 'on'}")
@@ -308,11 +321,11 @@ def _ip_address(value: object) -> str:
         raise ValueError(f"wanted an IP address such as 127.0.0.1 or ::1, found {value!r}") from error
 
 
-_MAC = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}")
+_MAC = r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}"
 
 
 def _mac(value: object) -> str:
-    if not isinstance(value, str) or not _MAC.fullmatch(value) or int(value[:2], 16) & 1:
+    if not isinstance(value, str) or not re.fullmatch(_MAC, value) or int(value[:2], 16) & 1:
         raise ValueError(f"wanted a unicast MAC address such as 52:54:00:12:34:56, found {value!r}")
     return value.lower()
 
@@ -348,8 +361,8 @@ AbsolutePath = Annotated[
     Placeholder("/"),
     Meta(min_length=1, description="a path; relative to the profile"),
 ]
-Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(pattern=f"^{_FORWARD.pattern}$")]
-CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(pattern=f"^{_FEATURE.pattern}$")]
+Forward = Annotated[str, Parser(_forward), Placeholder("tcp:1:1"), Meta(extra_json_schema={"pattern": whole(_FORWARD)})]
+CpuFeature = Annotated[str, Parser(_feature), Placeholder("x=y"), Meta(extra_json_schema={"pattern": whole(_FEATURE)})]
 # Numbers of CPUs or NUMA nodes, in the form that units.parse_ranges reads.
 Numbers = Annotated[str, Parser(_numbers), Placeholder("0"), Meta(extra_json_schema=_NUMBERS_SCHEMA)]
 ClockBase = Annotated[

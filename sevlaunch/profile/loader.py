@@ -35,7 +35,7 @@ _SECRET = ("first_boot", "credentials")
 
 MAX_EXTENDS = 16
 # Signs that YAML takes for line ends, or does not take unescaped: YAML 1.1, 4.1 and 5.1.
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_NOT_IN_YAML = "[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 MAX_LAYERS = 100
 
 
@@ -78,7 +78,9 @@ class LoadedProfile(Struct, frozen=True):
     ) -> LoadedProfile:
         """The profile in plain data; as :func:`loads`, mistakes are at their line in the data written as JSON."""
         # YAML has JSON in it, but for signs beyond 16 bits, which JSON escapes in halves.
-        text = _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, indent=1, ensure_ascii=False))
+        text = re.sub(
+            _NOT_IN_YAML, lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, indent=1, ensure_ascii=False)
+        )
         return loads(text, file="<dict>", base=base, overrides=overrides, name=name)
 
 
@@ -247,12 +249,12 @@ def _concerns(path: KeyPath, others: set[KeyPath]) -> bool:
     return any(path[:length] in others for length in range(len(path) + 1))
 
 
-_PLACE = re.compile(r"(.*):([0-9]{1,9}):([0-9]{1,9})", re.DOTALL)
+_PLACE = r"(?s)(.*):([0-9]{1,9}):([0-9]{1,9})"
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
     def key(problem: Problem) -> tuple[str, int, int]:
-        place = _PLACE.fullmatch(problem.location)
+        place = re.fullmatch(_PLACE, problem.location)
         return (place[1], int(place[2]), int(place[3])) if place else (problem.location, 0, 0)
 
     return sorted(dict.fromkeys(problems), key=key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE, is_32_bit, reaches_4_gib
-from sevlaunch.profile.machine_types import I440FX, why_unusable
+from sevlaunch.profile.machine_types import is_i440fx, why_unusable
 from sevlaunch.profile.model import Cpu, Profile, SnpSecurity
 from sevlaunch.profile.violation import Violation
 
@@ -41,7 +41,7 @@ def check_machine_cautions(profile: Profile) -> Iterator[Violation]:
 def _type(profile: Profile) -> Iterator[Violation]:
     machine = profile.machine
     why = why_unusable(machine)
-    if profile.security.encrypted and (why or I440FX.fullmatch(machine)):
+    if profile.security.encrypted and (why or is_i440fx(machine)):
         yield Violation(
             ("machine",), f"an encrypted guest needs a q35 machine, found {machine!r}: use q35", (("security",),)
         )
@@ -155,7 +155,7 @@ def _iommu(profile: Profile) -> Iterator[Violation]:
             "buffers that it would lead devices to; leave it out, more than 255 vCPUs need none",
             (("security",),),
         )
-    if iommu.type == "intel" and I440FX.fullmatch(profile.machine):
+    if iommu.type == "intel" and is_i440fx(profile.machine):
         yield Violation(
             ("iommu", "type"), f"{profile.machine} has no place for Intel's IOMMU: use machine: q35", (("machine",),)
         )

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import re
 
-# Distributions have types of their own, such as pc-q35-rhel9.4.0 and pc-q35-jammy-maxcpus, and aliases such as
-# ubuntu-q35.
-Q35 = re.compile(r"q35|pc-q35-.+|.+-q35")
-# The first chipset that QEMU emulated, and its versioned names before QEMU 1.3.
-I440FX = re.compile(r"pc|pc-i440fx-.+|pc-[0-9].*")
-
 _XEN = "it is a guest of Xen, and sevlaunch starts guests of KVM and TCG"
 # Machine types that can't run what sevlaunch makes, and why.
 UNUSABLE = {
@@ -27,3 +21,17 @@ UNUSABLE = {
 def why_unusable(machine: str) -> str:
     """Why no guest can have this machine type, or nothing."""
     return UNUSABLE.get(machine, _XEN if machine.startswith(("xenfv-", "xenpv-", "xenpvh-")) else "")
+
+
+def is_q35(machine: str) -> bool:
+    """Whether it is a q35.
+
+    Distributions have types of their own, such as pc-q35-rhel9.4.0 and pc-q35-jammy-maxcpus, and aliases such as
+    ubuntu-q35.
+    """
+    return re.fullmatch("q35|pc-q35-.+|.+-q35", machine) is not None
+
+
+def is_i440fx(machine: str) -> bool:
+    """Whether it has the first chipset that QEMU emulated; before QEMU 1.3 its versions had names without it."""
+    return re.fullmatch("pc|pc-i440fx-.+|pc-[0-9].*", machine) is not None

@@ -23,10 +23,10 @@ MAX_BYTES = 1 << 20
 JOINED = ("users", "write_files", "runcmd", "packages", "ssh_authorized_keys")
 
 # crypt(5): $id$..., of which the hash is the last part.
-_HASH = re.compile(r"\$[0-9a-z]{1,8}\$[!-~]{8,}")
+_HASH = r"\$[0-9a-z]{1,8}\$[!-~]{8,}"
 _LONGEST_HASH = 1024
 # sshd(8), the format of authorized_keys: options may stand in front of type and key, a comment behind them.
-_KEY = re.compile(r"(?:^|.*\s)((?:sk-)?(?:ssh|ecdsa)-[A-Za-z0-9@.-]+)\s+([A-Za-z0-9+/]+={0,2})(?:\s.*)?")
+_KEY = r"(?:^|.*\s)((?:sk-)?(?:ssh|ecdsa)-[A-Za-z0-9@.-]+)\s+([A-Za-z0-9+/]+={0,2})(?:\s.*)?"
 
 
 def yaml_text(value: Any) -> str:
@@ -86,7 +86,7 @@ def read_public_keys(value: object) -> str:
 
     :raise ValueError: when there is none.
     """
-    if isinstance(value, str) and _KEY.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_KEY, value):
         return _checked_key(str(value), "")
     text, file = _text(value, "a public SSH key, or the path of a file with some")
     lines = [line.strip() for line in text.splitlines()]
@@ -101,7 +101,7 @@ def read_password_hash(value: object) -> str:
 
     :raise ValueError: when it is none.
     """
-    if isinstance(value, str) and len(value) <= _LONGEST_HASH and _HASH.fullmatch(value):
+    if isinstance(value, str) and len(value) <= _LONGEST_HASH and re.fullmatch(_HASH, value):
         return str(value)
     raise ValueError("wanted the hash of a password, such as `openssl passwd -6` makes, found something else")
 
@@ -129,7 +129,7 @@ def goes_with_others(text: str) -> bool:
 
 def public_key_in(line: str) -> tuple[str, str] | None:
     """The type of a public SSH key, and the key in base64, in a line of authorized_keys; None: there is none."""
-    match = _KEY.fullmatch(line) if line.isprintable() else None
+    match = re.fullmatch(_KEY, line) if line.isprintable() else None
     if match is None:
         return None
     kind = match[1].encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -218,10 +219,14 @@ class Reading:
 
     def _plain(self, field_type: FieldType, value: Any, path: KeyPath) -> Any:
         try:
-            return msgspec.convert(_lenient(field_type, value), field_type.annotation)
+            read = msgspec.convert(_lenient(field_type, value), field_type.annotation)
         except msgspec.ValidationError as error:
             self._mistake(path, _wanted(field_type, value, str(error)))
-        return field_type.placeholder
+            return field_type.placeholder
+        if isinstance(read, str) and not all(re.fullmatch(one["pattern"], read) for one in _patterns(field_type)):
+            self._mistake(path, _wanted(field_type, value))
+            return field_type.placeholder
+        return read
 
 
 _SWITCH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
@@ -245,15 +250,19 @@ def _lenient(field_type: FieldType, value: Any) -> Any:
     return str(value)
 
 
-def _wanted(field_type: FieldType, value: Any, found: str) -> str:
-    """The sentence for the person who wrote the profile; ``found`` is msgspec's."""
+def _patterns(field_type: FieldType) -> list[dict[str, Any]]:
+    return [meta.extra for meta in field_type.meta if meta.extra]
+
+
+def _wanted(field_type: FieldType, value: Any, found: str = "") -> str:
+    """The sentence for the person who wrote the profile; ``found`` is msgspec's, if it has any."""
     kinds = field_type.kinds
     if field_type.words:
         return _wanted_one_of([*(("true", "false") if bool in kinds else ()), *field_type.words], value)
     if ">=" in found or "<=" in found:
         bound = "at least" if ">=" in found else "at most"
         return f"wanted a number of {bound} {found.rpartition('= ')[2]}, found {_shown(value)}"
-    in_words = [meta.extra["wanted"] for meta in field_type.meta if meta.pattern and meta.extra]
+    in_words = [one["wanted"] for one in _patterns(field_type)]
     wanted = "true or false" if bool in kinds else "a whole number" if int in kinds else "text"
     wanted = in_words[0] if in_words else wanted
     return f"wanted {wanted}, found {_shown(value)}{_QUOTES if str in kinds and _is_number(value) else ''}"

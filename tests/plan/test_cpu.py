@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from sevlaunch.errors import HostError, ProfileError, SevlaunchError
 from sevlaunch.host.facts import Device, Folders, KvmFacts, MemoryFacts
 from sevlaunch.host.model import Host
-from sevlaunch.host.qemu import converse, qemu_facts
+from sevlaunch.host.qemu import qemu_facts
+from sevlaunch.host.qemu_answers import converse
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.formats import explain
 from sevlaunch.plan.resolve import resolve

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, ClockBase
+from sevlaunch.profile.fields import AbsolutePath, ClockBase, matching
 from sevlaunch.profile.model.base import Model
 
 _TEXT = matching(r"[^\x00-\x1f\x7f]{1,255}", wanted="1 to 255 printable characters")

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, Placeholder
+from sevlaunch.profile.fields import AbsolutePath, Placeholder, matching
 from sevlaunch.profile.model.base import Model
 
 

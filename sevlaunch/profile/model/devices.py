@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, Size
+from sevlaunch.profile.fields import AbsolutePath, Size, matching
 from sevlaunch.profile.model.base import Model
 
 _TAG_NAME = "1 to 36 letters, digits, dots, dashes and underscores"

@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
 from sevlaunch.image_reference import SHA256, entry_of
-from sevlaunch.profile.fields import AbsolutePath, DiskSerial, ImagePath, ImageReference, Size
+from sevlaunch.profile.fields import AbsolutePath, DiskSerial, ImagePath, ImageReference, Size, matching
 from sevlaunch.profile.model.base import Model
 
 Bus = Literal["virtio-blk", "virtio-scsi", "nvme", "sata", "ide"]

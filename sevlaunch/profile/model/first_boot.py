@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
 from sevlaunch.profile.boot_values import read_credential, read_ignition
-from sevlaunch.profile.fields import AbsolutePath, Parser, Placeholder
+from sevlaunch.profile.fields import AbsolutePath, Parser, Placeholder, matching
 from sevlaunch.profile.model.base import Model
 from sevlaunch.profile.seed_values import (
     read_meta_data,

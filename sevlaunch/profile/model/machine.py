@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, CpuFeature, Numbers, Size
+from sevlaunch.profile.fields import AbsolutePath, CpuFeature, Numbers, Size, matching
 from sevlaunch.profile.model.base import Auto, Model
 
 

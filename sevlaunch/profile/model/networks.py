@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
-from sevlaunch.profile.fields import Forward, Mac, auto_or_number
+from sevlaunch.profile.fields import Forward, Mac, auto_or_number, matching
 from sevlaunch.profile.model.base import Model
 
 _INTERFACE, _INTERFACE_NAME = r"[^\s/:]{1,15}", "the name of a network interface, at most 15 characters"

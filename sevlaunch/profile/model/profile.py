@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sevlaunch.documents import matching
-from sevlaunch.profile.fields import AbsolutePath, Name, Size, auto_or_number
+from sevlaunch.profile.fields import AbsolutePath, Name, Size, auto_or_number, matching
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.board import Clock, FwCfgFile, Smbios, Watchdog
 from sevlaunch.profile.model.boot import Boot
