@@ -14,18 +14,17 @@ SHA256 = r"[0-9a-fA-F]{64}"
 URL = r"https?://[^/@\s]+/\S+"
 FILE_ENDINGS = ("raw", "img", "iso", "qcow2", "vmdk", "vhdx", "vdi", "vhd")
 
-_NAME = re.compile(rf"(?!sha256-){NAME}")
-_URL = re.compile(URL)
+_NAME = rf"(?!sha256-){NAME}"
 
 
 def is_url(image: str) -> bool:
     """Whether it is a URL."""
-    return _URL.fullmatch(image) is not None
+    return re.fullmatch(URL, image) is not None
 
 
 def is_name(image: str) -> bool:
     """Whether it is a name, and no file: ``./debian-13`` is a file, and so is ``debian.img``."""
-    return _NAME.fullmatch(image) is not None and image.rpartition(".")[2] not in FILE_ENDINGS
+    return re.fullmatch(_NAME, image) is not None and image.rpartition(".")[2] not in FILE_ENDINGS
 
 
 def entry_of(image: str, sha256: str | None) -> str:

@@ -137,10 +137,10 @@ def rm(
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    # The list of commands has no use for it, and would wait for it longest.
-    import msgspec
+    # The list of the commands is shown without it.
+    from msgspec import to_builtins
 
-    plain: dict[str, Any] = msgspec.to_builtins(value)
+    plain: dict[str, Any] = to_builtins(value)
     return plain
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from sevlaunch.cli.failures import note
@@ -97,7 +96,7 @@ def _as_json(imported: Imported, profile: Path | None, lacking: Sequence[Problem
         "ok": works,
         "lost": len(imported.lost),
         "counts": imported.counts,
-        "outcomes": msgspec.to_builtins(imported.outcomes),
+        "outcomes": imported.outcomes,
         "problems": [problem._asdict() for problem in imported.problems],
         "lacking": [problem._asdict() for problem in lacking],
         "text": imported.text,

@@ -48,9 +48,16 @@ def print_document(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result for programs."""
+    """A result for programs: plain data, and structs, which are mappings of their fields."""
     # Escapes mean the same; a path may hold bytes that are no UTF-8, too.
-    print(re.sub(_NOT_SHOWN, _escaped, json.dumps(value, indent=2, ensure_ascii=False)))
+    print(re.sub(_NOT_SHOWN, _escaped, json.dumps(value, indent=2, ensure_ascii=False, default=_fields)))
+
+
+def _fields(value: Any) -> Any:
+    # The list of the commands is shown without it.
+    from msgspec import to_builtins
+
+    return to_builtins(value)
 
 
 def print_json_line(value: Any) -> None:

@@ -6,7 +6,6 @@ import base64
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from sevlaunch.cli.output import print_json, say
@@ -96,7 +95,7 @@ def _show(setup: Setup, output: DigestFormat) -> None:
                     {"vmsa": name or None, "hex": content.hex(), "base64": base64.b64encode(content).decode()}
                     for name, content in digests.items()
                 ],
-                "inputs": msgspec.to_builtins(setup.inputs),
+                "inputs": setup.inputs,
             }
         )
         return

@@ -6,11 +6,9 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import msgspec
 import typer
-from msgspec import Struct
 
 from sevlaunch.cli.output import say
 
@@ -56,7 +54,7 @@ def vouched_for(
     return notes.require_vouched(note, claims, trusted=trusted, rehearsal=rehearsal)
 
 
-class WrittenPacket(Struct, frozen=True):
+class WrittenPacket(NamedTuple):
     """A packet in two files; the fields are those of the commands' JSON. ``secrets`` has the GUIDs."""
 
     secrets: tuple[str, ...]
@@ -66,8 +64,7 @@ class WrittenPacket(Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain data."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
+        return self._asdict()
 
     def show(self, claims: HostClaims) -> None:
         """Say what was wrapped, and what the host does with it."""

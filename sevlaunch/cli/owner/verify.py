@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from sevlaunch.cli.failures import note
@@ -211,7 +210,7 @@ def _show(
                 "search": None
                 if findings is None
                 else {
-                    "changes": msgspec.to_builtins(findings.changes),
+                    "changes": findings.changes,
                     "text": str(findings),
                     "tried": findings.tried,
                     "complete": findings.complete,
