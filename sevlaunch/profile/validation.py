@@ -69,7 +69,7 @@ def field_types(kind: type[Model]) -> dict[str, FieldType]:
     """The fields of a kind of mapping."""
     annotations: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        annotations |= inspect.get_annotations(base)
+        annotations |= inspect.get_annotations(base, eval_str=True)
     return {key: field_type_of(annotations[key]) for key in kind.__struct_fields__}
 
 

@@ -1,6 +1,8 @@
 """The small devices, and shared folders."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+# Postponed annotations: few profiles have any of this, and the others don't wait until they are evaluated.
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 from msgspec import Meta

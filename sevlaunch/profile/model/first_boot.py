@@ -1,6 +1,8 @@
 """What a guest's system does at its first boot: a seed for cloud-init."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+# Postponed annotations: few profiles have any of this, and the others don't wait until they are evaluated.
+from __future__ import annotations
+
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
