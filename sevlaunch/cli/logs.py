@@ -100,7 +100,7 @@ def _opened(folder: GuestFolder, log: str, *, qemu: bool) -> Iterator[OpenFolder
 
 
 def _begin(opened: OpenFolder, log: str, lines: int | None, moment: float | None) -> int:
-    from sevlaunch.guest.console_log import beginning, last_lines, since
+    from sevlaunch.guest.log_places import beginning, last_lines, since
 
     fd = opened.open_file(log)
     try:

@@ -1,4 +1,4 @@
-"""The log of a guest's console: made before QEMU starts, kept after its end, read from any place in it.
+"""The log of a guest's console: made before QEMU starts, kept after its end.
 
 It lies in the guest's state folder, which is the launching user's; QEMU's account may write into the file, and nothing
 else there. :mod:`sevlaunch.guest.keeper` takes out of its beginning what is too old.
@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.atomic import make_private_folder, space_hint
 from sevlaunch.errors import HostError
-from sevlaunch.guest import keeper
 from sevlaunch.guest.folder import GuestFolder
-from sevlaunch.guest.keeper import MOMENT
 from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.safe_files import OpenFolder
-from sevlaunch.guest.watch import data_from
 from sevlaunch.host.accounts import WRITE, Account, grant, let_through
 from sevlaunch.host.folders import state_folder
 from sevlaunch.plan.places import CONSOLE_LOG
@@ -29,10 +26,10 @@ from sevlaunch.plan.places import CONSOLE_LOG
 if TYPE_CHECKING:
     from sevlaunch.plan.console import ConsolePlan
 
+_KEEPER = Path(__file__).with_name("keeper.py")
 TIMES = "console.times"
 # The log of the start before this one.
 EARLIER = f"{CONSOLE_LOG}.1"
-PIECE = 1 << 16
 
 
 class ConsoleLog:
@@ -53,7 +50,7 @@ class ConsoleLog:
         """
         passed = (qemu.pidfd, self._log, self._times)
         words = [f"{folder}/", *map(str, passed), str(self._bound)]
-        return spawn([sys.executable, "-IS", keeper.__file__, *words], log=output, inherit=passed)
+        return spawn([sys.executable, "-IS", str(_KEEPER), *words], log=output, inherit=passed)
 
     def close(self) -> None:
         """Leave the log to QEMU and the keeper."""
@@ -130,47 +127,3 @@ def log_end(folder: GuestFolder, size: int) -> bytes:
             return opened.read_end(CONSOLE_LOG, size)
     except FileNotFoundError:
         return b""
-
-
-def beginning(fd: int) -> int:
-    """Where the first whole line of a log begins."""
-    begin = data_from(fd, 0)
-    if not begin:
-        return 0
-    return begin + os.pread(fd, PIECE, begin).find(b"\n") + 1
-
-
-def last_lines(fd: int, count: int) -> int:
-    """Where the last ``count`` lines of a log begin; read backwards, a piece at a time."""
-    begin, end = beginning(fd), os.fstat(fd).st_size
-    if count == 0:
-        return end
-    position, left = end, count
-    while position > begin:
-        step = min(PIECE, position - begin)
-        piece = os.pread(fd, step, position - step)
-        at = len(piece)
-        # The last line may lack its end.
-        while (at := piece.rfind(b"\n", 0, at)) >= 0:
-            if position - step + at + 1 == end:
-                continue
-            left -= 1
-            if left <= 0:
-                return position - step + at + 1
-        position -= step
-    return begin
-
-
-def since(folder: OpenFolder, fd: int, moment: float) -> int:
-    """Where what came at ``moment``, in seconds since 1970, or later begins in the log ``fd``; to a second."""
-    time: int
-    position: int
-    for time, position in MOMENT.iter_unpack(_whole(folder.read(TIMES))):
-        if time >= int(moment):
-            return max(position, beginning(fd))
-    return os.fstat(fd).st_size
-
-
-def _whole(content: bytes) -> bytes:
-    # The last one may be on its way.
-    return content[: len(content) // MOMENT.size * MOMENT.size]

@@ -14,9 +14,10 @@ from sevlaunch.errors import GuestTimeout, SevlaunchError
 from sevlaunch.guest.console import connect
 from sevlaunch.guest.console_log import log_end, log_path, opened_log_folder
 from sevlaunch.guest.folder import GuestFolder
+from sevlaunch.guest.log_places import data_from
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.safe_files import OpenFolder
-from sevlaunch.guest.watch import FolderWatch, data_from
+from sevlaunch.guest.watch import FolderWatch
 from sevlaunch.plan.places import CONSOLE_LOG
 
 EXPECT_LIMIT = 60.0

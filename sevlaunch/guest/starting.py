@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,11 +24,9 @@ from sevlaunch.guest.embedding import Embedding
 from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
-from sevlaunch.guest.host_keys import forget_host_key
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record, Started
-from sevlaunch.guest.taps import opened
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, find_account, grant
 from sevlaunch.host.folders import state_folder
@@ -109,7 +107,7 @@ class Start:
         fd = self._qemus_end.fileno()
         monitor = monitor_on("launcher", self.plan.monitor_object, rule("the launcher's own"))
         channel = ["-chardev", f"socket,id=launcher,fd={fd}", *monitor.argv]
-        with self._qemus_end, opened(self.plan.needs.descriptors) as taps:
+        with self._qemus_end, self._opened_taps() as taps:
             line, handed = self._argv, {**taps, **self._handed.numbers}
             if handed:
                 line = argv(handed_over(self.plan, handed))
@@ -120,6 +118,15 @@ class Start:
                 self._start_helper(command, inherit)
             else:
                 self.keep(self._spawn(command, inherit))
+
+    def _opened_taps(self) -> AbstractContextManager[dict[int, int]]:
+        descriptors = self.plan.needs.descriptors
+        if not descriptors:
+            return nullcontext({})
+        # Few guests have any.
+        from sevlaunch.guest.taps import opened
+
+        return opened(descriptors)
 
     def _start_helper(self, command: list[str], inherit: list[int]) -> None:
         """Start the helper that starts QEMU and answers for the secure processor."""
@@ -320,6 +327,8 @@ class Start:
             self.login = login_of(self.plan)
         # Disks that are handed over are those of a system that goes on.
         if not (self.plan.storage.keeps_system or self._handed.numbers):
+            from sevlaunch.guest.host_keys import forget_host_key
+
             forget_host_key(self.plan.state_folder)
         self._variables = prepare_variables(self.plan, self._account)
         if self.plan.storage.overlays:

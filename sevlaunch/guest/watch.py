@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import os
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
 
 from sevlaunch.errors import HostError
+from sevlaunch.guest.log_places import data_from
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.safe_files import OpenFolder
 
@@ -88,13 +88,3 @@ async def follow(folder: OpenFolder, name: str, process: Process | None, begin: 
                 await watch.changed(process)
     finally:
         os.close(fd)
-
-
-def data_from(fd: int, position: int) -> int | None:
-    """Where the next byte of a file is from ``position`` on that stands in no hole; None at the end."""
-    try:
-        return os.lseek(fd, position, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return None
