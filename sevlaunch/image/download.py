@@ -25,6 +25,7 @@ MAX_IMAGE = 128 << 30
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15})")
 _NO_RANGE = re.compile(r"bytes \*/([0-9]{1,15})")
 _MAX_NOTES = 64 << 10
+_SPACE = "free some space there, or set XDG_CACHE_HOME to a folder with more of it"
 _LYING = "the server's length is wrong, or the file is cut there: try another mirror"
 
 
@@ -120,9 +121,6 @@ def _take_up(url: str, entry: Path, line: Line, size: int | None, progress: Call
             raise ImageError(f"can't write {entry / PARTIAL}: {error.strerror}", hint=hint) from error
     if start < total:
         raise Broken(f"{url} breaks off: {total} bytes were promised, {start} came", hint=f"try again; or {_LYING}")
-
-
-_SPACE = "free some space there, or set XDG_CACHE_HOME to a folder with more of it"
 
 
 def _write(fd: int, piece: bytes) -> None:

@@ -18,6 +18,7 @@ from sevlaunch.errors import ImageError, UsageError
 from sevlaunch.files import read_bounded
 
 INSTALL_GPGV = "install gpgv (Debian, Ubuntu: gpgv; Fedora, RHEL: gnupg2; openSUSE, SLES: gpg2)"
+_NEWER = "name a file with the publisher's key: --keyring FILE; or give the image's own checksum: --sha256 HEX"
 # Some seconds for an image of a gigabyte.
 _LIMIT = 300.0
 _MAX_KEYRING = 16 << 20
@@ -99,9 +100,6 @@ def _refused(what: str, status: str, keyrings: Sequence[Path]) -> ImageError:
         return ImageError(f"{what}: it is signed by the key {missing[1]}, which is not in {of}", hint=_NEWER)
     told = [line for line in status.splitlines() if not line.startswith("[GNUPG:]")]
     return ImageError(f"{what}: no signature that holds: {' / '.join(told[-2:]) or 'gpgv found none'}", hint=_NEWER)
-
-
-_NEWER = "name a file with the publisher's key: --keyring FILE; or give the image's own checksum: --sha256 HEX"
 
 
 def _unarmoured(keys: bytes) -> bytes:

@@ -23,10 +23,17 @@ STALL_LIMIT = 30.0
 # Files of checksums and signatures.
 MAX_TEXT = 4 << 20
 _PIECE = 1 << 18
+_AGAIN = "try again: what has come is kept"
+# Compressed on the way it would have another length.
+_HEADERS = {"User-Agent": f"sevlaunch/{__version__}", "Accept-Encoding": "identity"}
 
 
 class Broken(ImageError):
     """The answer did not come whole, and may come at the next try."""
+
+
+class NotThere(ImageError):
+    """The server has no such file."""
 
 
 class Cancelled(Exception):
@@ -87,14 +94,16 @@ class Answer:
         return int(text) if text.isascii() and text.isdigit() else None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body.
+        """The body, and no more than the server promises: it may say nothing after that, and not end either.
 
         :raise Broken: when it stalls or breaks off in a way that the connection shows. Fewer bytes than were promised
             are for the caller to see.
         """
+        left = self.length
         with _named_problems(self.url, self._line):
-            while piece := self._response.read1(_PIECE):
+            while left != 0 and (piece := self._response.read1(_PIECE if left is None else min(_PIECE, left))):
                 self._line.check()
+                left = None if left is None else left - len(piece)
                 yield piece
         self._line.check()
 
@@ -147,11 +156,6 @@ def is_private(url: str) -> bool:
     except ValueError:
         return False
     return here and ("http" not in urllib.request.getproxies() or bool(urllib.request.proxy_bypass(host)))
-
-
-_AGAIN = "try again: what has come is kept"
-# Compressed on the way it would have another length.
-_HEADERS = {"User-Agent": f"sevlaunch/{__version__}", "Accept-Encoding": "identity"}
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
@@ -233,7 +237,3 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> ImageError:
         return NotThere(f"{url} is not there ({error.code})", hint="has it moved? name its URL, or another mirror")
     kind = Broken if error.code >= 500 or error.code == HTTPStatus.TOO_MANY_REQUESTS else ImageError
     return kind(f"{url}: the server answers {error.code} {error.reason}", hint="try again later, or another mirror")
-
-
-class NotThere(ImageError):
-    """The server has no such file."""

@@ -138,6 +138,12 @@ def test_a_server_that_stalls_is_left(server: Server, cache: Path) -> None:
     assert find_image(entry_of("", SHA256)).size == 1 << 20  # type: ignore[union-attr]
 
 
+def test_a_server_that_does_not_hang_up_is_not_waited_for(server: Server, cache: Path) -> None:
+    told: list[str] = []
+    assert fetch(server.put("disk.raw", CONTENT, stalls_after=len(CONTENT)), told=told.append, stall_limit=60).new
+    assert server.stalled.is_set() and told == []
+
+
 def test_a_length_that_lies_is_told(server: Server, cache: Path) -> None:
     too_long = server.put("long.raw", CONTENT, promised=4 << 20)
     with pytest.raises(ImageError, match=f"breaks off: {4 << 20} bytes were promised, {3 << 20} came") as caught:
