@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ import msgspec
 
 from sevlaunch.atomic import make_private_folder, space_hint, write_whole
 from sevlaunch.errors import HostError, Problem
-from sevlaunch.guest.handed import Opened
+from sevlaunch.guest.handed import Opened, open_as_cached
 from sevlaunch.guest.host_keys import forget_host_key
 from sevlaunch.guest.locks import DISKS, take
 from sevlaunch.guest.overlay_notes import ImageIdentity, note_of, read_note
@@ -26,7 +25,7 @@ from sevlaunch.guest.process import find_program
 from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
 from sevlaunch.host.images import image_facts
 from sevlaunch.image.inspection import unfit
-from sevlaunch.plan.disk_image import CACHE, ImagePlan
+from sevlaunch.plan.disk_image import ImagePlan
 from sevlaunch.plan.overlay import SECTOR, OverlayPlan
 from sevlaunch.plan.plan import Plan
 from sevlaunch.units import format_size
@@ -74,14 +73,19 @@ def check_overlays(plan: Plan) -> None:
 
 
 def make_ephemeral(plan: Plan, opened: Opened) -> None:
-    """Open the overlays that are gone with the guest, files that have no name, unless they are open already.
+    """Open the disks that are gone with the guest, files that have no name, unless they are open already.
 
     :raise HostError: when one can't be made.
     """
-    for disk in plan.storage.disks:
-        overlay = disk.image.overlay
+    for image in (disk.image for disk in plan.storage.disks):
+        overlay, folder = image.overlay, image.folder
         if overlay and not overlay.kept.value and overlay.descriptor not in opened.numbers:
-            opened.keep(overlay.descriptor, _unnamed(disk.image, overlay))
+            opened.keep(overlay.descriptor, _unnamed(image, overlay))
+        if folder and folder.descriptor not in opened.numbers:
+            # Few guests have one.
+            from sevlaunch.guest.folder_disks import disk_of_folder
+
+            opened.keep(folder.descriptor, disk_of_folder(folder, image))
 
 
 def _kept(plan: Plan) -> Iterator[tuple[ImagePlan, OverlayPlan, Path]]:
@@ -229,9 +233,7 @@ def _unnamed(image: ImagePlan, overlay: OverlayPlan) -> IO[bytes]:
             # Nobody else can name it.
             own = f"/proc/self/fd/{file.fileno()}"
             _qemu_img(overlay, ("create", "-q", "-f", "qcow2", own, str(size)), (file.fileno(),), folder)
-            if CACHE[image.cache.value].direct == "on":
-                # From QEMU 10 on it takes none but one that is open in the same way.
-                fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)
+            open_as_cached(file, image.cache.value)
             stack.pop_all()
             return file
     except OSError as error:

@@ -331,7 +331,7 @@ class Start:
 
             forget_host_key(self.plan.state_folder)
         self._variables = prepare_variables(self.plan, self._account)
-        if self.plan.storage.overlays:
+        if self.plan.storage.made:
             # Not every guest has any.
             from sevlaunch.guest.overlays import make_ephemeral, prepare_overlays
 

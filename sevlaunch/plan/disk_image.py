@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.plan.folder_disk import FolderDiskPlan
+from sevlaunch.plan.handed import handed_name, handing
 from sevlaunch.plan.needs import NeededDevice, NeededFile, Needs, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.overlay import OverlayPlan
@@ -43,7 +45,8 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
     """The image of the disk ``name``. ``remedy``: what to do where it, or its key, is missing.
 
     ``detect_zeroes``: QEMU's word. ``limits``: keys of throttle, and what they are a second. ``stands_alone``: the
-    image is never written, and opens no other file; ``overlay``: what takes the writes to it.
+    image is never written, and opens no other file; ``overlay``: what takes the writes to it. ``folder``: what the disk
+    is made of, if it is no image of somebody's.
     """
 
     name: str
@@ -59,6 +62,7 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
     limits: tuple[tuple[str, Choice[int]], ...]
     remedy: str
     overlay: OverlayPlan | None = None
+    folder: FolderDiskPlan | None = None
     stands_alone: bool = False
 
     @property
@@ -70,6 +74,8 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
     def needs(self) -> Needs:
         """The image, what takes the writes to it, and its key."""
         key = (NeededFile(self.luks_key.value, "LUKS key", self.remedy),) if self.luks_key else ()
+        if self.folder:
+            return self.folder.needs
         return merged((self._image(), self.overlay.needs if self.overlay else Needs(), Needs(files=key)))
 
     def _image(self) -> Needs:
@@ -96,6 +102,8 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
             )
         if self.overlay:
             yield from self.overlay.handing()
+        if self.folder:
+            yield handing(self.folder.descriptor, self.folder.source.reason)
         yield self._block_device()
         if self.limits:
             group, why = f"{self.name}-limits", rule("what the disk may do in a second")
@@ -155,6 +163,10 @@ class ImagePlan(Struct, frozen=True, kw_only=True):
         driver = "host_device" if self.block_device.value else "file"
         yield Parameter(f"{below}file.driver", driver, self.block_device.reason)
         yield from self._aio(below)
+        if self.folder:
+            made = rule(f"made of {self.folder.source.value}, labelled {self.folder.label.value}, at the start")
+            yield Parameter(f"{below}file.filename", handed_name(self.folder.descriptor), made)
+            return
         yield self.path.parameter(f"{below}file.filename")
         if self.stands_alone and self.format.value == "qcow2":
             # The driver would open what the image's header names; this is what it sees where it names nothing.

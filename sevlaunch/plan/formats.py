@@ -91,6 +91,8 @@ def shell(plan: Plan) -> str:
 def _overlay_steps(plan: Plan) -> Iterator[str]:
     for disk in plan.storage.disks:
         overlay, image = disk.image.overlay, disk.image
+        if image.folder:
+            yield f"# {disk.name}, made of {image.folder.source.value}, is for `sevlaunch up` to make"
         if overlay is None:
             continue
         # Nobody has looked at an image that has no size: qemu-img does.

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from sevlaunch.image.inspection import unfit
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.handed import handed_name, handing
 from sevlaunch.plan.needs import NeededProgram, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.profile.model import Disk
@@ -40,14 +41,13 @@ class OverlayPlan(Struct, frozen=True, kw_only=True):
         return Needs(programs=(self.qemu_img,))
 
     def handing(self) -> Iterator[Option]:
-        """How QEMU takes over what has no name: monitor/fds.c, a set of descriptors with this one in it."""
+        """How QEMU takes over what has no name."""
         if self.file is None:
-            numbers = (Parameter(key, str(self.descriptor), self.kept.reason) for key in ("fd", "set"))
-            yield Option("-add-fd", tuple(numbers))
+            yield handing(self.descriptor, self.kept.reason)
 
     def filename(self) -> Parameter:
         """What QEMU opens."""
-        return Parameter("file.filename", self.file or f"/dev/fdset/{self.descriptor}", self.kept.reason)
+        return Parameter("file.filename", self.file or handed_name(self.descriptor), self.kept.reason)
 
 
 def resolve_overlay(context: Context, index: int, disk: Disk) -> OverlayPlan | None:

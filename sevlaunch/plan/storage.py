@@ -11,6 +11,7 @@ from sevlaunch.plan.boot import boot_index
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.disk import DiskPlan
 from sevlaunch.plan.disk_image import LIMITS, ImagePlan
+from sevlaunch.plan.folder_disk import resolve_folder_disk
 from sevlaunch.plan.needs import Needs, is_device, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
 from sevlaunch.plan.overlay import OverlayPlan, resolve_overlay
@@ -62,6 +63,11 @@ class StoragePlan(Part, frozen=True, kw_only=True):
         return tuple(disk.image.overlay for disk in self.disks if disk.image.overlay)
 
     @property
+    def made(self) -> bool:
+        """Whether anything is made for them at the start."""
+        return any(disk.image.overlay or disk.image.folder for disk in self.disks)
+
+    @property
     def keeps_system(self) -> bool:
         """Whether what the guest writes to its first disk is there at its next start; else its system begins anew."""
         if not self.disks:
@@ -90,10 +96,12 @@ def with_overlays(storage: StoragePlan, numbers: Mapping[int, int]) -> StoragePl
 
 
 def _renumbered(disk: DiskPlan, numbers: Mapping[int, int]) -> DiskPlan:
-    overlay = disk.image.overlay
-    if overlay is None or overlay.kept.value:
-        return disk
-    return replace(disk, image=replace(disk.image, overlay=replace(overlay, descriptor=numbers[overlay.descriptor])))
+    overlay, folder = disk.image.overlay, disk.image.folder
+    if overlay and not overlay.kept.value:
+        overlay = replace(overlay, descriptor=numbers[overlay.descriptor])
+    if folder:
+        folder = replace(folder, descriptor=numbers[folder.descriptor])
+    return replace(disk, image=replace(disk.image, overlay=overlay, folder=folder))
 
 
 def resolve_storage(context: Context) -> StoragePlan:
@@ -187,15 +195,15 @@ def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
 
 
 def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
-    path, key = ("disks", index), "path" if disk.path else "image"
+    path = ("disks", index)
     zeroes = disk.detect_zeroes if isinstance(disk.detect_zeroes, str) else "on" if disk.detect_zeroes else "off"
     limits = ((key, getattr(disk.throttle, key)) for key in LIMITS if disk.throttle)
     return ImagePlan(
         name=f"disk{index}",
-        path=context.choice(context.image_path(disk), *path, key),
+        path=context.choice(context.image_path(disk), *path, disk.said_by),
         format=_format(context, index, disk),
         block_device=_block_device(context, disk),
-        read_only=context.choice(not disk.writes, *path, "cdrom" if disk.cdrom else "read_only"),
+        read_only=context.choice(not disk.writes, *path, disk.reads_by),
         discard=context.choice(disk.discard, *path, "discard"),
         cache=context.choice(disk.cache, *path, "cache"),
         aio=context.choice(disk.aio, *path, "aio"),
@@ -204,20 +212,23 @@ def _image(context: Context, index: int, disk: Disk) -> ImagePlan:
         limits=tuple((key, context.choice(limit, *path, "throttle", key)) for key, limit in limits if limit),
         remedy=fetching(disk.image, disk.sha256) if disk.image and disk.is_fetched else context.correct("disks"),
         overlay=resolve_overlay(context, index, disk),
+        folder=resolve_folder_disk(context, index, disk),
         stands_alone=disk.image is not None,
     )
 
 
 def _format(context: Context, index: int, disk: Disk) -> Choice[str]:
     """The format that the image has. A guest whose qcow2 image is opened as raw destroys it with its first write."""
-    path, source = ("disks", index), "path" if disk.path else "image"
+    path = ("disks", index)
+    if disk.folder:
+        return Choice("raw", rule("a CD-ROM image, made at the start"))
     facts = context.host.images.get(disk.source)
     # What a server calls a file promises nothing, once there is the file.
     said = disk.format or (None if facts and disk.is_fetched else disk.named_format)
     # LUKS is a raw image whose content QEMU, or the guest itself, decrypts.
     content = "raw" if said == "luks" else said
     if facts and content and content != facts.format:
-        by, key = ("format", "format") if disk.format else ("name", source)
+        by, key = ("format", "format") if disk.format else ("name", disk.said_by)
         hint = "leave format out" if disk.format else f"say format: {facts.format}, or give it a name that fits"
         message = f"{disk.source} is a {facts.format} image by its content, and {said} by its {by}"
         context.refuse(message, *path, key, hint=hint)
@@ -240,4 +251,4 @@ def _block_device(context: Context, disk: Disk) -> Choice[bool]:
     facts = context.host.images.get(disk.source)
     if facts:
         return Choice(facts.block_device, rule("by a look at it"))
-    return Choice(is_device(disk.source), rule("a path under /dev is a block device"))
+    return Choice(not disk.folder and is_device(disk.source), rule("a path under /dev is a block device"))

@@ -44,15 +44,22 @@ def disk_cautions(profile: Profile) -> Iterator[Violation]:
 
 def _source(index: int, disk: Disk, profile: Profile) -> Iterator[Violation]:
     path = ("disks", index)
-    if not disk.source:
-        message = "wanted path (what the guest writes to: an image or block device) or image (what is never written)"
-        yield Violation(path, message, ((*path, "path"), (*path, "image")))
-    if disk.path and disk.image:
-        message = "the image of path is written to, and that of image never is: leave one of them out"
-        yield Violation((*path, "image"), message, ((*path, "path"),))
+    sources = [key for key in Disk.one_of if getattr(disk, key)]
+    if not sources:
+        message = (
+            "wanted path (what the guest writes to: an image or block device), image (what is never written) or folder "
+            "(what a read-only disk is made of)"
+        )
+        yield Violation(path, message, tuple((*path, key) for key in Disk.one_of))
+    for key in sources[1:]:
+        message = (
+            "path is an image that is written to, image one that never is, folder what a read-only disk is made of: "
+            f"leave out either {sources[0]} or {key}"
+        )
+        yield Violation((*path, key), message, ((*path, sources[0]),))
     if disk.source in [other.source for other in profile.disks[:index] if disk.writes_source or other.writes_source]:
         yield Violation(
-            (*path, "path" if disk.path else "image"),
+            (*path, disk.said_by),
             "the same image stands in the list twice, and is writable",
             ((*path, "read_only"), (*path, "cdrom")),
         )
@@ -63,6 +70,17 @@ def _source(index: int, disk: Disk, profile: Profile) -> Iterator[Violation]:
         message = "sha256 is for an image that is fetched, by its URL or its name: leave it out"
         yield Violation((*path, "sha256"), message, ((*path, "image"), (*path, "path")))
     yield from _overlay(index, disk)
+    yield from _folder(index, disk)
+
+
+def _folder(index: int, disk: Disk) -> Iterator[Violation]:
+    path = ("disks", index)
+    if disk.label and not disk.folder:
+        yield Violation((*path, "label"), "label is for the disk of a folder: leave it out", ((*path, "folder"),))
+    for key in ("format", "luks_key"):
+        if disk.folder and getattr(disk, key):
+            message = f"{key} is for an image, and the disk of a folder is made anew at each start: leave it out"
+            yield Violation((*path, key), message, ((*path, "folder"),))
 
 
 def _overlay(index: int, disk: Disk) -> Iterator[Violation]:
@@ -74,7 +92,7 @@ def _overlay(index: int, disk: Disk) -> Iterator[Violation]:
             )
             yield Violation((*path, key), message, ((*path, "image"),))
         elif getattr(disk, key) is not None and not disk.writes:
-            which = "cdrom" if disk.cdrom else "read_only"
+            which = disk.reads_by
             message = f"{key} is about what is written, and nothing is written to this disk: leave it out"
             yield Violation((*path, key), message, ((*path, which),))
     if disk.image and disk.luks_key:
@@ -99,9 +117,9 @@ def _ide(index: int, disk: Disk, profile: Profile) -> Iterator[Violation]:
 
 def _bus(index: int, disk: Disk) -> Iterator[Violation]:
     path = ("disks", index)
-    if disk.bus in _ATA and disk.read_only and not disk.cdrom:
+    if disk.bus in _ATA and not disk.writes and not disk.cdrom:
         yield Violation(
-            (*path, "read_only"),
+            (*path, disk.reads_by),
             f"{disk.bus.upper()} disks can't be read-only: use virtio-blk or cdrom: true",
             ((*path, "cdrom"),),
         )
@@ -130,8 +148,8 @@ def _io(index: int, disk: Disk) -> Iterator[Violation]:
             "detect_zeroes: unmap needs discard: use detect_zeroes: true, or leave discard on",
             ((*path, "discard"),),
         )
-    if disk.detect_zeroes and (disk.read_only or disk.cdrom):
-        which = "cdrom" if disk.cdrom else "read_only"
+    if disk.detect_zeroes and not disk.writes:
+        which = disk.reads_by
         message = "detect_zeroes is about what is written, and nothing is written to this disk: leave it out"
         yield Violation((*path, "detect_zeroes"), message, ((*path, which),))
 

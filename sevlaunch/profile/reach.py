@@ -36,6 +36,7 @@ BECOMES = "becomes"
 PATHS = {
     "boot.initrd": READS,
     "boot.kernel": READS,
+    "disks.folder": READS,
     "disks.image": READS,
     "disks.luks_key": READS,
     "disks.path": WRITES,

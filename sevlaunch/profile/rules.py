@@ -82,7 +82,8 @@ def _encrypted_machine(profile: Profile) -> Iterator[Violation]:
     for index, _share in enumerate(profile.shares):
         yield Violation(
             ("shares", index),
-            "a shared folder needs a process on the host that reads guest memory, which is encrypted: use a disk",
+            "a shared folder needs a process on the host that reads guest memory, which is encrypted: use a read-only "
+            "disk that is made of it (disks: [{folder: DIR}]), or copy files (sevlaunch cp)",
         )
 
 

@@ -44,7 +44,7 @@ ENCRYPTED = [
     ("networks: [{type: tap, interface: t, iommu_platform: no}]", "networks.0.iommu_platform", "needs the DMA API"),
     ("rng: {iommu_platform: false}", "rng.iommu_platform", "needs the DMA API"),
     ("balloon: {iommu_platform: false}", "balloon.iommu_platform", "needs the DMA API"),
-    ("shares: [{path: /s, tag: t}]", "shares.0", "use a disk"),
+    ("shares: [{path: /s, tag: t}]", "shares.0", "use a read-only disk that is made of it"),
 ]
 # What those become when they are right.
 ENCRYPTED_FINE = [

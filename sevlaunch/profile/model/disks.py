@@ -48,7 +48,7 @@ class Throttle(Model, frozen=True, kw_only=True):
 class Disk(Model, frozen=True, kw_only=True):
     """A disk or CD-ROM."""
 
-    one_of = ("path", "image")
+    one_of = ("path", "image", "folder")
 
     path: Annotated[ImagePath | None, Meta(description="image file or block device, which the guest writes to")] = None
     image: Annotated[
@@ -74,6 +74,21 @@ class Disk(Model, frozen=True, kw_only=True):
             "for the guest's next start; ephemeral: gone with the guest"
         ),
     ] = None
+    folder: Annotated[
+        AbsolutePath | None,
+        Meta(description="folder that a read-only disk is made of at each start, ISO 9660 with Rock Ridge"),
+    ] = None
+    label: (
+        Annotated[
+            str,
+            matching(
+                r"[A-Za-z0-9_-]{1,32}",
+                "label of the disk of a folder, by which the guest finds it; default: the folder's name",
+                wanted="1 to 32 letters, digits, - and _",
+            ),
+        ]
+        | None
+    ) = None
     size: Annotated[
         Size | None, Meta(description="size of a disk of an image, such as 20G; default: that of the image")
     ] = None
@@ -133,15 +148,25 @@ class Disk(Model, frozen=True, kw_only=True):
 
     @property
     def source(self) -> str:
-        """The file or block device with the disk's content; of an image that is fetched, its entry in the cache."""
+        """The file, block device or folder with the disk's content; of an image that is fetched, its cache's entry."""
         if self.image and self.is_fetched:
             return entry_of(self.image, self.sha256)
-        return self.path or self.image or ""
+        return self.path or self.image or self.folder or ""
 
     @property
     def writes(self) -> bool:
         """Whether the guest may write to the disk."""
-        return not (self.read_only or self.cdrom)
+        return not (self.read_only or self.cdrom or self.folder)
+
+    @property
+    def said_by(self) -> str:
+        """The key that says where its content is."""
+        return "path" if self.path else "image" if self.image else "folder"
+
+    @property
+    def reads_by(self) -> str:
+        """The key that says that nothing is written to it."""
+        return "cdrom" if self.cdrom else "read_only" if self.read_only else "folder"
 
     @property
     def writes_source(self) -> bool:

@@ -123,4 +123,4 @@ class Profile(Model, frozen=True, kw_only=True):
     @property
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
-        return tuple(disk.source for disk in self.disks if disk.source)
+        return tuple(disk.source for disk in self.disks if disk.path or disk.image)
