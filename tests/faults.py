@@ -399,4 +399,22 @@ FAULTS = {
         "",
         ("tests/host/test_ssh_keys.py::test_keys_of_security_keys_count_and_certificates_do_not",),
     ),
+    "another host key than at the first contact is taken": Fault(
+        "sevlaunch/guest/ssh.py",
+        '"StrictHostKeyChecking": "accept-new",',
+        '"StrictHostKeyChecking": "no",',
+        ("tests/guest/test_ssh.py::test_another_host_key_is_refused_and_the_reason_is_said",),
+    ),
+    "a command's first word is an option of ssh": Fault(
+        "sevlaunch/guest/ssh.py",
+        'words += ["--", way.host]',
+        "words += [way.host]",
+        ("tests/guest/test_ssh.py::test_words_arrive_as_they_are_and_none_is_an_option_of_ssh",),
+    ),
+    "a port is told that leads elsewhere": Fault(
+        "sevlaunch/guest/user_network.py",
+        "if replace(one, port=0) == wanted:",
+        "if True:",
+        ("tests/guest/test_ports.py::test_a_port_that_qemu_does_not_tell_is_an_error",),
+    ),
 }
