@@ -86,6 +86,7 @@ def test_only_what_is_used_is_imported(statement: str, there: set[str], not_ther
 
 
 COMMANDS = [
+    (("--help",), {"asyncio", "msgspec", "yaml", "cryptography"}),
     (("policy", "0x33"), {"asyncio", "msgspec", "yaml", "cryptography"}),
     (("check", PLAIN), {"asyncio", "cryptography", "sevlaunch.plan", "sevlaunch.host", "sevlaunch.guest"}),
     (("render", PLAIN), {"asyncio", "cryptography", "sevlaunch.guest", "sevlaunch.owner", "sevlaunch.doctor"}),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sevlaunch.errors import HostError, ImageError, Problem, ProfileError
-from sevlaunch.host.folders import image_file, state_folder
 from sevlaunch.image_reference import is_url
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.remedies import fetching
@@ -98,6 +97,7 @@ def check_unused(entry: str) -> None:
     :raise ImageError: when one has.
     """
     from sevlaunch.guest.overlay_notes import guests_above
+    from sevlaunch.host.folders import image_file, state_folder
 
     above = guests_above(image_file(entry), state_folder())
     if above:
