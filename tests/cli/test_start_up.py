@@ -1,4 +1,4 @@
-"""What is loaded before QEMU starts, and makes it start later. tests/test_api_surface.py: what a command loads at all."""
+"""What is loaded before QEMU starts makes it start later. What a command loads at all: tests/test_api_surface.py."""
 
 from __future__ import annotations
 
