@@ -97,9 +97,7 @@ def test_a_cloud_image_is_fetched_booted_and_worked_in(debian: Command) -> None:
     [known] = (debian.state / "debian").glob("*/known_hosts")
     key = known.read_text()
     # What it wrote is kept, its host key with it.
-    debian("ssh", "debian", "sync")
-    debian("down", "debian", limit=LIMIT)
-    up(debian, "--offline")
+    debian("restart", "debian", "--timeout", str(LIMIT), *READY, limit=4 * LIMIT)
     assert debian("ssh", "debian", "cat 'c d'").stdout == "both ways\n"
     assert known.read_text() == key
     debian("down", "debian", "--now")
