@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sevlaunch.cli.complete import guest_names
+from sevlaunch.cli.complete import conditions, guest_names
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, progress
 from sevlaunch.errors import UsageError
@@ -25,7 +25,10 @@ def restart(
     ] = False,
     now: Annotated[bool, typer.Option("--now", help="Don't ask the guest: quit QEMU at once.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for the guest to power down.", min=0)] = 60.0,
-    wait: Annotated[list[str], typer.Option("--wait", metavar="CONDITION", help="Wait as `up --wait` does.")] = [],  # noqa: B006 - typer reads the default
+    wait: Annotated[
+        list[str],
+        typer.Option("--wait", metavar="CONDITION", help="Wait as `up --wait` does.", autocompletion=conditions),
+    ] = [],  # noqa: B006 - typer reads the default
     wait_timeout: Annotated[
         float, typer.Option("--wait-timeout", help="Seconds that each --wait may take.", min=0.1)
     ] = 120.0,

@@ -141,6 +141,7 @@ def test_the_shell_completes_guest_names_and_profiles(sevlaunch: Command, base: 
     assert complete(sevlaunch, "sevlaunch cp finished:/", base) == []
     assert complete(sevlaunch, "sevlaunch up x --wait clo", base) == ["cloud-init"]
     assert complete(sevlaunch, "sevlaunch wait finished en", base) == ["end"]
+    assert complete(sevlaunch, "sevlaunch restart finished --wait s", base) == ["ssh"]
     sevlaunch("down", "finished", "--now")
 
 

@@ -215,7 +215,7 @@ def test_a_guest_without_a_port_is_reached_over_vsock() -> None:
     needs.program("ssh", "openssh-client")
     way = find_way(record(vsock_cid=7, login=Login("me", "/k")), Path("/run"))
     words = ssh_argv(way, ["a", "b c"])
-    assert "ProxyUseFdpass=yes" in words
+    assert {"ProxyUseFdpass=yes", "StrictHostKeyChecking=accept-new"} <= set(words)
     assert next(word for word in words if word.startswith("ProxyCommand=")).endswith("vsock_connection.py 7 22")
     assert words[-3:] == ["--", "127.0.0.1", "a 'b c'"]
     with pytest.raises(UsageError, match="has no port for SSH"):
