@@ -11,7 +11,7 @@ from sevlaunch.libvirt.document import Element, Part
 from sevlaunch.libvirt.outcomes import Key
 from sevlaunch.libvirt.virtio import import_dma_api, note_modern
 from sevlaunch.profile.fields import MAX_SERIAL_BYTES
-from sevlaunch.profile.model import ImageFormat
+from sevlaunch.profile.model import BASE_FORMATS, ImageFormat
 
 # disk@type -> the attribute of source that has the path.
 _SOURCES = {"file": "file", "block": "dev"}
@@ -45,16 +45,29 @@ def _impossible(disk: Element) -> str:
     for name in ("slices", "encryption"):
         if source.child(name) or disk.child(name):
             return f"without its {name} the guest would see other data"
-    if disk.child("transient"):
-        return "what the guest writes would stay: sevlaunch has no transient disks"
+    if _is_transient(disk) and (kind != "file" or image_format not in BASE_FORMATS):
+        return f"what the guest writes would stay: what is not written is an image file, {' or '.join(BASE_FORMATS)}"
     return ""
+
+
+def _is_transient(disk: Element) -> bool:
+    """Whether what the guest writes is gone with it."""
+    return bool(disk.child("transient")) and not disk.child("readonly") and disk.get("device") != "cdrom"
 
 
 def _disk(conversion: Conversion, disk: Element, key: Key) -> None:
     outcomes, source, driver = conversion.outcomes, disk.child("source"), disk.child("driver")
     kind = str(disk.get("type"))
     attribute = _SOURCES[kind]
-    outcomes.carry((*key, "path"), source.get(attribute), source.part(attribute), disk.part("type"))
+    transient = _is_transient(disk)
+    where = "image" if transient else "path"
+    outcomes.carry((*key, where), source.get(attribute), source.part(attribute), disk.part("type"))
+    if transient:
+        outcomes.carry((*key, "overlay"), "ephemeral", disk.child("transient"))
+        if disk.child("transient").get("shareBacking"):
+            outcomes.same(disk.child("transient").part("shareBacking"), "guests may share an image")
+    elif disk.child("transient"):
+        outcomes.same(disk.child("transient"), "nothing is written to it")
     cdrom = disk.get("device") == "cdrom"
     _bus(conversion, disk, key, cdrom=cdrom)
     if cdrom:

@@ -227,6 +227,9 @@ DEVICES: dict[str, list[tuple[str, Any]]] = {
         (DISK.format(" iommu='on'") + DISK.format("").replace("'/d'", "'/e'"), False),
         (DISK.format("") + DISK.format("").replace("'/d'", "'/e'"), None),
     ],
+    "disks.0.image": [(DISK.format("").replace("</disk>", "<transient/></disk>"), "/d"), (DISK.format(""), None)],
+    "disks.0.overlay": [(DISK.format("").replace("</disk>", "<transient shareBacking='yes'/></disk>"), "ephemeral")],
+    "disks.0.read_only": [(DISK.format("").replace("</disk>", "<readonly/><transient/></disk>"), True)],
     "disks.0.serial": [(DISK.format("").replace("</disk>", "<serial>ABC</serial></disk>"), "ABC")],
     "disks.0.path": [("<disk type='block'><source dev='/dev/vg/a'/><target dev='vda'/></disk>", "/dev/vg/a")],
     "networks.0.type": [
@@ -479,6 +482,13 @@ def test_what_libvirt_has_by_default_and_sevlaunch_has_not_is_told() -> None:
     )
     corrected = [outcome.reason for outcome in said.outcomes if outcome.kind is Kind.CORRECTED]
     assert corrected == ["without a CPU model libvirt takes qemu64, sevlaunch cpu.model: auto"]
+
+
+def test_a_transient_disk_that_can_not_be_had_stays_behind() -> None:
+    xml = "<disk type='block'><source dev='/dev/vg/a'/><target dev='vda'/><transient/></disk>"
+    found = imported(domain(xml))
+    assert profile_of(found).disks == []
+    assert any("what the guest writes would stay" in outcome.reason for outcome in found.outcomes)
 
 
 FOREIGN = {
