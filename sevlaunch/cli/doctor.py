@@ -51,20 +51,11 @@ def doctor(
         if guest_type is not None:
             raise UsageError("--for and --type can't go together", hint="the profile says the type")
         from sevlaunch.doctor.fitness import examine_for
+        from sevlaunch.flows.hosts import host_for
         from sevlaunch.profile.loader import load
 
         loaded = load(profile, overrides=overrides)
-        host = (
-            Host.load(host_file)
-            if host_file
-            else Host.probe(
-                loaded.profile.qemu.binary,
-                thorough=True,
-                images=loaded.profile.images,
-                helpers=loaded.profile.helpers,
-                firmware=loaded.profile.firmware.files,
-            )
-        )
+        host = host_for(loaded.profile, host_file, thorough=True)
         report = examine_for(loaded, host, here=host_file is None)
     else:
         if overrides:

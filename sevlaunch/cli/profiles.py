@@ -101,22 +101,13 @@ def render(
     output: Annotated[RenderFormat, typer.Option("--format", help="How to print it.")] = RenderFormat.SHELL,
 ) -> None:
     """Print the QEMU command line of a profile, for this host or another one; or its launch lock file."""
-    from sevlaunch.host.model import Host
+    from sevlaunch.flows.hosts import host_for
     from sevlaunch.plan.formats import format_plan
     from sevlaunch.plan.resolve import resolve
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    facts = (
-        Host.load(host)
-        if host
-        else Host.probe(
-            loaded.profile.qemu.binary,
-            images=loaded.profile.images,
-            helpers=loaded.profile.helpers,
-            firmware=loaded.profile.firmware.files,
-        )
-    )
+    facts = host_for(loaded.profile, host)
     plan = resolve(loaded, facts, rehearse=rehearse)
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:

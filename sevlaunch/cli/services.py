@@ -29,22 +29,13 @@ def unit(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Print a systemd unit that runs the guest of a profile."""
-    from sevlaunch.host.model import Host
+    from sevlaunch.flows.hosts import host_for
     from sevlaunch.plan.resolve import resolve
     from sevlaunch.plan.unit import Service, install_hint, systemd_unit, unit_name
     from sevlaunch.profile.loader import load
 
     loaded = load(profile, overrides=overrides, name=name)
-    host = (
-        Host.load(host_file)
-        if host_file
-        else Host.probe(
-            loaded.profile.qemu.binary,
-            images=loaded.profile.images,
-            helpers=loaded.profile.helpers,
-            firmware=loaded.profile.firmware.files,
-        )
-    )
+    host = host_for(loaded.profile, host_file)
     plan = resolve(loaded, host)
     arguments = [str(profile.absolute()), *(("--name", name) if name else ())]
     arguments += [word for override in overrides for word in ("--set", override)]

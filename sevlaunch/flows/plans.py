@@ -11,13 +11,13 @@ from msgspec.structs import replace
 
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.errors import HostError, UsageError
+from sevlaunch.flows.hosts import host_for
 from sevlaunch.guest.starting import Start, started
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.model import Host
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import LoadedProfile, load
-from sevlaunch.profile.model import Profile
 
 _WITHOUT_SEV = "try the launch with an emulated processor: --rehearse; or run it unencrypted: --set security=none"
 
@@ -85,7 +85,7 @@ def plan_guest(loaded: LoadedProfile, host: Host | None = None, *, rehearse: boo
     :raise UsageError: when there is nothing to rehearse.
     """
     profile = loaded.profile
-    host = host or probe_for(profile)
+    host = host or host_for(profile)
     if rehearse:
         return _plan_rehearsal(loaded, host)
     lacking = missing(profile.security.guest_type, profile.accel, host)
@@ -96,20 +96,6 @@ def plan_guest(loaded: LoadedProfile, host: Host | None = None, *, rehearse: boo
             hint=_WITHOUT_SEV if profile.security.encrypted else "",
         )
     return resolve(loaded, host)
-
-
-def probe_for(profile: Profile, runtime: Path | None = None) -> Host:
-    """This machine, as far as the plan of ``profile`` depends on it.
-
-    :param runtime: the folder of running guests instead of the user's own.
-    """
-    return Host.probe(
-        profile.qemu.binary,
-        runtime=runtime,
-        images=profile.images,
-        helpers=profile.helpers,
-        firmware=profile.firmware.files,
-    )
 
 
 def _plan_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from sevlaunch.doctor.preflight import check_files
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.flows.bring_up import BroughtUp, bring_up
-from sevlaunch.flows.plans import plan_guest, probe_for
+from sevlaunch.flows.hosts import host_for
+from sevlaunch.flows.plans import plan_guest
 from sevlaunch.flows.start_options import StartOptions
 from sevlaunch.flows.take_down import take_down
 from sevlaunch.guest.ending import POWERDOWN_LIMIT
@@ -108,7 +109,7 @@ def _plan(name: str, record: Record, origin: Origin, folder: GuestFolder) -> Pla
             hint=f"put it back; {name} is as it was",
         )
     loaded = load(file, overrides=origin.overrides, name=name, folder=Path(origin.folder))
-    host = probe_for(loaded.profile, folder.root)
+    host = host_for(loaded.profile, folder.root)
     if pid := qemu_pid(folder):
         # What it has is for the new one.
         host = replace(host, memory=given_back(host.memory, pid))
