@@ -53,6 +53,12 @@ def first_boot_cautions(profile: Profile) -> Iterator[Violation]:
             "the host makes the seed and can change it, and no measurement says what is in it: it can let others into "
             "the guest; what the owner relies on is in the measured boot, or in the image",
         )
+    if first.packages and not profile.networks:
+        yield Violation(
+            ("first_boot", "packages"),
+            "packages come over a network, and the guest has none: set networks, such as [{type: user}]",
+            (("networks",),),
+        )
     if _stands_alone(first):
         yield Violation(
             ("first_boot", "user_data"),

@@ -87,10 +87,15 @@ def read_public_keys(value: object) -> str:
     :raise ValueError: when there is none.
     """
     if isinstance(value, str) and re.fullmatch(_KEY, value):
-        return _checked_key(str(value), "")
+        return _checked_key(str(value), repr(value[:40]))
     text, file = _text(value, "a public SSH key, or the path of a file with some")
-    lines = [line.strip() for line in text.splitlines()]
-    keys = [_checked_key(line, f" in {file}") for line in lines if line and not line.startswith("#")]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    # What stands in a file that was named by mistake is in no message.
+    keys = [
+        _checked_key(line, f"something else in {file}:{number}")
+        for number, line in lines
+        if line and not line.startswith("#")
+    ]
     if not keys:
         raise ValueError(f"wanted public SSH keys, found none in {file}")
     return "\n".join(keys)
@@ -141,11 +146,11 @@ def public_key_in(line: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if whole else None
 
 
-def _checked_key(line: str, where: str) -> str:
+def _checked_key(line: str, found: str) -> str:
     if "PRIVATE KEY" in line:
-        raise ValueError(f"wanted a public SSH key, found a private one{where}: name the file that ends in .pub")
+        raise ValueError("wanted a public SSH key, found a private one: name the file that ends in .pub")
     if public_key_in(line) is None:
-        raise ValueError(f"wanted a public SSH key such as 'ssh-ed25519 AAAA...', found {line[:40]!r}{where}")
+        raise ValueError(f"wanted a public SSH key such as 'ssh-ed25519 AAAA...', found {found}")
     return line
 
 

@@ -71,8 +71,10 @@ def test_documents_are_files_or_mappings(tmp_path: Path) -> None:
         ("user: Admin", "1:20: first_boot.user: wanted the name of a user"),
         ("ssh_keys: all", "1:24: first_boot.ssh_keys: wanted a list, found 'all'"),
         ("ssh_keys: [no.pub]", "1:25: first_boot.ssh_keys.0: wanted a public SSH key, or the path of a file with some"),
-        ("ssh_keys: [secret]", "1:25: first_boot.ssh_keys.0: wanted a public SSH key, found a private one in "),
+        ("ssh_keys: [secret]", "1:25: first_boot.ssh_keys.0: wanted a public SSH key, found a private one: name"),
         ("ssh_keys: [user.toml]", "1:25: first_boot.ssh_keys.0: wanted a public SSH key such as 'ssh-ed25519 AAAA...'"),
+        ("ssh_keys: [other.pub]", "found something else in {base}/other.pub:2"),
+        ("ssh_keys: ['ssh-rsa AAAA me']", "1:25: first_boot.ssh_keys.0: wanted a public SSH key such as 'ssh-ed25519"),
         ("ssh_keys: [empty.pub]", "1:25: first_boot.ssh_keys.0: wanted public SSH keys, found none in "),
         (
             "user_data: 7",
@@ -118,9 +120,11 @@ def test_each_mistake_is_told_at_its_place(tmp_path: Path, value: str, mistake: 
     (tmp_path / "packed").write_bytes(b"\x1f\x8b\x08\xff")
     (tmp_path / "broken.yaml").write_text("#cloud-config\na: [\nb: c\n")
     (tmp_path / "lists.yaml").write_text("#cloud-config\nruncmd: ls\n")
+    (tmp_path / "other.pub").write_text(f"{KEY}\nhunter2\n")
     (tmp_path / "remark.yaml").write_text("#Cloud-Config  # mine\nruncmd: ls\n")
     [found] = mistakes(f"first_boot: {{{value}}}", tmp_path)
-    assert mistake in found
+    assert mistake.replace("{base}", str(tmp_path)) in found
+    assert "hunter2" not in found
     assert found.startswith("web.yaml:1:")
 
 
@@ -144,6 +148,14 @@ def test_what_stands_alone_is_said(tmp_path: Path) -> None:
     assert warning.startswith("web.yaml:1:25: first_boot.user_data: it stands alone")
     (tmp_path / "script").write_text("#!/bin/sh\n")
     assert warned("first_boot: {user_data: script, run: [ls]}", tmp_path) == []
+
+
+def test_packages_without_a_network_are_warned_of(tmp_path: Path) -> None:
+    [warning] = warned("first_boot: {packages: [htop]}", tmp_path)
+    assert warning.startswith(
+        "web.yaml:1:24: first_boot.packages: packages come over a network, and the guest has none"
+    )
+    assert warned("first_boot: {packages: [htop]}\nnetworks: [{type: user}]", tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ["sev", "sev-es", "sev-snp"])
