@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, ForwardInfo, QemuInfo, SevInfo, SshAddress, Status
+    from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, Status
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
     from sevlaunch.flows.fetching import fetch_image, fetch_missing
     from sevlaunch.flows.guests import guest_status, list_guests
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from sevlaunch.plan.command_line import argv as render
     from sevlaunch.plan.plan import Plan
     from sevlaunch.plan.resolve import resolve as plan
+    from sevlaunch.ports import ForwardInfo, SshAddress
     from sevlaunch.profile.loader import LoadedProfile as Profile
     from sevlaunch.sevapi.id_block import IdBlock
     from sevlaunch.sevapi.session import TransportKeys
@@ -107,7 +108,7 @@ _HOMES = {
     "FetchedImage": "image.fetch.Fetched",
     "Firmware": "owner.firmware.Firmware",
     "FirmwareInfo": "evidence.FirmwareInfo",
-    "ForwardInfo": "evidence.ForwardInfo",
+    "ForwardInfo": "ports.ForwardInfo",
     "Guest": "guest.guest.Guest",
     "GuestBusy": "errors.GuestBusy",
     "GuestEnded": "errors.GuestEnded",
@@ -149,7 +150,7 @@ _HOMES = {
     "SevlaunchError": "errors.SevlaunchError",
     "SignedIdBlock": "owner.id_block.SignedIdBlock",
     "Spawner": "guest.embedding.Spawner",
-    "SshAddress": "evidence.SshAddress",
+    "SshAddress": "ports.SshAddress",
     "StartOptions": "flows.start_options.StartOptions",
     "Status": "evidence.Status",
     "TakenDown": "flows.take_down.TakenDown",

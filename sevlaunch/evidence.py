@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 
 from sevlaunch.documents import matching
 from sevlaunch.guest_type import GuestType
+from sevlaunch.ports import ForwardInfo, SshAddress
 
 MAX_BYTES = 1 << 20
 
@@ -52,23 +53,6 @@ class SevInfo(Struct, frozen=True):
     api_minor: _Byte | None
     build_id: _Byte | None
     handle: _Unsigned | None = None
-
-
-class SshAddress(Struct, frozen=True):
-    """Where the guest's SSH server is reached from the host."""
-
-    host: _Text
-    port: Annotated[int, Meta(ge=1, lt=1 << 16)]
-    user: _Text | None
-
-
-class ForwardInfo(Struct, frozen=True):
-    """A port of the host that leads into the guest; in a plan, ``port`` 0 is a free one, which QEMU takes."""
-
-    protocol: _Word
-    host: _Text
-    port: Annotated[int, Meta(ge=1, lt=1 << 16)]
-    guest_port: Annotated[int, Meta(ge=1, lt=1 << 16)]
 
 
 class Ended(Struct, frozen=True):

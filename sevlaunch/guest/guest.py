@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from sevlaunch.errors import GuestEnded, QemuError
-from sevlaunch.evidence import Ended, Evidence, ForwardInfo, SevInfo
+from sevlaunch.evidence import Ended, Evidence, SevInfo
 from sevlaunch.guest.agent import Agent
 from sevlaunch.guest.agent_programs import ProgramEnd
 from sevlaunch.guest.alive import while_alive
@@ -28,6 +28,7 @@ from sevlaunch.guest.serial import Console
 from sevlaunch.guest.ssh import Way, find_way, run_over_ssh
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
+from sevlaunch.ports import ForwardInfo
 
 T = TypeVar("T")
 

@@ -121,8 +121,8 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
 
 async def _find_ports(start: Start, qmp: Qmp) -> None:
     """Note the ports that lead into the guest: QEMU itself has taken a free one where the plan names none."""
-    from sevlaunch.evidence import SshAddress
     from sevlaunch.guest.user_network import with_bound_ports
+    from sevlaunch.ports import SshAddress
 
     networks = start.plan.networks
     forwards = {network.name: list(network.backend.forwarded) for network in networks}

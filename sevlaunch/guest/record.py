@@ -8,9 +8,9 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct, field
 
-from sevlaunch.evidence import ForwardInfo, SshAddress
 from sevlaunch.guest_type import GuestType
 from sevlaunch.origin import Origin
+from sevlaunch.ports import ForwardInfo, SshAddress
 
 # Linux' PID_MAX_LIMIT on 64 bits.
 _Pid = Annotated[int, Meta(ge=1, le=1 << 22)]

@@ -36,7 +36,8 @@ from sevlaunch.plan.places import CONSOLE_LOG
 from sevlaunch.plan.plan import Plan, handed_over
 
 if TYPE_CHECKING:
-    from sevlaunch.evidence import Ended, Evidence, ForwardInfo, SshAddress
+    from sevlaunch.evidence import Ended, Evidence
+    from sevlaunch.ports import ForwardInfo, SshAddress
 
 
 class Start:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from sevlaunch.errors import UNEXPECTED_ANSWER, QmpError
-from sevlaunch.evidence import ForwardInfo
+from sevlaunch.ports import ForwardInfo
 
 # QEMU's net/slirp.c, hmp_info_usernet(): the network that the lines after it are of.
 _NETWORK = r"^\S+ -?\d+ \((\S+)\):"

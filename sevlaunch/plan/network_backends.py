@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from sevlaunch.evidence import ForwardInfo
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import Descriptor, NeededDevice, NeededInterface, NeededProgram, Needs, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
+from sevlaunch.ports import ForwardInfo
 from sevlaunch.profile.fields import split_forward
 from sevlaunch.profile.model import PasstNetwork, UserNetwork
 from sevlaunch.profile.network_rules import LOOPBACK

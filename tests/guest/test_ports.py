@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sevlaunch.errors import QmpError
-from sevlaunch.evidence import ForwardInfo
 from sevlaunch.guest.user_network import with_bound_ports
+from sevlaunch.ports import ForwardInfo
 from tests import needs
 from tests.conftest import Command
 from tests.guest.support import JSON, PLAIN, finish, nothing_left, some_qemu, with_qemu
