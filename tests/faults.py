@@ -358,6 +358,42 @@ FAULTS = {
         "fits = record is not None",
         ("tests/image/test_cache.py::test_a_file_that_was_changed_is_none_and_is_fetched_again",),
     ),
+    "an overlay is laid on whatever image is there": Fault(
+        "sevlaunch/guest/overlays.py",
+        "    if then.is_that_of(now):\n        return\n",
+        "    return\n",
+        ("tests/guest/test_overlays.py::test_an_image_that_changed_under_its_overlay_is_refused",),
+    ),
+    "two guests have one overlay": Fault(
+        "sevlaunch/guest/overlays.py",
+        "    if not free:\n",
+        "    if False:\n",
+        ("tests/guest/test_overlays.py::test_an_overlay_is_for_one_guest_at_a_time",),
+    ),
+    "an image's header names what is below it": Fault(
+        "sevlaunch/plan/disk_image.py",
+        'if self.stands_alone and self.format.value == "qcow2":',
+        "if False:",
+        ("tests/plan/test_overlays.py::test_what_is_written_goes_on_top_and_no_header_is_believed",),
+    ),
+    "a file that was exchanged is taken into a disk": Fault(
+        "sevlaunch/image/folder.py",
+        "flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        "flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
+        ("tests/image/test_folder.py::test_a_file_that_is_exchanged_while_it_is_read_is_not_followed",),
+    ),
+    "a guest that was verified is restarted unverified": Fault(
+        "sevlaunch/flows/restart.py",
+        "if started.verified:",
+        "if False:",
+        ("tests/guest/test_restart.py::test_a_launch_that_is_bound_to_a_session_is_its_owners_to_repeat",),
+    ),
+    "a guest is taken down for a profile that is refused": Fault(
+        "sevlaunch/flows/restart.py",
+        "    check_files(plan)\n",
+        "",
+        ("tests/guest/test_restart.py::test_a_profile_that_does_not_work_any_more_costs_nothing",),
+    ),
     "an image may name another file": Fault(
         "sevlaunch/image/inspection.py",
         "if facts.leans_on:",

@@ -25,7 +25,7 @@ from sevlaunch.host.folders import runtime_folder
 from sevlaunch.host.memory import given_back
 from sevlaunch.origin import Origin
 from sevlaunch.plan.plan import Plan
-from sevlaunch.profile.loader import load
+from sevlaunch.profile.loader import load, shown_override
 
 
 class Restart(Struct, frozen=True):
@@ -139,7 +139,7 @@ def _check_started(name: str, record: Record, started: Started, again: str) -> N
 
 
 def _up(name: str, origin: Origin, *, rehearse: bool) -> str:
-    """The command that starts such a guest."""
-    overrides = (word for override in origin.overrides for word in ("--set", override))
+    """The command that starts such a guest, without values that may be secret."""
+    overrides = (word for override in origin.overrides for word in ("--set", shown_override(override)))
     options = ("--rehearse",) if rehearse else ()
     return join(("sevlaunch", "up", origin.file, "--name", name, *overrides, *options))

@@ -122,6 +122,12 @@ def loads(
     return replace(loaded, layers=tuple(map(str, layers)))
 
 
+def shown_override(override: str) -> str:
+    """An override for messages, and for what is kept of a plan: without a value that may be secret."""
+    path = override.partition("=")[0].strip()
+    return f"{path}=..." if path.partition(".")[0] in _SECRET else override
+
+
 def _finish(
     root: Node,
     file: str,
@@ -141,7 +147,7 @@ def _finish(
         # The short form's own key is gone from the profile by now.
         path = "cpu.count" if path == "cpus" else path
         # The option is the place of the value in messages, and in the reasons that a plan is kept with.
-        option = f"--set {path}=..." if path.partition(".")[0] in _SECRET else f"--set {override}"
+        option = f"--set {shown_override(override)}"
         root = source.assign(root, path, text, base=folder, option=option, problems=problems)
         root = _expand_short_forms(root, problems)
     if name is not None:

@@ -128,8 +128,12 @@ def test_one_of_a_foreground_is_left_to_it(sevlaunch: Command) -> None:
 def test_a_guest_that_an_owner_may_have_verified_is_not_started_without_one(sevlaunch: Command) -> None:
     needs.rehearsal()
     profile = (PROFILES / "sev.yaml", "--rehearse", "--set", "memory=64M")
-    sevlaunch("up", *profile, "--paused", *some_qemu())
+    sevlaunch("up", *profile, "--paused", "--set", "first_boot.hostname=hunter2", *some_qemu())
     refused = sevlaunch("restart", "sev", check=2)
+    # A password's hash may stand there.
+    assert "--set first_boot.hostname=..." in refused.stderr
+    assert "hunter2" not in refused.stderr
+    assert oct((sevlaunch.runtime / "sev/guest.json").stat().st_mode & 0o777) == "0o600"
     assert "was started paused, so that its owner could verify the launch" in refused.stderr
     assert "sevlaunch down sev && sevlaunch up " in refused.stderr and "--rehearse --paused" in refused.stderr
     sevlaunch("down", "sev", "--now")
