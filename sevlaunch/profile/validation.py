@@ -211,20 +211,17 @@ class Reading:
             self._mistake(path, f"wanted a mapping of names and values, found {_shown(value)}")
             return {}
         for key in value:
-            try:
-                msgspec.convert(key, names.annotation)
-            except msgspec.ValidationError as error:
-                self._mistake((*path, key), _wanted(names, key, str(error)), at_key=True)
+            self._plain(names, key, (*path, key), at_key=True)
         return {key: self._value(named, inner, (*path, key)) for key, inner in value.items()}
 
-    def _plain(self, field_type: FieldType, value: Any, path: KeyPath) -> Any:
+    def _plain(self, field_type: FieldType, value: Any, path: KeyPath, *, at_key: bool = False) -> Any:
         try:
             read = msgspec.convert(_lenient(field_type, value), field_type.annotation)
         except msgspec.ValidationError as error:
-            self._mistake(path, _wanted(field_type, value, str(error)))
+            self._mistake(path, _wanted(field_type, value, str(error)), at_key=at_key)
             return field_type.placeholder
         if isinstance(read, str) and not all(re.fullmatch(one["pattern"], read) for one in _patterns(field_type)):
-            self._mistake(path, _wanted(field_type, value))
+            self._mistake(path, _wanted(field_type, value), at_key=at_key)
             return field_type.placeholder
         return read
 
