@@ -109,7 +109,7 @@ def _plan(name: str, record: Record, origin: Origin, folder: GuestFolder) -> Pla
             hint=f"put it back; {name} is as it was",
         )
     loaded = load(file, overrides=origin.overrides, name=name, folder=Path(origin.folder))
-    host = host_for(loaded.profile, folder.root)
+    host = host_for(loaded.profile, runtime=folder.root)
     if pid := qemu_pid(folder):
         # What it has is for the new one.
         host = replace(host, memory=given_back(host.memory, pid))
