@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import ProgressLine
+from sevlaunch.flows.images import fetch_missing
 from sevlaunch.units import mebibytes
 
 if TYPE_CHECKING:
     from sevlaunch.image.download import Reports
     from sevlaunch.image.fetch import Fetched
+    from sevlaunch.profile.loader import LoadedProfile
 
 
 @contextmanager
@@ -46,11 +48,20 @@ def shown(image: str) -> Iterator[Reports]:
 
 
 @contextmanager
-def shown_for_a_guest(image: str) -> Iterator[Reports]:
+def _shown_for_a_guest(image: str) -> Iterator[Reports]:
     """The same for an image that a guest waits for, which nobody asked for by itself."""
     note(f"sevlaunch: fetching {image}, which is not here yet")
     with shown(image) as reports:
         yield reports
+
+
+def fetch_for_guests(profiles: Sequence[LoadedProfile], *, offline: bool) -> None:
+    """Fetch the images that ``profiles`` name and the cache does not have, and say so.
+
+    :raise SevlaunchError: as :func:`sevlaunch.flows.images.fetch_missing`.
+    """
+    for fetched in fetch_missing(profiles, offline=offline, showing=_shown_for_a_guest):
+        note(f"sevlaunch: {sentence(fetched.record.name, fetched)}")
 
 
 def sentence(image: str, fetched: Fetched) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -23,6 +24,9 @@ def restart(
         bool,
         typer.Option("--fresh", help="Remove what earlier runs have left: overlays of images, NVRAM, TPM state."),
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch no images: refuse where the profile names one that is not here.")
+    ] = False,
     now: Annotated[bool, typer.Option("--now", help="Don't ask the guest: quit QEMU at once.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for the guest to power down.", min=0)] = 60.0,
     wait: Annotated[
@@ -36,8 +40,10 @@ def restart(
 ) -> None:
     """Take a guest down, and start it again as it was started, by what its profile says now.
 
-    The new start is planned before the guest is taken down: with a profile that is refused, it runs on.
+    The new start is planned, and an image that is missing fetched, before the guest is taken down: where that fails, it
+    runs on.
     """
+    from sevlaunch.cli.fetching import fetch_for_guests
     from sevlaunch.cli.interrupt import run
     from sevlaunch.cli.status_text import show_guest
     from sevlaunch.flows.restart import plan_restart
@@ -45,7 +51,7 @@ def restart(
     from sevlaunch.guest.readiness import parse_condition
 
     conditions = [parse_condition(text) for text in wait]
-    planned = plan_restart(name, fresh=fresh)
+    planned = plan_restart(name, fresh=fresh, fetch=partial(fetch_for_guests, offline=offline))
     if planned.started.paused and conditions:
         raise UsageError(f"{name} is started paused, and --wait waits for what it then never does", hint="leave it out")
     for warning in dict.fromkeys(planned.plan.warnings):

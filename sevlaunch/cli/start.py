@@ -13,11 +13,10 @@ from msgspec import Struct
 
 from sevlaunch.atomic import write_whole
 from sevlaunch.cli.failures import SeveralErrors, note
-from sevlaunch.cli.fetching import sentence, shown_for_a_guest
+from sevlaunch.cli.fetching import fetch_for_guests
 from sevlaunch.cli.output import Format, progress
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import UsageError
-from sevlaunch.flows.images import fetch_missing
 from sevlaunch.flows.plans import Planned, begun, load_guests, plan_loaded
 from sevlaunch.plan.plan import Plan
 
@@ -69,8 +68,7 @@ def start(request: Request) -> None:
     _check(request)
     conditions = _conditions(request)
     loaded = load_guests(request.profiles, name=request.name, count=request.count, overrides=request.overrides)
-    for fetched in fetch_missing(loaded, offline=request.offline, showing=shown_for_a_guest):
-        note(f"sevlaunch: {sentence(fetched.record.name, fetched)}")
+    fetch_for_guests(loaded, offline=request.offline)
     planned = plan_loaded(loaded, rehearse=request.rehearse, fresh=request.fresh)
     plans = [one.plan for one in planned]
     verification = _verification(request, planned[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join, quote
 
@@ -17,7 +17,7 @@ from sevlaunch.flows.plans import plan_guest
 from sevlaunch.flows.start_options import StartOptions
 from sevlaunch.flows.take_down import take_down
 from sevlaunch.guest.ending import POWERDOWN_LIMIT
-from sevlaunch.guest.folder import GuestFolder, find
+from sevlaunch.guest.folder import find
 from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.readiness import READY_LIMIT, Condition
 from sevlaunch.guest.record import Record, Started
@@ -25,7 +25,7 @@ from sevlaunch.host.folders import runtime_folder
 from sevlaunch.host.memory import given_back
 from sevlaunch.origin import Origin
 from sevlaunch.plan.plan import Plan
-from sevlaunch.profile.loader import load, shown_override
+from sevlaunch.profile.loader import LoadedProfile, load, shown_override
 
 
 class Restart(Struct, frozen=True):
@@ -36,11 +36,19 @@ class Restart(Struct, frozen=True):
     root: Path
 
 
-def plan_restart(name: str, *, root: Path | None = None, fresh: bool = False) -> Restart:
+def plan_restart(
+    name: str,
+    *,
+    root: Path | None = None,
+    fresh: bool = False,
+    fetch: Callable[[Sequence[LoadedProfile]], object] = lambda _: None,
+) -> Restart:
     """Plan the new start of a guest, by what its profile says now, with the overrides that it was started with.
 
     :param root: the folder of all guests; default: the user's runtime folder.
     :param fresh: the new start removes first what earlier runs have left, overlays and NVRAM above all.
+    :param fetch: gets the profile before the host is looked at, to bring the images that are not here:
+        :func:`sevlaunch.sync.fetch_missing` does. By default a missing image is an error.
     :raise GuestNotFound: when there is no such guest.
     :raise UsageError: when it is none that can be started so again; the hint says what to do instead.
     :raise ProfileError: when its profile has gone, or is refused by now.
@@ -57,7 +65,13 @@ def plan_restart(name: str, *, root: Path | None = None, fresh: bool = False) ->
         )
     again = _up(name, record.origin, rehearse=record.rehearsal)
     _check_started(name, record, record.started, again)
-    plan = _plan(name, record, record.origin, folder)
+    loaded = _load(name, record.origin)
+    fetch([loaded])
+    host = host_for(loaded.profile, runtime=folder.root)
+    if pid := qemu_pid(folder):
+        # What it has is for the new one.
+        host = replace(host, memory=given_back(host.memory, pid))
+    plan = plan_guest(loaded, host, rehearse=record.rehearsal)
     if plan.security and plan.security.files:
         raise UsageError(
             f"the launch of {name} is bound to its owner's session, and who has verified it has to verify the next one",
@@ -101,19 +115,18 @@ async def restart(
     return finished
 
 
-def _plan(name: str, record: Record, origin: Origin, folder: GuestFolder) -> Plan:
+def _load(name: str, origin: Origin) -> LoadedProfile:
+    """What the profile says now.
+
+    :raise ProfileError: when it has gone, or is refused.
+    """
     file = Path(origin.file)
     if not file.is_file():
         raise ProfileError(
             f"the profile of {name}, {file}, is gone, and what it says now is what would count",
             hint=f"put it back; {name} is as it was",
         )
-    loaded = load(file, overrides=origin.overrides, name=name, folder=Path(origin.folder))
-    host = host_for(loaded.profile, runtime=folder.root)
-    if pid := qemu_pid(folder):
-        # What it has is for the new one.
-        host = replace(host, memory=given_back(host.memory, pid))
-    return plan_guest(loaded, host, rehearse=record.rehearsal)
+    return load(file, overrides=origin.overrides, name=name, folder=Path(origin.folder))
 
 
 def _check_started(name: str, record: Record, started: Started, again: str) -> None:

@@ -53,18 +53,18 @@ def login_of(plan: Plan) -> Login | None:
         return None
     keys = first_boot.said.ssh_keys
     in_use = isinstance(keys, str) and first_boot.own_key.exists()
-    user = first_boot.said.user or _user_of(first_boot.image)
+    user = first_boot.said.user or _user_of(first_boot.entry)
     return Login(user, str(first_boot.own_key) if in_use else None, in_use and keys == "own")
 
 
-def _user_of(image: str | None) -> str | None:
-    """Whom cloud-init makes in an image of the catalogue, unless it is told otherwise."""
-    if image is None:
+def _user_of(entry: str | None) -> str | None:
+    """Whom cloud-init makes in an image of the cache, unless it is told otherwise; None where that is not known."""
+    if entry is None:
         return None
-    from sevlaunch.image.catalogue import read_catalogue
+    from sevlaunch.image.store import find_image
 
-    entry = read_catalogue().get(image)
-    return entry.user if entry else None
+    kept = find_image(entry)
+    return (kept.record.user or None) if kept and kept.record else None
 
 
 def _seed(first_boot: FirstBootPlan) -> Seed:

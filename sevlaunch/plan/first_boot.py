@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sevlaunch.image_reference import is_name
 from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededFile, Needs
@@ -23,8 +22,8 @@ class FirstBootPlan(Part, frozen=True, kw_only=True):
 
     ``said``: what the profile says, of which nothing but the host's and the user's name is to be seen by others.
     ``guest``: which guest it is, among all. ``keys``: auto, own, or how many are named. ``path``: the seed.
-    ``own_key``: the private key of the guest's own pair, if it has one. ``image``: the catalogue's name of what
-    the first disk is, if it has one there: the user of such an image is known.
+    ``own_key``: the private key of the guest's own pair, if it has one. ``entry``: the cache's of the first disk's
+    image, if that is fetched: what is known of it there says whom cloud-init makes by itself.
     """
 
     wanted: Reason
@@ -35,7 +34,7 @@ class FirstBootPlan(Part, frozen=True, kw_only=True):
     keys: Choice[str]
     path: Path
     own_key: Path
-    image: str | None
+    entry: str | None
     address: Address
     dma_api: Choice[bool]
     remedy: str
@@ -93,16 +92,16 @@ def resolve_first_boot(context: Context, said: FirstBoot) -> FirstBootPlan:
         keys=_keys(context, said),
         path=context.folder / SEED,
         own_key=state / SSH_KEY,
-        image=_image(profile),
+        entry=_entry(profile),
         address=context.address("seed"),
         dma_api=context.dma_api(),
         remedy=context.correct("first_boot"),
     )
 
 
-def _image(profile: Profile) -> str | None:
-    image = profile.disks[0].image if profile.disks else None
-    return image if image is not None and is_name(image) else None
+def _entry(profile: Profile) -> str | None:
+    first = profile.disks[0] if profile.disks else None
+    return first.source if first and first.image and first.is_fetched else None
 
 
 def _keys(context: Context, said: FirstBoot) -> Choice[str]:

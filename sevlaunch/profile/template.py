@@ -88,7 +88,7 @@ disks:
 _FIRST_BOOT = """
 first_boot:                    # what cloud-init does at the first start; sevlaunch ssh NAME
   ssh_keys: auto               # yours, or a key pair of the guest's own
-  # user: admin                # default: the image's own user
+  # user: null                 # default: admin, who is made; null: the image's own user
 """
 
 

@@ -42,7 +42,7 @@ def test_what_init_writes_in_comments_is_a_profile_too(guest_type: str, sevlaunc
 
 
 @pytest.mark.parametrize("image", ["debian-13", './my own: "x".qcow2', "disk{0}.img"])
-@pytest.mark.parametrize("guest_type", ["none", "sev-snp"])
+@pytest.mark.parametrize("guest_type", ["none", "sev", "sev-es", "sev-snp"])
 def test_init_names_the_image_that_is_asked_for(image: str, guest_type: str, sevlaunch: Command, base: Path) -> None:
     file = base / "p.yaml"
     sevlaunch("init", file, "--type", guest_type, "--image", image)
@@ -51,6 +51,12 @@ def test_init_names_the_image_that_is_asked_for(image: str, guest_type: str, sev
     assert profile.disks[0].image == (image if image == "debian-13" else str(base / Path(image)))
     assert profile.first_boot is not None
     assert isinstance(profile.networks[0], UserNetwork) and profile.networks[0].ssh == "auto"
+    if image == "debian-13":
+        lines = sevlaunch("render", file, "--host", HOSTS / "milan-qemu-11.1.json", "--format", "lines").stdout
+        assert "/images/debian-13/image" in lines
+        # Above it, in the guest's own folder.
+        assert "disk0.qcow2" in lines and "first-boot" in lines
+        assert ("sev-snp-guest" in lines) == (guest_type == "sev-snp")
 
 
 def test_init_refuses_an_image_that_up_could_not_take(sevlaunch: Command, base: Path) -> None:

@@ -132,6 +132,47 @@ def test_an_image_by_name_for_several_guests(sevlaunch: Command, server: Server,
     nothing_left(sevlaunch)
 
 
+def test_restart_fetches_what_its_profile_names_by_now_and_before_the_guest_is_taken_down(
+    sevlaunch: Command, server: Server, image: bytes
+) -> None:
+    url, sha256 = server.put("disk.img", image), hashlib.sha256(image).hexdigest()
+    (sevlaunch.base / "first.raw").write_bytes(bytes(1 << 20))
+    profile = profile_of(sevlaunch, path="first.raw")
+    pid = sevlaunch("up", profile, "--format", "json", *some_qemu()).json["pid"]
+    profile_of(sevlaunch, image=url, sha256="ab" * 32)
+    refused = sevlaunch("restart", "g", "--now", check=4)
+    assert "has other bytes than the SHA-256 that was given says" in refused.stderr
+    profile_of(sevlaunch, image=url, sha256=sha256)
+    refused = sevlaunch("restart", "g", "--now", "--offline", check=4)
+    assert f"{url} is not fetched yet (fetch it: sevlaunch image fetch {url}" in refused.stderr
+    assert sevlaunch("status", "g", "--format", "json").json["pid"] == pid
+    again = sevlaunch("restart", "g", "--now")
+    assert f"sevlaunch: {url}: fetched, 1 MiB, verified by a checksum alone" in again.stderr
+    assert any("disk0.qcow2" in word for word in sevlaunch("status", "g", "--format", "json").json["command"])
+    assert "fetch" not in sevlaunch("restart", "g", "--now", "--offline").stderr
+    sevlaunch("down", "g", "--now")
+    nothing_left(sevlaunch)
+
+
+def test_the_user_of_an_image_is_who_its_catalogue_named_when_it_was_fetched(
+    sevlaunch: Command, server: Server, image: bytes
+) -> None:
+    server.put("disk.img", image)
+    server.put("SUMS", f"{hashlib.sha256(image).hexdigest()}  disk.img\n".encode())
+    own = sevlaunch.base / "own.toml"
+    own.write_text(f'[small]\ntitle = "Small"\nimage = "{server.url}/disk.img"\nchecksums = "SUMS"\nuser = "ops"\n')
+    sevlaunch("image", "fetch", "small", "--catalogue", own)
+    profile = profile_of(sevlaunch, image="small")
+    seed = ("--set", "networks=[{type: user, ssh: auto}]", "--set")
+    started = sevlaunch("up", profile, "--paused", *seed, "first_boot={user: null}", "--format", "json", *some_qemu())
+    assert started.json["ssh"]["user"] == "ops"
+    sevlaunch("down", "g", "--now")
+    started = sevlaunch("up", profile, "--paused", *seed, "first_boot=true", "--format", "json", *some_qemu())
+    assert started.json["ssh"]["user"] == "admin"
+    sevlaunch("down", "g", "--now")
+    nothing_left(sevlaunch)
+
+
 def test_a_fetch_that_fails_starts_nothing(sevlaunch: Command, server: Server, image: bytes) -> None:
     url = server.put("disk.img", image + b"!")
     profile = profile_of(sevlaunch, image=url, sha256=hashlib.sha256(image).hexdigest())
