@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -10,10 +13,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from sevlaunch.guest_type import GuestType
+from sevlaunch.host.facts import Distribution
+from sevlaunch.host.packages import install_firmware
+from sevlaunch.image.catalogue import CATALOGUE_VARIABLE
+from sevlaunch.remedies import INSTALL_QEMU, INSTALL_QEMU_IMG
+from sevlaunch.sevapi.report import Report
 from tests import needs
-from tests.conftest import ROOT, Command
+from tests.conftest import HOSTS, ROOT, Command, qemu_binary_of
 from tests.guest.support import some_qemu
+from tests.image.server import serving
 from tests.rehearsal.owner import share_platform
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -100,6 +112,89 @@ def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert sevlaunch.left_behind() == []
+
+
+def test_the_guide_to_an_snp_guest(sevlaunch: Command) -> None:
+    needs.rehearsal()
+    needs.demo_ssh()
+    needs.program("qemu-img", "qemu-utils")
+    firmware = needs.amdsev_image()
+    text = (ROOT / "docs/snp-guest.md").read_text()
+    commands = re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+    # Of the emulated processor, in place of AMD's; the guest that is logged in to is one that boots anywhere.
+    instead = {
+        "sevlaunch doctor": f"--host {HOSTS / 'milan-qemu-11.1.json'}",
+        "sevlaunch render": f"--host {HOSTS / 'milan-qemu-11.1.json'}",
+        "sevlaunch up": f"--rehearse --paused --set memory=256M --set firmware.image={firmware} --set "
+        f"qemu.binary={qemu_binary_of('11.1')}",
+        "sevlaunch owner report": "--root ark.pem",
+    }
+    for name in ("profiles", "build"):
+        (sevlaunch.base / name).symlink_to(ROOT / name)
+    (sevlaunch.base / "OVMF.amdsev.fd").symlink_to(firmware)
+    share_platform(sevlaunch)
+    environment = {**sevlaunch.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def typed(command: str) -> str:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=sevlaunch.base,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    with serving() as server:
+        server.put("ubuntu.img", bytes(1 << 20))
+        server.put("SUMS", f"{hashlib.sha256(bytes(1 << 20)).hexdigest()}  ubuntu.img\n".encode())
+        own = sevlaunch.base / "own.toml"
+        entry = {"title": "Ubuntu", "image": f"{server.url}/ubuntu.img", "checksums": "SUMS", "user": "ubuntu"}
+        own.write_text("\n".join(['["ubuntu-24.04"]', *(f'{key} = "{value}"' for key, value in entry.items())]))
+        environment |= {CATALOGUE_VARIABLE: str(own), "XDG_CACHE_HOME": str(sevlaunch.base / "cache")}
+        printed = {}
+        for command in commands:
+            more = next((options for start, options in instead.items() if command.startswith(start)), "")
+            printed[command] = typed(f"{command.replace(' --wait ssh', '')} {more}")
+            if command.startswith("sevlaunch status"):
+                typed("sevlaunch resume ubuntu-snp")
+                launched = json.loads(typed("sevlaunch evidence ubuntu-snp"))
+                typed("sevlaunch down ubuntu-snp --now")
+                typed("sevlaunch up profiles/demo-ssh.yaml --name ubuntu-snp --wait ssh")
+            elif command.startswith("sevlaunch cp nonce.bin"):
+                report = base64.b64decode(launched["report"])
+                found = [x509.load_der_x509_certificate(base64.b64decode(one)) for one in launched["certificates"]]
+                for name, content in {
+                    "report.bin": report,
+                    "certificates.bin": b"".join(one.public_bytes(Encoding.PEM) for one in found),
+                }.items():
+                    (sevlaunch.base / "sent").write_bytes(content)
+                    typed(f"sevlaunch cp sent ubuntu-snp:/tmp/{name}")
+                (sevlaunch.base / "ark.pem").write_bytes(found[-1].public_bytes(Encoding.PEM))
+                # The emulated processor had no nonce to sign.
+                (sevlaunch.base / "nonce.bin").write_bytes(Report.from_bytes(report).report_data)
+    assert printed["sevlaunch doctor --type sev-snp"].endswith("fit for sev-snp\n")
+    assert "sev-snp-guest" in printed["sevlaunch render profiles/ubuntu-snp.yaml --format explain"]
+    assert sevlaunch.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("host", "distribution"),
+    [
+        ("Ubuntu 26.04", Distribution(id="ubuntu", version="26.04")),
+        ("Fedora 44", Distribution(id="fedora", version="44")),
+        ("SLES 16, openSUSE Leap 16.0", Distribution(id="sles", version="16.0")),
+        ("Debian 13", Distribution(id="debian", version="13")),
+    ],
+)
+def test_the_packages_of_an_snp_host_are_those_that_hints_name(host: str, distribution: Distribution) -> None:
+    [row] = re.findall(rf"^\| {host} \| `(.*?)` \|$", (ROOT / "docs/snp-guest.md").read_text(), re.MULTILINE)
+    manager, _, *packages = row.split()
+    hints = (INSTALL_QEMU, INSTALL_QEMU_IMG, install_firmware(distribution, GuestType.SEV_SNP))
+    assert packages[:3] == [re.findall(rf"{manager} install ([\w-]+)", hint)[0] for hint in hints]
 
 
 def test_the_guide_of_a_first_boot(sevlaunch: Command) -> None:
