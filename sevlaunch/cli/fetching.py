@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import ProgressLine
-from sevlaunch.flows.images import fetch_missing
 from sevlaunch.units import mebibytes
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def fetch_for_guests(profiles: Sequence[LoadedProfile], *, offline: bool) -> Non
 
     :raise SevlaunchError: as :func:`sevlaunch.flows.images.fetch_missing`.
     """
+    from sevlaunch.flows.images import fetch_missing
+
     for fetched in fetch_missing(profiles, offline=offline, showing=_shown_for_a_guest):
         note(f"sevlaunch: {sentence(fetched.record.name, fetched)}")
 
