@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults import FAULTS, Fault
+from tests.fault import Fault
+from tests.faults import FAULTS
 
 _LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
 

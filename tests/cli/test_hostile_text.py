@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +15,12 @@ from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.text import VisibleStream, check_guest_name, visible, visible_lines
-from tests.conftest import HOSTS, Command, Result, wait_until
-from tests.guest.support import PLAIN, fake_qemu, some_qemu
+from tests.cli.hostile import EVIL, LIES, SHOWN, WORD, clean
+from tests.conftest import HOSTS, Command, wait_until
+from tests.guest.support import PLAIN, some_qemu
 from tests.owner.images import ovmf
-from tests.owner.launches import Host, write_keys
+from tests.owner.launches import Host
 from tests.owner.pki import der, pem, processor
-
-# It clears the screen, goes up, hides what follows, turns the direction round, and begins lines of its own.
-EVIL = "\x1b[2J\x1b[1A\x1b[8m\x9b31m\x7f\u202e\u2066\u200b\r\nguest: verified\nyes: every check holds\x08\x00\u2028"
-# As much of it as a file's name, an argument or an XML text may hold.
-WORD = EVIL.replace("\x00", "").replace("/", "")
-SHOWN = r"\x1b[2J"
-LIES = ("guest: verified", "yes: every check holds")
-
-
-def clean(result: Result) -> str:
-    """All that the command printed, once it is sure that nothing in it acts on a terminal or stands for our answer."""
-    text = result.stdout + result.stderr
-    for line in text.split("\n"):
-        assert line.replace("\t", "").isprintable(), repr(line)
-        assert line.strip() not in LIES, text
-    assert "Traceback" not in text and "internal error" not in text, text
-    return text
 
 
 @pytest.mark.parametrize(
@@ -98,15 +80,6 @@ def test_no_line_of_an_error_is_anybody_elses(error: SevlaunchError) -> None:
 def evidence(**changes: Any) -> dict[str, Any]:
     """Evidence of a SEV launch."""
     return {**Host(Launch(GuestType.SEV, Firmware.of_image(ovmf())), 0x33).evidence(), **changes}
-
-
-@pytest.fixture
-def owner(base: Path) -> Path:
-    """A folder with the owner's files."""
-    (base / "ovmf.fd").write_bytes(ovmf())
-    (base / "sev.yaml").write_text("cpus: 1\nfirmware: {image: ovmf.fd}\nsecurity: {type: sev, policy: 0x33}\n")
-    write_keys(base)
-    return base
 
 
 @pytest.mark.parametrize("command", ["verify", "secret"])
@@ -322,86 +295,3 @@ def test_a_guests_folder_with_hostile_texts(sevlaunch: Command) -> None:
     assert SHOWN in clean(sevlaunch("status", "plain"))
     logged = sevlaunch("logs", "plain", "--qemu").stdout
     assert logged.startswith("qemu: " + SHOWN) and all(line.isprintable() for line in logged.split("\n"))
-
-
-def test_logs_give_the_bytes_as_they_are_only_when_asked(sevlaunch: Command) -> None:
-    sevlaunch("up", PLAIN, "--paused", *some_qemu())
-    content = f"login: \x1b[32mgreen\x1b[0m{WORD}\r\n".encode() + b"\xff\xfe"
-    sevlaunch.console_logs("plain")[0].write_bytes(content)
-    shown = sevlaunch("logs", "plain")
-    assert shown.stdout.startswith("login: green" + SHOWN)
-    assert shown.stdout.endswith("\\xff\\xfe")
-    for line in shown.stdout.split("\n"):
-        assert line.replace("\t", "").isprintable()
-    raw = subprocess.run(
-        sevlaunch.argv("logs", "plain", "--raw"), env=sevlaunch.environment, capture_output=True, check=True
-    )
-    assert raw.stdout == content
-
-
-def test_what_qemu_answers_and_says(sevlaunch: Command) -> None:
-    sevlaunch("up", PLAIN, "--paused", *some_qemu())
-    refused = sevlaunch("qmp", "plain", "device_del", json.dumps({"id": WORD}), "--format", "text", check=5)
-    assert SHOWN in clean(refused)
-    sevlaunch("qmp", "plain", "object-add", json.dumps({"qom-type": "secret", "id": "s", "data": WORD}))
-    clean(sevlaunch("qmp", "plain", "qom-get", '{"path": "/objects/s", "property": "data"}', check=None))
-    words = ("up", PLAIN, "--name", "other", *some_qemu(), "--set", f"qemu.extra_args={json.dumps(['-x' + WORD])}")
-    assert SHOWN in clean(sevlaunch(*words, check=None))
-    clean(sevlaunch("up", PLAIN, "--name", "third", *fake_qemu(sevlaunch, "garbage"), check=5))
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        (WORD,),
-        ("ps", f"--{WORD}"),
-        ("ps", "--format", WORD),
-        ("up", PLAIN, "--count", WORD),
-        ("status", WORD),
-        ("logs", WORD),
-        ("down", WORD, "x"),
-        ("qmp", WORD, "stop"),
-        ("policy", WORD),
-        ("owner", WORD),
-        ("owner", "digest", "--type", WORD),
-        ("up", PLAIN, "--wait", WORD),
-        ("up", PLAIN, "--name", WORD),
-        ("owner", "id-block", "--digest", WORD, "--policy", "0x30000", "--id-key", "x"),
-    ],
-)
-def test_what_is_typed_comes_back_visible(words: tuple[str | Path, ...], sevlaunch: Command) -> None:
-    result = sevlaunch(*words, check=None)
-    assert result.code in (2, 3, 10)
-    assert SHOWN in clean(result)
-    clean(sevlaunch(*words, "--format", "json", check=None))
-
-
-def on_a_terminal(command: Command, *words: str | Path) -> str:
-    """What the command prints where standard output is a terminal."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command.argv(*words), env=command.environment, stdout=theirs, stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    found = b""
-    try:
-        while piece := os.read(ours, 65536):
-            found += piece
-    except OSError:
-        # Linux says so when the last one has closed the other side.
-        pass
-    finally:
-        os.close(ours)
-        process.wait(60)
-    return found.decode().replace("\r\n", "\n")
-
-
-def test_a_terminal_gets_no_control_character_of_a_script(owner: Path, sevlaunch: Command) -> None:
-    file = owner / "guest.yaml"
-    file.write_text(f"security: none\ndisks: [{{path: {json.dumps('/srv/' + WORD)}, format: raw}}]\n")
-    words = ("render", file, "--host", HOSTS / "milan-qemu-10.0.json")
-    # For a shell, in a pipe, the path is what it is.
-    assert "\x1b[2J" in sevlaunch(*words).stdout
-    for output in ("shell", "lines", "explain", "json"):
-        shown = on_a_terminal(sevlaunch, *words, "--format", output)
-        assert "[2J" in shown
-        for line in shown.split("\n"):
-            assert line.replace("\t", "").isprintable(), repr(line)

@@ -36,7 +36,7 @@ from tests.owner.pki import (
     revocation_list,
     rsa_key,
 )
-from tests.owner.test_report import failures, wanting
+from tests.owner.reports import failures, wanting
 from tests.owner.test_report_command import WAIVED
 
 GUIDS = {name: guid for guid, name in KNOWN.items()}

@@ -1,0 +1,256 @@
+"""Faults in what proves a launch: the owner's side, AMD's formats, the emulated processor. As :mod:`tests.faults`."""
+
+from __future__ import annotations
+
+from tests.fault import Fault
+
+FAULTS_OF_PROOFS = {
+    "a guest that runs gets a secret": Fault(
+        "sevlaunch/owner/secret.py",
+        'if claims.sev.state != "launch-secret":',
+        "if False:",
+        (
+            "tests/owner/test_secret.py::test_a_launch_in_another_state_takes_none",
+            "tests/owner/test_secret.py::test_no_packet_is_made_for_a_guest_that_runs",
+        ),
+    ),
+    "an issuer of reports' keys has a key of any size": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "if not isinstance(key, rsa.RSAPublicKey) or key.key_size != 4096:",
+        "if not isinstance(key, rsa.RSAPublicKey):",
+        ("tests/owner/test_report_certificates.py::test_an_issuer_whose_key_is_shorter_than_amds_is_refused",),
+    ),
+    "an ASK may name another root than signed it": Fault(
+        "sevlaunch/sevapi/ca_certificate.py",
+        "return self.certifying_id == signer.key_id and signer.verifies(",
+        "return signer.verifies(",
+        ("tests/owner/test_chain.py::test_an_authority_is_signed_by_the_root_that_it_names",),
+    ),
+    "the KDF counts from another number": Fault(
+        "sevlaunch/sevapi/session.py",
+        'struct.pack("<I", 1) + label.encode()',
+        'struct.pack("<I", 0) + label.encode()',
+        (
+            "tests/sevapi/test_known_answers.py::test_the_key_derivation_gives_the_known_master_secret",
+            "tests/sevapi/test_known_answers.py::test_a_session_is_made_as_amd_writes_it",
+        ),
+    ),
+    "a part of a block is measured": Fault(
+        "sevlaunch/rehearsal/kvm.py",
+        "if length % 16:",
+        "if False:",
+        ("tests/rehearsal/test_processor.py::test_only_whole_blocks_of_16_bytes_are_encrypted",),
+    ),
+    "QEMU measures VMSAs of its own": Fault(
+        "sevlaunch/rehearsal/snp_kvm.py",
+        " or page_type == PageType.VMSA:",
+        ":",
+        ("tests/rehearsal/test_snp_processor.py::test_the_kernel_itself_refuses_an_update",),
+    ),
+    "an interrupted ioctl is done twice": Fault(
+        "sevlaunch/rehearsal/conversation.py",
+        "if self._unheard and self._unheard[0].repeats(notification):",
+        "if self._unheard and False:",
+        ("tests/rehearsal/test_conversation.py::test_an_ioctl_that_the_kernel_makes_again_is_done_once",),
+    ),
+    "a VCEK's key may be on any curve": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):",
+        "if not isinstance(key, ec.EllipticCurvePublicKey):",
+        ("tests/owner/test_report_certificates.py::test_a_certificate_of_a_key_on_another_curve_is_no_vcek",),
+    ),
+    "a certificate may be signed in any way": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "if not isinstance(scheme, padding.PSS) or not isinstance(",
+        "if not isinstance(",
+        (
+            "tests/owner/test_report_certificates.py::test_a_certificate_that_is_signed_another_way_than_amds_is_refused",
+        ),
+    ),
+    "certificates are in force before they begin": Fault(
+        "sevlaunch/owner/endorsement.py",
+        "start = max(one.not_valid_before_utc for one in given)",
+        "start = min(one.not_valid_before_utc for one in given)",
+        ("tests/owner/test_report_certificates.py::test_certificates_have_to_be_in_force",),
+    ),
+    "AMD's root for one generation vouches for all": Fault(
+        "sevlaunch/owner/report.py",
+        "if chain.amd_generation:",
+        "if False:",
+        ("tests/owner/test_report_certificates.py::test_amds_root_is_of_the_processors_generation",),
+    ),
+    "a SEV signature is whose it is not said to be": Fault(
+        "sevlaunch/sevapi/certificate.py",
+        "any(one.usage == signer.usage and self._verifies(one, signer)",
+        "any(self._verifies(one, signer)",
+        ("tests/owner/test_chain.py::test_a_signature_is_what_its_slot_says",),
+    ),
+    "something stands behind an RSA signature": Fault(
+        "sevlaunch/sevapi/certificate.py",
+        " and not any(padding)",
+        "",
+        ("tests/owner/test_chain.py::test_behind_a_signature_there_is_nothing",),
+    ),
+    "one key wraps and authenticates a session": Fault(
+        "sevlaunch/sevapi/session.py",
+        'kdf(master, "sev-kik")',
+        'kdf(master, "sev-kek")',
+        ("tests/sevapi/test_known_answers.py::test_a_session_is_made_as_amd_writes_it",),
+    ),
+    "a secret is wrapped for a launch that is not verified": Fault(
+        "sevlaunch/owner/secret.py",
+        "if not verdict.verified:",
+        "if False:",
+        ("tests/owner/test_secret.py::test_the_library_wraps_after_a_yes_alone_and_before_the_guest_runs",),
+    ),
+    "a note of another session is taken": Fault(
+        "sevlaunch/owner/sealed.py",
+        "if not hmac.compare_digest(found.mac, found.sealed(tik).mac):",
+        "if False:",
+        (
+            "tests/owner/test_vouching.py::test_without_the_note_of_this_session_there_is_no_answer",
+            "tests/owner/test_vouching.py::test_a_verdict_that_was_changed_is_none",
+        ),
+    ),
+    "any root vouches for a platform": Fault(
+        "sevlaunch/owner/platform.py",
+        "if note.is_amds:",
+        "if note.root:",
+        ("tests/owner/test_vouching.py::test_who_is_believed",),
+    ),
+    "a rehearsal may say that it is none": Fault(
+        "sevlaunch/owner/platform.py",
+        "if rehearsal and claims.rehearsal:",
+        "if rehearsal:",
+        ("tests/owner/test_vouching.py::test_who_is_believed",),
+    ),
+    "a root that was not named vouches": Fault(
+        "sevlaunch/owner/platform.py",
+        "if note.root == trusted:",
+        "if note.root:",
+        ("tests/owner/test_vouching.py::test_who_is_believed",),
+    ),
+    "a root vouches for a chain that does not lead to it": Fault(
+        "sevlaunch/owner/chain.py",
+        "whole = Verdict(steps).verified and ark is not None",
+        "whole = ark is not None",
+        ("tests/owner/test_chain.py::test_a_root_vouches_only_for_what_verifies_up_to_it",),
+    ),
+    "the verdict about another launch is enough": Fault(
+        "sevlaunch/owner/answer.py",
+        "if not hmac.compare_digest(found.measurement, wanted.measurement):",
+        "if False:",
+        ("tests/owner/test_vouching.py::test_secret_asks_for_a_yes_about_this_launch",),
+    ),
+    "a verdict that says no is enough": Fault(
+        "sevlaunch/owner/answer.py",
+        "if not found.verified:",
+        "if False:",
+        ("tests/owner/test_vouching.py::test_secret_asks_for_a_yes_about_this_launch",),
+    ),
+    "a guest without encryption matches": Fault(
+        "sevlaunch/owner/verify.py",
+        "matches = bool(matching) and claims.sev.enabled",
+        "matches = bool(matching)",
+        ("tests/owner/test_verify.py::test_each_difference_is_a_no_with_its_reason",),
+    ),
+    "a measurement that matches is enough": Fault(
+        "sevlaunch/owner/verify.py",
+        "return self.matches and not self.failed",
+        "return self.matches",
+        ("tests/owner/test_verify.py::test_each_difference_is_a_no_with_its_reason",),
+    ),
+    "any firmware API is new enough": Fault(
+        "sevlaunch/owner/verify.py",
+        "known_api is not None and known_api >= minimum,",
+        "known_api is not None,",
+        ("tests/owner/test_verify.py::test_each_difference_is_a_no_with_its_reason",),
+    ),
+    "a certificate may have bytes that nothing reads": Fault(
+        "sevlaunch/sevapi/certificate.py",
+        "if certificate.to_bytes() != content:",
+        "if False:",
+        ("tests/sevapi/test_known_answers.py::test_what_is_no_certificate_gets_the_processors_answer",),
+    ),
+    "a certificate may have a signature that nobody asked for": Fault(
+        "sevlaunch/owner/chain.py",
+        "if len(used) != len(signers):",
+        "if False:",
+        ("tests/owner/test_chain.py::test_an_empty_signature_slot_holds_nothing",),
+    ),
+    "with a root given AMD's are trusted, too": Fault(
+        "sevlaunch/owner/chain.py",
+        "trusted=fingerprint(root.public_key) if root else None)",
+        "trusted=None)",
+        ("tests/owner/test_chain.py::test_with_a_root_given_amds_is_not_trusted",),
+    ),
+    "another key's CEK takes the place of the platform's": Fault(
+        "sevlaunch/owner/chain.py",
+        "if len(signed) == 1 and one.key == other.key:",
+        "if len(signed) == 1:",
+        ("tests/owner/test_chain.py::test_of_two_ceks_the_signed_one_is_of_the_same_key",),
+    ),
+    "a session opens for another policy": Fault(
+        "sevlaunch/sevapi/session.py",
+        'if not hmac.compare_digest(hmac.digest(keys.tik, struct.pack("<I", policy), "sha256"), policy_mac):',
+        "if False:",
+        ("tests/sevapi/test_known_answers.py::test_a_session_is_unwrapped_by_the_one_it_was_made_for",),
+    ),
+    "a session opens that was changed": Fault(
+        "sevlaunch/sevapi/session.py",
+        'if not hmac.compare_digest(hmac.digest(kik, wrapped, "sha256"), wrap_mac):',
+        "if False:",
+        ("tests/sevapi/test_known_answers.py::test_a_session_is_unwrapped_by_the_one_it_was_made_for",),
+    ),
+    "both generations of VMSA pages have x87's reset value": Fault(
+        "sevlaunch/sevapi/vmsa.py",
+        "    older[_X87_FCW] = bytes(2)\n",
+        "",
+        ("tests/owner/test_verify.py::test_sevctls_published_measurements_come_out_the_same",),
+    ),
+    "an ID key of any algorithm signs": Fault(
+        "sevlaunch/sevapi/id_block.py",
+        "return self.id_key_algorithm == ECDSA_P384_SHA384 and _verifies(",
+        "return _verifies(",
+        (
+            "tests/sevapi/test_layouts.py"
+            "::test_signatures_under_an_id_block_are_of_the_one_algorithm_and_of_keys_on_p384",
+        ),
+    ),
+    "a report is answered that nothing was asked of": Fault(
+        "sevlaunch/owner/report.py",
+        "    wanted.require_asked()\n",
+        "",
+        ("tests/owner/test_report.py::test_an_answer_that_would_prove_nothing_is_refused_unless_it_is_waived_by_name",),
+    ),
+    "an ASK that AMD revoked is trusted": Fault(
+        "sevlaunch/owner/revocation.py",
+        "return [*checks, Check(_NAME, not gone,",
+        "return [*checks, Check(_NAME, True,",
+        ("tests/owner/test_revocation.py::test_what_the_ark_revoked_is_refused",),
+    ),
+    "a revocation list is anybody's": Fault(
+        "sevlaunch/owner/revocation.py",
+        "ours = [one for one in lists if _is_signed_by(one, chain.root)]",
+        "ours = list(lists)",
+        ("tests/owner/test_revocation.py::test_a_list_that_is_not_the_arks_covers_nothing",),
+    ),
+    "a revocation list of last year is as good": Fault(
+        "sevlaunch/owner/revocation.py",
+        "current = start <= at and (end is None or at <= end)",
+        "current = True",
+        ("tests/owner/test_revocation.py::test_a_list_has_to_be_in_force",),
+    ),
+    "one of two mitigation vectors is enough": Fault(
+        "sevlaunch/owner/report_wanted.py",
+        "enough = vector & wanted.mitigations == wanted.mitigations",
+        "enough = bool(vector & wanted.mitigations)",
+        ("tests/owner/test_report.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
+    ),
+    "a policy may allow a migration agent that is not there": Fault(
+        "sevlaunch/owner/report_wanted.py",
+        "none = not allowed_one and report",
+        "none = report",
+        ("tests/owner/test_report.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
+    ),
+}
