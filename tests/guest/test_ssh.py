@@ -10,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -235,18 +236,47 @@ def test_without_ssh_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         ssh_argv(find_way(record(vsock_cid=7), Path("/run")), [])
 
 
+def written_files(pid: int) -> set[tuple[int, int]]:
+    """Device and inode of each regular file that a process has open for writing."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            status = link.stat()
+            if stat.S_ISREG(status.st_mode) and link.lstat().st_mode & stat.S_IWUSR:
+                found.add((status.st_dev, status.st_ino))
+    return found
+
+
 @pytest.mark.soak
-def test_ten_guests_of_two_commands_are_reached(demo: Path, sevlaunch: Command) -> None:
+def test_ten_guests_of_two_commands_and_of_one_image_are_reached(demo: Path, sevlaunch: Command) -> None:
     needs.demo_ssh()
-    options = (*some_qemu(), *SSH, "--wait", "ssh", "--wait-timeout", "900", *JSON)
+    qemu_img = needs.program("qemu-img", "qemu-utils")
+    image = sevlaunch.base / "one.qcow2"
+    subprocess.run([qemu_img, "create", "-q", "-f", "qcow2", image, "8M"], check=True)
+    before = image.read_bytes()
+    disks = ("--set", f"disks=[{{image: {image}, overlay: keep}}]")
+    options = (*some_qemu(), *SSH, *disks, "--wait", "ssh", "--wait-timeout", "900", *JSON)
     commands = [sevlaunch.start("up", demo, "--name", name, "--count", "5", *options) for name in ("a", "b")]
     started = []
     for command in commands:
         done = finish(command, 1000)
         assert done.code == 0, done.stderr
         started += done.json
-    assert len({one["ssh"]["port"] for one in started}) == 10
-    for one in started:
-        assert sevlaunch("ssh", one["name"], "hostname").stdout == f"{one['name']}\n"
+    names = [one["name"] for one in started]
+    assert len({one["ssh"]["port"] for one in started}) == len(set(names)) == 10
+    files = [written_files(one["pid"]) for one in started]
+    assert len(set.union(*files)) == sum(map(len, files))
+    assert all(files)
+    for name in names:
+        assert sevlaunch("ssh", name, "hostname").stdout == f"{name}\n"
+        sevlaunch("ssh", name, "dd of=/dev/vda conv=notrunc 2>&1 && sync", input=f"{name}\n")
     sevlaunch("down", "--all", "--now")
     nothing_left(sevlaunch)
+    for name in names:
+        [overlay] = (sevlaunch.state / name).glob("*/*.qcow2")
+        disk = sevlaunch.base / "disk.raw"
+        subprocess.run([qemu_img, "convert", "-f", "qcow2", "-O", "raw", overlay, disk], check=True)
+        assert disk.read_bytes().startswith(f"{name}\n\0".encode())
+    assert image.read_bytes() == before
+    sevlaunch("rm", *names)
+    assert list(sevlaunch.state.iterdir()) == []
