@@ -16,6 +16,7 @@ class Signer:
         self._folder = folder
         self._clock = ["--faked-system-time", "20200101T000000!"] if expired else []
         needs.program("gpg", "gnupg")
+        needs.program("gpgv", "gpgv")
         until = "1d" if expired else "never"
         self._gpg("--passphrase", "", "--quick-gen-key", "Publisher <images@example.org>", "ed25519", "sign", until)
 
