@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from sevlaunch.libvirt.document import read_domain
 from sevlaunch.libvirt.domain import Imported, import_domain
@@ -12,6 +15,9 @@ from sevlaunch.profile.model import Profile
 
 SUSE = Path(__file__).parent / "sles15-sev-guest.xml"
 
+DISK = "<disk type='file'><driver type='raw'{0}/><source file='/d'/><target dev='vda' bus='virtio'/></disk>"
+NIC = "<interface type='user'><model type='virtio'/>{0}</interface>"
+AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 SEV = "<launchSecurity type='sev'><policy>0x33</policy></launchSecurity>"
 
 
@@ -34,6 +40,14 @@ def profile_of(result: Imported) -> Profile:
     """The profile, as sevlaunch's loader reads it."""
     assert result.problems == ()
     return loads(result.text, name=result.name).profile
+
+
+def value(xml: str, path: str) -> Any:
+    """A value of the imported profile."""
+    found: Any = msgspec.to_builtins(profile_of(imported(xml)))
+    for part in path.split("."):
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    return found
 
 
 def became(result: Imported, element: str) -> list[tuple[str, str]]:

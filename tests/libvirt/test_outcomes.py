@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from sevlaunch.errors import ProfileError
 from sevlaunch.libvirt.reasons import Kind
-from tests.libvirt.support import SEV, SUSE, became, domain, imported, profile_of
-
-DISK = "<disk type='file'><driver type='raw'{0}/><source file='/d'/><target dev='vda' bus='virtio'/></disk>"
-NIC = "<interface type='user'><model type='virtio'/>{0}</interface>"
-AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
-LEFT = ("dropped", "not supported", "refused")
-
-
-def value(xml: str, path: str) -> Any:
-    """A value of the imported profile."""
-    found: Any = msgspec.to_builtins(profile_of(imported(xml)))
-    for part in path.split("."):
-        found = found[int(part)] if isinstance(found, list) else found[part]
-    return found
-
+from tests.libvirt.support import AGENT, DISK, NIC, SEV, SUSE, became, domain, imported, profile_of, value
 
 CARRIED: dict[str, list[tuple[str, Any]]] = {
     "memory.size": [

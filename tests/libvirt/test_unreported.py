@@ -11,9 +11,6 @@ from sevlaunch.libvirt.document import Element, read_domain
 from tests.libvirt.support import SUSE, imported
 from tests.published import libvirts_domains
 
-DISK = "<disk type='file'><driver type='raw'{0}/><source file='/d'/><target dev='vda' bus='virtio'/></disk>"
-NIC = "<interface type='user'><model type='virtio'/>{0}</interface>"
-AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 LEFT = ("dropped", "not supported", "refused")
 
 
