@@ -39,7 +39,7 @@ def unit(
     plan = resolve(loaded, host)
     arguments = [str(profile.absolute()), *(("--name", name) if name else ())]
     arguments += [word for override in overrides for word in ("--set", override)]
-    if any(disk.is_fetched for disk in loaded.profile.disks):
+    if loaded.profile.has_fetched_images:
         # Neither the network nor the cache is a service's to use: who makes the unit fetches the image.
         arguments.append("--offline")
     service = Service((sys.executable, "-m", "sevlaunch"), tuple(arguments), user)

@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from sevlaunch.atomic import write_whole
 from sevlaunch.cli.failures import SeveralErrors, note
-from sevlaunch.cli.fetching import fetch_for_guests
 from sevlaunch.cli.output import Format, progress
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import UsageError
@@ -68,7 +67,11 @@ def start(request: Request) -> None:
     _check(request)
     conditions = _conditions(request)
     loaded = load_guests(request.profiles, name=request.name, count=request.count, overrides=request.overrides)
-    fetch_for_guests(loaded, offline=request.offline)
+    if any(one.profile.has_fetched_images for one in loaded):
+        # Most profiles name files alone.
+        from sevlaunch.cli.fetching import fetch_for_guests
+
+        fetch_for_guests(loaded, offline=request.offline)
     planned = plan_loaded(loaded, rehearse=request.rehearse, fresh=request.fresh)
     plans = [one.plan for one in planned]
     verification = _verification(request, planned[0])

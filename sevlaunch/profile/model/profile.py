@@ -121,6 +121,11 @@ class Profile(Model, frozen=True, kw_only=True):
         return any(isinstance(network, PasstNetwork) and network.vhost_user for network in self.networks)
 
     @property
+    def has_fetched_images(self) -> bool:
+        """Whether it names an image by a name of the catalogue, or by URL."""
+        return any(disk.is_fetched for disk in self.disks)
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
         return tuple(disk.source for disk in self.disks if disk.path or disk.image)
