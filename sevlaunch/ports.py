@@ -6,6 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from sevlaunch.documents import matching
+
+# A port that is bound here is bound on every address of the host.
+EVERY_ADDRESS = "0.0.0.0"
 _Address = Annotated[str, Meta(max_length=4096)]
 _Port = Annotated[int, Meta(ge=1, lt=1 << 16)]
 
@@ -21,7 +25,7 @@ class SshAddress(Struct, frozen=True):
 class ForwardInfo(Struct, frozen=True):
     """A port of the host that leads into the guest; in a plan, ``port`` 0 is a free one, which QEMU takes."""
 
-    protocol: Annotated[str, Meta(pattern="^(tcp|udp)$")]
+    protocol: Annotated[str, matching("tcp|udp")]
     host: _Address
     port: _Port
     guest_port: _Port

@@ -13,7 +13,7 @@ import typer
 from sevlaunch.cli.complete import conditions, guest_names, kept_names, profile_files
 from sevlaunch.cli.failures import SeveralErrors, note
 from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say, table
-from sevlaunch.cli.profiles import NameOption, SetOption
+from sevlaunch.cli.profiles import FreshOption, NameOption, OfflineOption, SetOption
 from sevlaunch.errors import SevlaunchError, UsageError
 
 GuestArgument = Annotated[str, typer.Argument(metavar="NAME", help="A guest.", autocompletion=guest_names)]
@@ -40,13 +40,8 @@ def up(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Emulate the secure processor: no SEV needed, memory is NOT encrypted.")
     ] = False,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Remove first what earlier runs have left: overlays of images, NVRAM, TPM state."),
-    ] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Fetch no images: refuse where the profile names one that is not here.")
-    ] = False,
+    fresh: FreshOption = False,
+    offline: OfflineOption = False,
     evidence_file: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
     ] = None,

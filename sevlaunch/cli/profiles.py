@@ -20,6 +20,13 @@ NameOption = Annotated[str | None, typer.Option("--name", help="A name for the g
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Set a value of the profile, such as cpu.count=8.")
 ]
+FreshOption = Annotated[
+    bool,
+    typer.Option("--fresh", help="Remove first what earlier runs have left: overlays of images, NVRAM, TPM state."),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Fetch no images: refuse where the profile names one that is not here.")
+]
 
 
 class RenderFormat(StrEnum):

@@ -10,6 +10,7 @@ import typer
 from sevlaunch.cli.complete import conditions, guest_names
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, progress
+from sevlaunch.cli.profiles import FreshOption, OfflineOption
 from sevlaunch.errors import UsageError
 
 
@@ -20,13 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def restart(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A guest.", autocompletion=guest_names)],
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Remove what earlier runs have left: overlays of images, NVRAM, TPM state."),
-    ] = False,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Fetch no images: refuse where the profile names one that is not here.")
-    ] = False,
+    fresh: FreshOption = False,
+    offline: OfflineOption = False,
     now: Annotated[bool, typer.Option("--now", help="Don't ask the guest: quit QEMU at once.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for the guest to power down.", min=0)] = 60.0,
     wait: Annotated[

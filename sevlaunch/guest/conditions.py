@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.guest.user_network import accepts
+from sevlaunch.ports import EVERY_ADDRESS
+from sevlaunch.profile.network_rules import LOOPBACK
 
 if TYPE_CHECKING:
     from sevlaunch.guest.guest import Guest
@@ -23,8 +25,6 @@ STAYS_OPEN = 0.3
 # How often a connection is looked at before another one is tried: QEMU's network asks a guest that was not there yet
 # again in intervals that grow, and at once for a new connection.
 _LOOKS = 5
-# Where a port that is bound everywhere is reached.
-_EVERYWHERE, _HERE = "0.0.0.0", "127.0.0.1"
 
 
 class ConsolePrints(Struct, frozen=True):
@@ -65,7 +65,7 @@ class ForwardOpens(Struct, frozen=True):
         """
         for forward in guest.forwards:
             if (forward.protocol, forward.guest_port) == ("tcp", self.guest_port):
-                host = _HERE if forward.host == _EVERYWHERE else forward.host
+                host = LOOPBACK if forward.host == EVERY_ADDRESS else forward.host
                 await PortOpens(host, forward.port).reached(guest)
                 return
         raise UsageError(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from sevlaunch.errors import UNEXPECTED_ANSWER, QmpError
-from sevlaunch.ports import ForwardInfo
+from sevlaunch.ports import EVERY_ADDRESS, ForwardInfo
 
 # QEMU's net/slirp.c, hmp_info_usernet(): the network that the lines after it are of.
 _NETWORK = r"^\S+ -?\d+ \((\S+)\):"
@@ -18,7 +18,6 @@ _NETWORK = r"^\S+ -?\d+ \((\S+)\):"
 _CONNECTION = r"^\s*(TCP|UDP)\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s"
 _FORWARDED = "HOST_FORWARD"
 _ESTABLISHED = "ESTABLISHED"
-_EVERY_ADDRESS = "*"
 
 
 class _Connection(NamedTuple):
@@ -76,5 +75,5 @@ def _connections(text: str) -> Iterator[_Connection]:
             network = heading[1]
         elif found := re.match(_CONNECTION, line):
             protocol, state, address, port, guest_port = found.groups()
-            host = "0.0.0.0" if address == _EVERY_ADDRESS else address
+            host = EVERY_ADDRESS if address == "*" else address
             yield _Connection(network, state, ForwardInfo(protocol.lower(), host, int(port), int(guest_port)))
