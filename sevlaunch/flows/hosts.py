@@ -19,7 +19,7 @@ def host_for(
     :raise HostError: when the file can't be read.
     """
     if saved:
-        return Host.load(saved)
+        return Host.load(saved).with_boot(profile.boot.kernel, profile.boot_image)
     return Host.probe(
         profile.qemu.binary,
         runtime=runtime,
@@ -27,4 +27,6 @@ def host_for(
         images=profile.images,
         helpers=profile.helpers,
         firmware=profile.firmware.files,
+        kernel=profile.boot.kernel,
+        boot_image=profile.boot_image,
     )

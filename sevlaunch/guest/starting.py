@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from sevlaunch.doctor.preflight import check_files
 from sevlaunch.errors import GuestNotFound, QemuError
+from sevlaunch.files import MAX_BOOT_FILE_BYTES, read_bounded
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
@@ -320,6 +321,8 @@ class Start:
         self.folder.write(folders.PLAN, content)
         for file in self.plan.files:
             self._write_for_qemu(Path(file.path).name, file.text.encode())
+        for source, name in self.plan.boot.copies:
+            self._write_for_qemu(name, read_bounded(Path(source), "boot", MAX_BOOT_FILE_BYTES))
         if self.plan.first_boot:
             # Few guests have a seed.
             from sevlaunch.guest.first_boot import login_of, make_seed

@@ -301,6 +301,31 @@ class ImageFacts(Facts, frozen=True, kw_only=True):
     damage: Annotated[str, Meta(description="what the header of a qcow2 image says that can't be, or empty")] = ""
 
 
+class UkiFacts(Facts, frozen=True, kw_only=True):
+    """What the sections of a unified kernel image say."""
+
+    name: Annotated[str, Meta(description="the system's, by .osrel, or empty")] = ""
+    uname: Annotated[str, Meta(description="the kernel's release, or empty")] = ""
+    cmdline: Annotated[str | None, Meta(description="its own command line; null: it has none")] = None
+    initrd_bytes: Annotated[int, Meta(description="size of its initrd; 0: it has none")] = 0
+    profiles: Annotated[int, Meta(description="how many profiles it has to choose from")] = 1
+
+
+class BootFacts(Facts, frozen=True, kw_only=True):
+    """What a profile's direct boot starts, by a look into its kernel, or into the image that it is taken from."""
+
+    problem: Annotated[str, Meta(description="why nothing can be taken from the image, or empty")] = ""
+    hint: str = ""
+    kernel: Annotated[str, Meta(description="the file that QEMU gets")] = ""
+    initrd: Annotated[str, Meta(description="the file that QEMU gets; empty: none")] = ""
+    cmdline: Annotated[str | None, Meta(description="the image's command line; null: it has none")] = None
+    uki: Annotated[UkiFacts | None, Meta(description="null: the kernel is no unified image")] = None
+    places: Annotated[dict[str, str], Meta(description="where kernel, initrd and cmdline are in the image")] = {}
+    roots: Annotated[list[str], Meta(description="names of its file systems for root=, such as UUID=...")] = []
+    all_named: Annotated[bool, Meta(description="those are the names of all of its file systems")] = False
+    cautions: list[str] = []
+
+
 class HelperFacts(Facts, frozen=True, kw_only=True):
     """A helper program that runs beside QEMU."""
 

@@ -30,10 +30,19 @@ def state_folder() -> Path:
 
 def images_folder() -> Path:
     """This user's fetched images: ``$XDG_CACHE_HOME/sevlaunch/images``, for root ``/var/cache/sevlaunch/images``."""
+    return _cache_folder() / "images"
+
+
+def boot_files_folder() -> Path:
+    """What was taken out of images to be booted; beside them, see :func:`images_folder`."""
+    return _cache_folder() / "boot"
+
+
+def _cache_folder() -> Path:
     base = base_folder("XDG_CACHE_HOME")
     if base is None:
         base = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
-    return base / "sevlaunch/images"
+    return base / "sevlaunch"
 
 
 def image_file(entry: str, folder: Path | None = None) -> Path:

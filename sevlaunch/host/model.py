@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
 from sevlaunch.host.facts import (
+    BootFacts,
     CpuFacts,
     Distribution,
     Facts,
@@ -36,6 +37,16 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # A thousand times what a saved host has.
 MAX_BYTES = 64 << 20
+
+
+def boot_of(kernel: str | None, boot_image: str | None) -> BootFacts | None:
+    """What a direct boot starts, as :meth:`Host.probe` is told; None where there is none."""
+    if kernel is None and boot_image is None:
+        return None
+    # Most guests boot from their disks.
+    from sevlaunch.host.boot import boot_facts, kernel_facts
+
+    return boot_facts(boot_image) if boot_image is not None else kernel_facts(kernel or "")
 
 
 class Host(Facts, frozen=True, kw_only=True):
@@ -63,6 +74,9 @@ class Host(Facts, frozen=True, kw_only=True):
     images: Annotated[
         dict[str, ImageFacts], Meta(description="images of disks that were looked at, by path or entry")
     ] = field(default_factory=dict)
+    boot: Annotated[BootFacts | None, Meta(description="what a profile's direct boot starts; null: not looked at")] = (
+        None
+    )
     helpers: Annotated[dict[str, HelperFacts], Meta(description="helper programs that were asked, by their name")] = (
         field(default_factory=dict)
     )
@@ -81,6 +95,8 @@ class Host(Facts, frozen=True, kw_only=True):
         images: Iterable[str] = (),
         helpers: Iterable[str] = (),
         firmware: Iterable[str] = (),
+        kernel: str | None = None,
+        boot_image: str | None = None,
     ) -> Host:
         """What this machine offers. A missing QEMU is noted, not raised: a plan needs it, a look at the host does not.
 
@@ -92,6 +108,8 @@ class Host(Facts, frozen=True, kw_only=True):
         :param images: disks' images to look into: paths, and entries of the cache of fetched ones.
         :param helpers: names of helper programs to ask for their options, such as virtiofsd.
         :param firmware: paths of firmware, and of its variables, to look into beside what the host describes.
+        :param kernel: the kernel of a direct boot, to look into.
+        :param boot_image: the image that one is taken from: a path, or an entry of the cache of fetched ones.
         """
         # A saved host needs none of the probes, and most commands not all of them.
         from sevlaunch.host import memory, processor, qemu
@@ -132,6 +150,7 @@ class Host(Facts, frozen=True, kw_only=True):
             memory=memory.memory_facts(system),
             platform=platform_facts,
             images=images_at(images),
+            boot=boot_of(kernel, boot_image),
             helpers=helpers_here(helpers),
             folders=Folders(
                 runtime=str((runtime or runtime_folder()).absolute()),
@@ -139,6 +158,10 @@ class Host(Facts, frozen=True, kw_only=True):
                 images=str(images_folder()),
             ),
         )
+
+    def with_boot(self, kernel: str | None, boot_image: str | None) -> Host:
+        """These facts, with those of a direct boot, whose files are on this machine; as for :meth:`probe`."""
+        return replace(self, boot=boot_of(kernel, boot_image))
 
     def firmware_image(self, path: str) -> FirmwareImage | None:
         """What the image or variable store at ``path`` is; None where nobody looked, or it is not there."""

@@ -14,7 +14,7 @@ from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.search import Findings, Target, search
-from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup
+from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup, boot_of_profile
 from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
 from sevlaunch.qcow2 import MAX_FLASH_BYTES
@@ -78,12 +78,14 @@ def _known(setup: Setup, profile: Profile | None) -> Known:
     """What the profile names beside what is measured; files that are not there are left out."""
     if profile is None:
         return Known()
-    boot, firmware = profile.boot, profile.firmware
+    firmware = profile.firmware
     kernel: KernelHashes | None = None
-    cmdline = (boot.cmdline or "").encode()
+    cmdline = b""
     variables: list[tuple[str, bytes]] = []
     with suppress(UsageError):
-        if boot.kernel and setup.launch.kernel is None:
+        if profile.boot.is_direct and setup.launch.kernel is None:
+            boot = boot_of_profile(profile)
+            cmdline = (boot.cmdline or "").encode()
             initrd = hash_file(Path(boot.initrd), "initrd") if boot.initrd else NO_INITRD
             kernel = KernelHashes(hash_file(Path(boot.kernel), "kernel"), initrd, cmdline_hash(cmdline))
     for name in (firmware.vars, firmware.nvram):

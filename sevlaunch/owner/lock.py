@@ -15,6 +15,7 @@ from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.verify import Expectation
 
 if TYPE_CHECKING:
+    from sevlaunch.plan.option import Choice
     from sevlaunch.plan.plan import Plan
     from sevlaunch.profile.loader import LoadedProfile
 
@@ -105,11 +106,11 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
     from sevlaunch.owner.setup import Options, resolve_setup
 
     setup = resolve_setup(loaded, Options(), plan=plan)
-    launch, boot = setup.launch, loaded.profile.boot
+    launch, boot = setup.launch, plan.boot
     hashes = {one.name: one.sha256 for one in setup.inputs}
 
-    def locked(name: str, path: str | None) -> LockedFile | None:
-        return LockedFile(path=path, sha256=hashes[name] or "") if path and name in hashes else None
+    def locked(name: str, path: Choice[str] | None) -> LockedFile | None:
+        return LockedFile(path=path.value, sha256=hashes[name] or "") if path and name in hashes else None
 
     cmdline = None
     if setup.cmdline is not None:

@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file
 from sevlaunch.guest_type import EPYC_MODELS, GuestType
+from sevlaunch.host.model import boot_of
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
 from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, Launch, Vmm
 from sevlaunch.owner.firmware import Firmware, read_firmware
+from sevlaunch.plan.direct_boot import DirectBoot, direct_boot, refusal
 from sevlaunch.profile.policy import SEV_ES, default_policy, parse_policy, policy_format
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
@@ -198,26 +200,41 @@ class _Resolver:
                     hint="give --kernel FILE, or set security.kernel_hashes",
                 )
             return None, None
-        boot = self._profile.boot if self._profile else None
-        kernel = self._hash("kernel", options.kernel, options.kernel_hash, boot.kernel if boot else None)
-        initrd = self._hash("initrd", options.initrd, options.initrd_hash, boot.initrd if boot else None)
+        boot, source = self._boot(), PROFILE
+        if boot and self._profile and self._profile.boot.from_:
+            source = f"{PROFILE}: from {self._profile.boot.from_}"
+        kernel = self._hash("kernel", options.kernel, options.kernel_hash, boot.kernel if boot else None, source)
+        initrd = self._hash("initrd", options.initrd, options.initrd_hash, boot.initrd if boot else None, source)
         assert kernel is not None, "a profile with kernel_hashes has a kernel"
         if options.cmdline_hash:
             self._note("cmdline", "(known by its hash)", options.cmdline_hash, "--cmdline-hash")
             return KernelHashes(kernel, initrd or NO_INITRD, options.cmdline_hash), None
-        text, source = options.cmdline, "--cmdline"
-        if text is None:
+        text = options.cmdline
+        if text is not None:
+            source = "--cmdline"
+        else:
             said = boot.cmdline if boot else None
-            text, source = (said or "").encode(), PROFILE if said is not None else DEFAULT
+            text, source = (said or "").encode(), source if said is not None else DEFAULT
         hashes = KernelHashes(kernel, initrd or NO_INITRD, cmdline_hash(text))
         self._note("cmdline", repr(text.decode(errors="backslashreplace")), hashes.cmdline, source)
         return hashes, text
 
-    def _hash(self, name: str, file: Path | None, known: bytes | None, in_profile: str | None) -> bytes | None:
+    def _boot(self) -> DirectBoot | None:
+        """What the profile boots, as far as the owner does not say it all himself."""
+        options, profile = self._options, self._profile
+        kernel, initrd = options.kernel or options.kernel_hash, options.initrd or options.initrd_hash
+        said = kernel and initrd and (options.cmdline is not None or options.cmdline_hash)
+        if profile is None or said or not profile.boot.is_direct:
+            return None
+        return boot_of_profile(profile, self._plan)
+
+    def _hash(
+        self, name: str, file: Path | None, known: bytes | None, in_profile: str | None, source: str
+    ) -> bytes | None:
         if known:
             self._note(name, "(known by its hash)", known, f"--{name}-hash")
             return known
-        source = f"--{name}" if file else PROFILE
+        source = f"--{name}" if file else source
         file = file or (Path(in_profile) if in_profile else None)
         if file is None:
             return None
@@ -281,6 +298,26 @@ class _Resolver:
             return (False, True)
         self._note("vmsa", VMSA_NAMES[generations[0]], None, source)
         return generations
+
+
+def boot_of_profile(profile: Profile, plan: Plan | None = None) -> DirectBoot:
+    """The files and the command line that a profile with a direct boot boots.
+
+    :param plan: its plan, where there is one; default: what is here is looked at.
+    :raise UsageError: when it can't be booted, or nothing can be taken from its image.
+    """
+    if plan and plan.boot.kernel:
+        boot = plan.boot
+        return DirectBoot(
+            kernel=plan.boot.kernel.value,
+            initrd=boot.initrd.value if boot.initrd else None,
+            cmdline=boot.cmdline.value if boot.cmdline else None,
+        )
+    facts = boot_of(profile.boot.kernel, profile.boot_image)
+    if found := refusal(profile, facts):
+        key, message, hint = found
+        raise UsageError(f"boot.{key}: {message}", hint=hint)
+    return direct_boot(profile.boot, facts)
 
 
 def _security(profile: Profile | None) -> SevSecurity | SnpSecurity | None:

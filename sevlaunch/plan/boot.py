@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededFile, Needs
-from sevlaunch.plan.option import Choice, Option, rule, verbatim
+from sevlaunch.plan.option import Choice, Option, Reason, rule, verbatim
 from sevlaunch.plan.part import Part
+from sevlaunch.plan.places import INITRD, KERNEL
 from sevlaunch.profile.model import Profile
 
 
 class BootPlan(Part, frozen=True, kw_only=True):
-    """``order``: devices by their names in the profile, such as disk0; empty: all, see :func:`boot_index`."""
+    """``order``: devices by their names in the profile, such as disk0; empty: all, see :func:`boot_index`.
+
+    ``copied_to``: the guest's folder, where QEMU's account can't read what was taken from an image, and gets a copy.
+    """
 
     kernel: Choice[str] | None
     initrd: Choice[str] | None
     cmdline: Choice[str] | None
     order: Choice[tuple[str, ...]]
     remedy: str
+    copied_to: Path | None = None
 
     @property
     def needs(self) -> Needs:
         """Kernel and initrd are read."""
         files = (file.value for file in (self.kernel, self.initrd) if file)
-        return Needs(files=tuple(NeededFile(file, "boot file", self.remedy) for file in files))
+        return Needs(
+            files=tuple(
+                NeededFile(file, "boot file", self.remedy, by_launcher=self.copied_to is not None) for file in files
+            )
+        )
+
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """Files that are copied into the guest's folder at the start, and their names there."""
+        if self.copied_to is None:
+            return ()
+        return tuple((file.value, name) for file, name in ((self.kernel, KERNEL), (self.initrd, INITRD)) if file)
 
     def options(self) -> Iterator[Option]:
         """-kernel, -initrd, -append, and -boot strict=on."""
+        there = {source: str(self.copied_to / name) for source, name in self.copies} if self.copied_to else {}
         for name, choice in (("-kernel", self.kernel), ("-initrd", self.initrd), ("-append", self.cmdline)):
             if choice is not None:
-                yield verbatim(name, choice.value, choice.reason)
+                yield verbatim(name, there.get(choice.value, choice.value), choice.reason)
         if self.order.value:
             yield Option("-boot", (Choice(True, self.order.reason).parameter("strict"),))
 
@@ -38,12 +56,46 @@ class BootPlan(Part, frozen=True, kw_only=True):
 def resolve_boot(context: Context) -> BootPlan:
     """What the profile boots."""
     boot = context.profile.boot
+    order = context.choice(tuple(boot.order), "boot", "order")
+    if boot.is_direct:
+        return _resolve_direct(context, order)
+    return BootPlan(kernel=None, initrd=None, cmdline=None, order=order, remedy="")
+
+
+def _resolve_direct(context: Context, order: Choice[tuple[str, ...]]) -> BootPlan:
+    # Most guests boot from their disks.
+    from sevlaunch.plan.direct_boot import cautions, described, direct_boot, refusal
+
+    profile, facts = context.profile, context.host.boot
+    boot = profile.boot
+    if found := refusal(profile, facts):
+        key, message, hint = found
+        context.refuse(message, "boot", key, hint=hint)
+        return BootPlan(kernel=None, initrd=None, cmdline=None, order=order, remedy="")
+    for caution in cautions(profile, facts):
+        context.warn(caution)
+    direct = direct_boot(boot, facts)
+
+    def taken(what: str, value: str | None, key: str) -> Choice[str] | None:
+        if value is None:
+            return None
+        if getattr(boot, key) is not None or facts is None or not boot.from_:
+            reason = context.why("boot", key)
+        else:
+            reason = Reason("host", f"{facts.places.get(what, 'the kernel itself')} of {boot.from_}")
+        if what == "kernel" and facts and facts.uki:
+            reason = Reason(reason.kind, f"{reason.text}; {described(facts.uki)}")
+        return Choice(value, reason)
+
+    key = "cmdline" if boot.cmdline is not None or boot.cmdline_extra is None else "cmdline_extra"
     return BootPlan(
-        kernel=context.choice_or_none(boot.kernel, "boot", "kernel"),
-        initrd=context.choice_or_none(boot.initrd, "boot", "initrd"),
-        cmdline=context.choice_or_none(boot.cmdline, "boot", "cmdline"),
-        order=context.choice(tuple(boot.order), "boot", "order"),
+        kernel=taken("kernel", direct.kernel, "kernel"),
+        initrd=taken("initrd", direct.initrd, "initrd"),
+        cmdline=taken("cmdline", direct.cmdline, key),
+        order=order,
         remedy=context.correct("boot"),
+        # The cache is this user's alone.
+        copied_to=context.folder if boot.from_ and context.other_user else None,
     )
 
 

@@ -132,7 +132,7 @@ def _install(context: Context) -> str:
 
 def _boots(context: Context) -> Boots:
     profile = context.profile
-    if profile.boot.kernel:
+    if profile.boot.is_direct:
         return "hashes" if profile.security.measures_boot else "kernel"
     return "disk" if profile.disks else "nothing"
 

@@ -132,6 +132,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     run_as = _run_as(context)
     _check_socket_paths(context)
     _check_extra_args(context)
+    boot = resolve_boot(context)
     context.raise_problems()
     assert firmware is not None, "resolve_firmware notes a problem where it finds none"
     profile = loaded.profile
@@ -147,7 +148,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         memory=memory,
         firmware=firmware,
         security=security,
-        boot=resolve_boot(context),
+        boot=boot,
         buses=buses_behind(context.root_bus, context.addresses),
         iommu=iommu,
         storage=storage,

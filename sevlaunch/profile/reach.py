@@ -24,6 +24,7 @@ from sevlaunch.profile.model import (
     TapNetwork,
     UserNetwork,
 )
+from sevlaunch.profile.model.base import attribute_of
 from sevlaunch.profile.network_rules import LOOPBACK
 from sevlaunch.profile.option_reach import CONNECTS, LISTENS, OPENS, READS, RUNS, WRITES, reach_of_options
 from sevlaunch.profile.positions import KeyPath
@@ -102,7 +103,7 @@ def _paths(loaded: LoadedProfile) -> Iterator[Reach]:
 def _said_paths(model: Model, path: KeyPath) -> Iterator[tuple[KeyPath, str, Model]]:
     """Where each path of a file stands, the path, and the mapping that it is in."""
     for key, field in field_types(type(model)).items():
-        value = getattr(model, key)
+        value = getattr(model, attribute_of(key))
         if field.parser and field.parser.names_file and isinstance(value, str) and value not in field.words:
             yield (*path, key), value, model
         for index, element in enumerate(value) if isinstance(value, list) else ():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sevlaunch.profile.board_rules import board_cautions, check_board
 from sevlaunch.profile.device_rules import check_devices, device_cautions
+from sevlaunch.profile.direct_boot_rules import check_direct_boot, direct_boot_cautions
 from sevlaunch.profile.disk_rules import check_disks, disk_cautions
 from sevlaunch.profile.dma_rules import check_dma_api
 from sevlaunch.profile.first_boot_rules import check_first_boot, first_boot_cautions
@@ -34,7 +35,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
         yield from _snp(profile)
     yield from _flash(profile)
     yield from _consistency(profile)
-    yield from _boot_order(profile)
+    yield from check_direct_boot(profile)
     yield from check_machine(profile)
     yield from check_memory(profile)
     yield from check_board(profile)
@@ -54,6 +55,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     if isinstance(security, (SevSecurity, SnpSecurity)) and security.policy is not None:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
+    yield from direct_boot_cautions(profile)
     yield from disk_cautions(profile)
     yield from first_boot_cautions(profile)
     yield from network_cautions(profile)
@@ -144,7 +146,7 @@ def _flash(profile: Profile) -> Iterator[Violation]:
 
 
 def _consistency(profile: Profile) -> Iterator[Violation]:
-    firmware, boot = profile.firmware, profile.boot
+    firmware = profile.firmware
     if firmware.image and (firmware.code or firmware.vars or firmware.nvram):
         yield Violation(("firmware", "image"), "image is stateless: it can't go with code, vars and nvram")
     if (firmware.vars or firmware.nvram) and not firmware.code:
@@ -167,24 +169,3 @@ def _consistency(profile: Profile) -> Iterator[Violation]:
             "(security.kernel_hashes)",
             (("security", "type"),),
         )
-    for key in ("initrd", "cmdline"):
-        if getattr(boot, key) is not None and boot.kernel is None:
-            yield Violation(("boot", key), f"{key} needs boot.kernel", (("boot", "kernel"),))
-    if profile.security.measures_boot and boot.kernel is None:
-        yield Violation(
-            ("security", "kernel_hashes"),
-            "kernel_hashes measures a direct boot: it needs boot.kernel",
-            (("boot", "kernel"),),
-        )
-
-
-def _boot_order(profile: Profile) -> Iterator[Violation]:
-    known = {f"disk{index}" for index in range(len(profile.disks))}
-    known |= {f"net{index}" for index in range(len(profile.networks))}
-    for index, device in enumerate(profile.boot.order):
-        if device not in known:
-            found = ", ".join(sorted(known)) or "no disks and no networks"
-            section = "disks" if device.startswith("disk") else "networks"
-            yield Violation(("boot", "order", index), f"there is no {device}; the profile has {found}", ((section,),))
-        elif device in profile.boot.order[:index]:
-            yield Violation(("boot", "order", index), f"{device} stands in the order twice")

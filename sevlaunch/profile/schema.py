@@ -52,12 +52,12 @@ def _short_form(key: str, long_key: str, definitions: dict[str, Any]) -> dict[st
 def _mapping(kind: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = {"title": kind.__name__, "type": "object", "description": kind.__doc__, "properties": {}}
     for field in msgspec.structs.fields(kind):
-        property_ = _schema_of(field_types(kind)[field.name].annotation, definitions)
+        property_ = _schema_of(field_types(kind)[field.encode_name].annotation, definitions)
         if field.required:
-            schema.setdefault("required", []).append(field.name)
+            schema.setdefault("required", []).append(field.encode_name)
         elif field.default is not msgspec.NODEFAULT:
             property_ = {**property_, "default": msgspec.to_builtins(field.default)}
-        schema["properties"][field.name] = property_
+        schema["properties"][field.encode_name] = property_
     if kind.one_of:
         schema["oneOf"] = [{"required": [key]} for key in kind.one_of]
     return {**schema, "additionalProperties": False}

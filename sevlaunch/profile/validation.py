@@ -19,6 +19,7 @@ import msgspec
 from sevlaunch.errors import Problem
 from sevlaunch.profile.fields import Parser, Placeholder
 from sevlaunch.profile.model import Model, Profile
+from sevlaunch.profile.model.base import attribute_of, key_of
 from sevlaunch.profile.other_keys import INSTEAD, NOT_HERE
 from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.profile.source import MAX_DIGITS
@@ -70,7 +71,7 @@ def field_types(kind: type[Model]) -> dict[str, FieldType]:
     annotations: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         annotations |= inspect.get_annotations(base, eval_str=True)
-    return {key: field_type_of(annotations[key]) for key in kind.__struct_fields__}
+    return {key_of(name): field_type_of(annotations[name]) for name in kind.__struct_fields__}
 
 
 def field_type_of(annotation: Any) -> FieldType:
@@ -178,7 +179,7 @@ class Reading:
                 found[key] = fields[key].placeholder
                 if key not in value:
                     self._mistake((*path, key), f"{key} is required")
-        return kind(**found)
+        return kind(**{attribute_of(key): inner for key, inner in found.items()})
 
     def _value(self, field_type: FieldType, value: Any, path: KeyPath) -> Any:
         if value is None and field_type.optional:

@@ -201,6 +201,8 @@ class GuestFactory:
             images=wanted.images,
             helpers=wanted.helpers,
             firmware=wanted.firmware.files,
+            kernel=wanted.boot.kernel,
+            boot_image=wanted.boot_image,
         )
         guest_type = profile.profile.security.guest_type
         if rehearse is None:

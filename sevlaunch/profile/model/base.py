@@ -8,6 +8,16 @@ from msgspec import Struct
 Auto = Literal["auto"]
 
 
+def attribute_of(key: str) -> str:
+    """The attribute that holds the value of a key, which may be a word of Python's."""
+    return "from_" if key == "from" else key
+
+
+def key_of(attribute: str) -> str:
+    """The key whose value an attribute holds: see :func:`attribute_of`."""
+    return "from" if attribute == "from_" else attribute
+
+
 class Model(Struct, frozen=True, kw_only=True):
     """A mapping of a profile. ``one_of``: keys of which there is exactly one, as a rule says in words."""
 

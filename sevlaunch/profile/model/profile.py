@@ -126,6 +126,12 @@ class Profile(Model, frozen=True, kw_only=True):
         return any(disk.is_fetched for disk in self.disks)
 
     @property
+    def boot_image(self) -> str | None:
+        """The image that is booted from without a boot loader: its path, or its entry in the cache."""
+        index = self.boot.from_index
+        return self.disks[index].source if index is not None and index < len(self.disks) else None
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
         return tuple(disk.source for disk in self.disks if disk.path or disk.image)

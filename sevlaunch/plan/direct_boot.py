@@ -1,0 +1,108 @@
+"""What a direct boot amounts to: the profile's word on kernel, initrd and command line, and what was found for it.
+
+The plan of a host and the owner's digest both have it from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from sevlaunch.host.facts import BootFacts, UkiFacts
+from sevlaunch.profile.model import Boot, Profile
+
+# Names of a root file system that the kernel, or an initrd, looks for.
+_ROOT = re.compile(r"(?:^|\s)root=\"?((?:UUID|LABEL|PARTUUID|PARTLABEL)=[^\s\"]+)")
+# What says where the root is; systemd's initrd also takes it from a verity root's hash.
+_ANY_ROOT = re.compile(r"(?:^|\s)(?:root|roothash|usrhash|mount\.usr|systemd\.verity_root_data)=")
+# systemd-stub takes a profile's number from the front: src/boot/stub.c, parse_profile_from_cmdline.
+_PROFILE = re.compile(r"@[0-9]+(?: |$)")
+
+
+class DirectBoot(Struct, frozen=True):
+    """What QEMU is handed: paths of files, and the command line; None: none."""
+
+    kernel: str
+    initrd: str | None
+    cmdline: str | None
+
+
+def direct_boot(boot: Boot, facts: BootFacts | None) -> DirectBoot:
+    """What is booted.
+
+    :param facts: what was found, in which there is no problem; None: nobody has looked, and the profile names all.
+    """
+    found = facts or BootFacts()
+    own = found.uki.cmdline if found.uki else None
+    # A unified image has its own command line: QEMU's is for what is to be in its place.
+    told = found.cmdline if boot.from_ and found.cmdline != own else None
+    cmdline = boot.cmdline if boot.cmdline is not None else told
+    if boot.cmdline_extra is not None:
+        cmdline = " ".join(filter(None, (cmdline if cmdline is not None else own, boot.cmdline_extra)))
+    return DirectBoot(boot.kernel or found.kernel, boot.initrd or found.initrd or None, cmdline)
+
+
+def refusal(profile: Profile, facts: BootFacts | None) -> tuple[str, str, str] | None:
+    """Why it can't be booted: the key of boot that is to blame, the reason, and what to do; None: it can."""
+    boot = profile.boot
+    if facts is None:
+        if boot.from_ is None:
+            return None
+        return "from", f"nobody has looked into the image of {boot.from_}", "from a program: Host.probe(boot_image=...)"
+    if facts.problem:
+        return "from" if boot.from_ else "kernel", facts.problem, facts.hint
+    if facts.uki is None:
+        if boot.from_ and boot.cmdline is None and facts.cmdline is None:
+            message = f"{facts.places['kernel']} of {boot.from_} has no command line beside it"
+            return "from", message, "give one: boot.cmdline, with root="
+        return None
+    if boot.initrd is not None:
+        # hw/i386/x86-common.c, x86_load_linux: no header of Linux, no initrd.
+        return (
+            "initrd",
+            "the kernel is a unified image, which has its initrd in itself: QEMU hands it no other",
+            "leave initrd out, or build the image with it",
+        )
+    for key in ("cmdline", "cmdline_extra"):
+        if getattr(boot, key) is not None and facts.uki.cmdline is not None and profile.firmware.secure_boot:
+            return (
+                key,
+                "the kernel is a unified image with a command line of its own, and under secure boot it takes no other",
+                f"leave {key} out, or build the image with it",
+            )
+    return None
+
+
+def cautions(profile: Profile, facts: BootFacts | None) -> Iterator[str]:
+    """What may be wrong with the boot, for one that :func:`refusal` has nothing against."""
+    if facts is None:
+        return
+    boot = profile.boot
+    cmdline = direct_boot(boot, facts).cmdline or (facts.uki.cmdline if facts.uki else None) or ""
+    if boot.from_:
+        yield from (f"boot.from: {boot.from_}, {caution}" for caution in facts.cautions)
+        named = _ROOT.search(cmdline)
+        there = {name.lower() for name in facts.roots}
+        if named and facts.all_named and len(profile.disks) == 1 and named[1].lower() not in there:
+            yield (
+                f"the command line has root={named[1]}, and the image of {boot.from_} has no such file system: it has "
+                f"{', '.join(facts.roots) or 'none with a name'}"
+            )
+        elif not _ANY_ROOT.search(cmdline) and not _PROFILE.match(cmdline):
+            yield f"the command line says nothing of the root file system (root=): {cmdline!r}"
+    if facts.uki and facts.uki.cmdline is not None and boot.cmdline and not _PROFILE.match(boot.cmdline):
+        yield (
+            f"boot.cmdline takes the place of the unified kernel image's own, {facts.uki.cmdline!r}; to add to that: "
+            "boot.cmdline_extra"
+        )
+
+
+def described(uki: UkiFacts) -> str:
+    """What a unified image says of itself, in a line."""
+    parts = [uki.name or "of an unnamed system", f"Linux {uki.uname}" if uki.uname else ""]
+    parts.append(f"initrd of {uki.initrd_bytes} bytes" if uki.initrd_bytes else "no initrd")
+    parts.append("no command line" if uki.cmdline is None else f"command line {uki.cmdline!r}")
+    parts.append(f"{uki.profiles} profiles" if uki.profiles > 1 else "")
+    return f"unified kernel image: {'; '.join(filter(None, parts))}"
