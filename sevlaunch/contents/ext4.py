@@ -38,6 +38,7 @@ _MOST_LINKS = 40
 _MOST_FOLDER_BYTES = 16 << 20
 _LONGEST_LINK = 4096
 _DIRECT = 12
+_PARENT_BYTES = 4
 
 
 class _Inode(NamedTuple):
@@ -138,6 +139,9 @@ class Ext4:
         if inode.size > _MOST_FOLDER_BYTES:
             raise ValueError("a folder is too large")
         content = self._content(inode)
+        if inode.flags & _IN_INODE:
+            # The inode of the folder above stands in front.
+            content = content[_PARENT_BYTES:]
         for block in range(0, len(content), self._block):
             at, end = block, min(len(content), block + self._block)
             # The blocks of a folder's index look like entries without an inode.

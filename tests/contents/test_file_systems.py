@@ -105,7 +105,7 @@ def test_fat_has_what_mtools_put_there(size: int, options: tuple[str, ...], tmp_
 
 
 def test_fragments_of_a_file_are_put_together(tmp_path: Path) -> None:
-    file = fat(tmp_path / "fs", {f"{number}": os.urandom(5000) for number in range(200)}, "-F", "16", "-s", "1")
+    file = fat(tmp_path / "fs", {f"{number}": os.urandom(5000) for number in range(200)}, "-F", "16", "-s", "2")
     delete, copy = needs.program("mdel", "mtools"), needs.program("mcopy", "mtools")
     run(delete, "-i", file, *(f"::{number}" for number in range(0, 200, 2)))
     content = tmp_path / "content"

@@ -12,6 +12,7 @@ from sevlaunch.errors import ProfileError
 from sevlaunch.host.facts import BootFacts, UkiFacts
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv
+from sevlaunch.plan.direct_boot import refusal
 from sevlaunch.plan.formats import format_plan
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
@@ -89,7 +90,7 @@ SECURE = "firmware: {secure_boot: true}\nmachine: q35"
             "/vmlinuz in partition 1 (ext4) of disk0 has no command line",
         ),
         ("{kernel: /u, initrd: /i}", A_UKI, "", "initrd", "QEMU hands it no other"),
-        ("{kernel: /u}", BootFacts(problem="it is damaged"), "", "kernel", "it is damaged"),
+        ("{kernel: /u}", BootFacts(problem="it is damaged", hint="h"), "", "kernel", "it is damaged"),
         ("{kernel: /u, cmdline: x}", A_UKI, SECURE, "cmdline", "under secure boot it takes no other"),
         ("{from: disk0, cmdline_extra: x}", A_UKI, SECURE, "cmdline_extra", "under secure boot it takes no other"),
     ],
@@ -105,12 +106,9 @@ def test_what_can_t_be_booted_is_refused_where_it_stands(
 
 
 def test_a_unified_image_without_a_command_line_takes_one_under_secure_boot() -> None:
-    # The plan's own refusals are for other reasons, if any.
     with_none = replace(A_UKI, cmdline=None, uki=replace(OWN, cmdline=None))
-    try:
-        assert handed(plan("{kernel: /u, cmdline: x}", with_none, SECURE))["-append"] == "x"
-    except ProfileError as error:
-        assert not [problem for problem in error.problems if problem.path.startswith("boot.")]
+    profile = loads(f"name: g\nboot: {{kernel: /u, cmdline: x}}\n{SECURE}", file="g.yaml").profile
+    assert refusal(profile, with_none) is None and refusal(profile, A_UKI) is not None
 
 
 @pytest.mark.parametrize(
