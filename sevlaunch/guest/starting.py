@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from sevlaunch.doctor.preflight import check_files
 from sevlaunch.errors import GuestNotFound, QemuError
-from sevlaunch.files import MAX_BOOT_FILE_BYTES, read_bounded
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
 from sevlaunch.guest.claims import claim_lock, hold_launcher, taken
@@ -26,6 +25,7 @@ from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
+from sevlaunch.guest.private_files import content_of
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record, Started
 from sevlaunch.guest.variables import prepare_variables
@@ -320,9 +320,7 @@ class Start:
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
         self.folder.write(folders.PLAN, content)
         for file in self.plan.files:
-            self._write_for_qemu(Path(file.path).name, file.text.encode())
-        for source, name in self.plan.boot.copies:
-            self._write_for_qemu(name, read_bounded(Path(source), "boot", MAX_BOOT_FILE_BYTES))
+            self._write_for_qemu(Path(file.path).name, content_of(file))
         if self.plan.first_boot:
             # Few guests have a seed.
             from sevlaunch.guest.first_boot import login_of, make_seed

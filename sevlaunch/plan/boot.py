@@ -8,7 +8,7 @@ from pathlib import Path
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Reason, rule, verbatim
-from sevlaunch.plan.part import Part
+from sevlaunch.plan.part import Part, PrivateFile
 from sevlaunch.plan.places import INITRD, KERNEL
 from sevlaunch.profile.model import Profile
 
@@ -37,18 +37,22 @@ class BootPlan(Part, frozen=True, kw_only=True):
         )
 
     @property
-    def copies(self) -> tuple[tuple[str, str], ...]:
-        """Files that are copied into the guest's folder at the start, and their names there."""
+    def files(self) -> tuple[PrivateFile, ...]:
+        """The copies that QEMU's account gets."""
+        return tuple(PrivateFile(copy, "", source=source) for source, copy in self._copies.items())
+
+    @property
+    def _copies(self) -> dict[str, str]:
         if self.copied_to is None:
-            return ()
-        return tuple((file.value, name) for file, name in ((self.kernel, KERNEL), (self.initrd, INITRD)) if file)
+            return {}
+        named = ((self.kernel, KERNEL), (self.initrd, INITRD))
+        return {file.value: str(self.copied_to / name) for file, name in named if file}
 
     def options(self) -> Iterator[Option]:
         """-kernel, -initrd, -append, and -boot strict=on."""
-        there = {source: str(self.copied_to / name) for source, name in self.copies} if self.copied_to else {}
         for name, choice in (("-kernel", self.kernel), ("-initrd", self.initrd), ("-append", self.cmdline)):
             if choice is not None:
-                yield verbatim(name, there.get(choice.value, choice.value), choice.reason)
+                yield verbatim(name, self._copies.get(choice.value, choice.value), choice.reason)
         if self.order.value:
             yield Option("-boot", (Choice(True, self.order.reason).parameter("strict"),))
 

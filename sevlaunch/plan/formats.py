@@ -55,6 +55,8 @@ def shell(plan: Plan) -> str:
         quoted = shlex.quote(file.path)
         if file.secret:
             steps.append(f"# {file.path} holds a secret, and is for `sevlaunch up` to make")
+        elif file.source:
+            steps.append(f"install -m 0600 {shlex.quote(file.source)} {quoted}")
         else:
             steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {quoted})")
     if plan.first_boot:

@@ -13,12 +13,13 @@ from sevlaunch.plan.option import Choice, Option, Parameter, rule
 class PrivateFile(Struct, frozen=True):
     """A file in the guest's folder that is written before the start, and that QEMU reads.
 
-    ``secret``: what is in it appears nowhere else.
+    ``secret``: what is in it appears nowhere else. ``source``: the file that it is a copy of, instead of ``text``.
     """
 
     path: str
     text: str
     secret: bool = False
+    source: str = ""
 
 
 class Part(Struct, frozen=True, kw_only=True):

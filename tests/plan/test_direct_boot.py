@@ -157,7 +157,9 @@ def test_another_account_gets_copies_in_the_guests_folder() -> None:
     facts: Any = TAKEN
     found = plan("{from: disk0, cmdline_extra: x}", facts, "run_as: nobody")
     assert handed(found)["-kernel"] == str(found.folder / "kernel")
-    assert found.boot.copies == (("/cache/k", "kernel"), ("/cache/i", "initrd"))
+    copies = {file.source: file.path for file in found.files}
+    assert copies == {"/cache/k": str(found.folder / "kernel"), "/cache/i": str(found.folder / "initrd")}
+    assert f"install -m 0600 /cache/k {found.folder}/kernel" in format_plan(found, "shell")
     assert {file.path for file in found.needs.files if file.by_launcher} >= {"/cache/k", "/cache/i"}
     assert found.boot.kernel and found.boot.kernel.value == "/cache/k" and not Path("/cache/k").exists()
 
