@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, Status
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
     from sevlaunch.flows.fetching import fetch_image, fetch_missing
+    from sevlaunch.flows.fetching_keys import fetch_keys
     from sevlaunch.flows.guests import guest_status, list_guests
     from sevlaunch.flows.inside import run_in_guest, wait_for, wait_for_end
     from sevlaunch.flows.plans import Planned, plan_guest, plan_guests
@@ -165,6 +166,7 @@ _HOMES = {
     "bring_up": "flows.bring_up.bring_up",
     "compare_locks": "owner.lock.compare_locks",
     "fetch_image": "flows.fetching.fetch_image",
+    "fetch_keys": "flows.fetching_keys.fetch_keys",
     "fetch_missing": "flows.fetching.fetch_missing",
     "guest_status": "flows.guests.guest_status",
     "launch": "guest.launch.launch",
@@ -289,6 +291,7 @@ __all__ = [
     "bring_up",
     "compare_locks",
     "fetch_image",
+    "fetch_keys",
     "fetch_missing",
     "guest_status",
     "launch",

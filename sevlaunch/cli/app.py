@@ -40,13 +40,14 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "owner.verify": ("verify",),
         "owner.secret": ("secret",),
         "owner.report": ("report",),
+        "owner.fetch": ("fetch",),
         "owner.id_block": ("id-block",),
         "owner.compare": ("compare",),
     },
 }
 _GROUP_HELP = {
     IMAGE: "Images that guests boot from: fetched, verified, and kept in a cache.",
-    OWNER: "The guest owner's side: from files alone, trusting AMD's keys and nothing on the host.",
+    OWNER: "The guest owner's side: from files alone (but for fetch), trusting AMD's keys and nothing on the host.",
 }
 # The root of what typer raises for a wrong command line: click's own, which newer versions of typer have inside.
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]

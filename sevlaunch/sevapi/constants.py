@@ -6,8 +6,10 @@ from __future__ import annotations
 CERTIFICATE_BYTES = 2084
 SESSION_BYTES = 128
 
-# AMD's key distribution service gives the CEK with AMD's signature, which the processor's own export lacks.
-CEK_ADDRESS = "https://kdsintf.amd.com/cek/id/{id}"
+# AMD's key distribution service.
+KEY_SERVICE = "https://kdsintf.amd.com"
+# It gives the CEK with AMD's signature, which the processor's own export lacks.
+CEK_ADDRESS = f"{KEY_SERVICE}/cek/id/{{id}}"
 
 # AMD 57230, section "VCEK Certificate Format": the extensions of endorsement keys.
 _AMD = "1.3.6.1.4.1.3704.1"
