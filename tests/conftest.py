@@ -31,6 +31,9 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
 
+# Where this is set, output that a program leaves in a buffer goes out all the same, which it does not for users.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 
 def qemu_binary_of(version: str) -> str:
     """The QEMU of a version; skips the test by name where it is not there."""

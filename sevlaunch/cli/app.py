@@ -15,6 +15,7 @@ import typer
 from sevlaunch import __version__
 from sevlaunch.cli.failures import SeveralErrors, print_errors, print_internal_error, print_usage_error
 from sevlaunch.cli.signals import Interrupted, signal_came
+from sevlaunch.cli.streams import check_output, prepare_streams
 from sevlaunch.errors import SevlaunchError
 from sevlaunch.opening import too_few_descriptors
 
@@ -117,13 +118,12 @@ def _summary(command: Callable[..., Any] | None) -> Callable[[], None]:
 
 def run() -> None:
     """Run the command and exit with its code."""
-    # A file's name may hold what the terminal's encoding does not have.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
     try:
         # Without typer's own end: it prints mistakes in the command line as text alone.
-        sys.exit(command_line(sys.argv[1:])(prog_name="sevlaunch", standalone_mode=False))
+        code = command_line(sys.argv[1:])(prog_name="sevlaunch", standalone_mode=False)
+        check_output()
+        sys.exit(code)
     except Exception as caught:
         if os.environ.get("SEVLAUNCH_DEBUG"):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from sevlaunch.cli.complete import conditions_and_end, guest_names
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_json, print_json_line, progress, say
+from sevlaunch.cli.streams import is_read
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,12 +132,14 @@ def events(name: GuestArgument, output: FormatOption = Format.TEXT) -> None:
     from sevlaunch.flows.inside import follow_events
 
     async def follow() -> None:
-        async for event in follow_events(name):
-            if output is Format.JSON:
-                print_json_line(event)
-            else:
-                say(_in_words(event))
-            sys.stdout.flush()
+        async with aclosing(follow_events(name)) as coming:
+            async for event in coming:
+                if output is Format.JSON:
+                    print_json_line(event)
+                else:
+                    say(_in_words(event))
+                if not is_read():
+                    return
 
     interrupt.run(follow())
 

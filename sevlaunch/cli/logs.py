@@ -15,6 +15,7 @@ import typer
 
 from sevlaunch.cli.guests import GuestArgument
 from sevlaunch.cli.output import say
+from sevlaunch.cli.streams import is_read
 from sevlaunch.errors import SevlaunchError, UsageError
 from sevlaunch.plan.places import CONSOLE_LOG
 
@@ -121,6 +122,8 @@ async def _copy(opened: OpenFolder, log: str, begin: int, pid: int | None, *, ra
     async for piece in follow(opened, log, process, begin):
         sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
         sys.stdout.flush()
+        if not is_read():
+            return
     if not raw:
         print(shown.feed(b"", final=True), end="")
 

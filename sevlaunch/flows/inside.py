@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shlex import quote
@@ -95,7 +95,7 @@ async def wait_for_end(name: str, *, root: Path | None = None, limit: float | No
             ) from error
 
 
-async def follow_events(name: str, *, root: Path | None = None) -> AsyncIterator[dict[str, Any]]:
+async def follow_events(name: str, *, root: Path | None = None) -> AsyncGenerator[dict[str, Any], None]:
     """QMP's events of a guest from this call on, until it ends; meanwhile no other program can attach to it.
 
     :raise GuestBusy: when another program is attached all the time.
