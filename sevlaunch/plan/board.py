@@ -193,8 +193,7 @@ def _watchdog(context: Context) -> Iterator[WatchdogPlan]:
     watchdog = context.profile.watchdog
     if watchdog is None:
         return
-    machine = context.qemu.machines.get(context.profile.machine, "")
-    model = watchdog.model
+    machine, model = context.machine_type, watchdog.model
     if model == "auto":
         model = "itco" if machine.startswith("pc-q35-") else "i6300esb"
     elif model == "itco" and not machine.startswith("pc-q35-"):

@@ -12,11 +12,12 @@ from sevlaunch.errors import HostError, Problem, ProfileError
 from sevlaunch.host.facts import QemuFacts
 from sevlaunch.host.folders import image_file
 from sevlaunch.host.model import Host
-from sevlaunch.plan.addresses import Address, address_of, capacity, root_bus
+from sevlaunch.plan.addresses import Address, address_of
 from sevlaunch.plan.option import Choice, Reason, rule
 from sevlaunch.plan.places import QEMU_FOLDER
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import Disk, Profile, TapNetwork
+from sevlaunch.profile.places import root_bus
 
 T = TypeVar("T")
 
@@ -97,22 +98,18 @@ class Context:
         return f"make it, or correct {key} in {self.loaded.file}, which may say where it comes from"
 
     @property
+    def machine_type(self) -> str:
+        """The machine type behind an alias; where this QEMU has no such machine, what the profile calls it."""
+        return self.qemu.machines.get(self.profile.machine, self.profile.machine)
+
+    @property
     def root_bus(self) -> str:
         """The name of the machine's PCI bus."""
-        return root_bus(self.qemu.machines.get(self.profile.machine, self.profile.machine))
+        return root_bus(self.machine_type)
 
-    def address(self, kind: str, position: int = 0, *path: str | int, instead: str = "") -> Address:
-        """The place of a device, the ``position``-th of its kind, which the profile asks for at ``path``.
-
-        Where there is none for so many, that is noted, with what to do ``instead``.
-        """
-        most = capacity(self.root_bus, kind)
-        if position >= most:
-            message = (
-                f"this machine's PCI bus has places 0 to {most - 1} for such devices, and this one is at {position}"
-            )
-            self.refuse(message, *path, hint=instead)
-        address = address_of(self.root_bus, kind, min(position, most - 1))
+    def address(self, kind: str, position: int = 0) -> Address:
+        """The place of a device, the ``position``-th of its kind; the profile's rules see that there is one."""
+        address = address_of(self.root_bus, kind, position)
         self.addresses.append(address)
         return address
 

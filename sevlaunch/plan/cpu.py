@@ -150,7 +150,7 @@ def _near(context: Context, vcpu: int) -> list[int]:
 def _check_count(context: Context, accel: str) -> None:
     """Note a problem where machine type or KVM has no room for so many."""
     wanted, qemu = most_vcpus(context.profile.cpu), context.qemu
-    machine = qemu.machines.get(context.profile.machine, "")
+    machine = context.machine_type
     most = qemu.most_cpus.get(machine)
     if most is not None and wanted > most:
         largest = max(qemu.most_cpus, key=lambda name: (qemu.most_cpus[name], name == qemu.machines.get("q35")))

@@ -78,7 +78,7 @@ def chosen_source(context: Context) -> Source | None:
         context.host,
         Wanted(
             guest_type=security.guest_type,
-            machine=context.qemu.machines.get(context.profile.machine, context.profile.machine),
+            machine=context.machine_type,
             pflash=security.has_pflash,
             boots=_boots(context),
             stateless=security.measures_boot,

@@ -74,7 +74,7 @@ def resolve_iommu(context: Context, accel: str) -> Iterator[IommuPlan]:
 
 
 def _check_machine(context: Context, highest: int) -> None:
-    machine = context.qemu.machines.get(context.profile.machine, "pc-q35-")
+    machine = context.machine_type
     if machine.startswith("pc-q35-"):
         return
     if context.profile.iommu.type == "intel":

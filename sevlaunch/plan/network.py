@@ -127,7 +127,7 @@ def _network(context: Context, index: int, network: Network, mac: str, place: in
         mtu=context.choice_or_none(network.mtu, *path, "mtu"),
         queues=_queues(context, index, network),
         boot_index=boot_index(context, f"net{index}"),
-        address=context.address("network", place, *path, instead="leave some networks out"),
+        address=context.address("network", place),
         dma_api=_NO_DMA_API if vhost_user else context.dma_api(network.iommu_platform, *path, "iommu_platform"),
     )
 

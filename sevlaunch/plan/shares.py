@@ -115,6 +115,6 @@ def resolve_shares(context: Context) -> Iterator[SharePlan]:
             shared_dir=shared_dir,
             tag=context.choice(share.tag, "shares", index, "tag"),
             socket=str(context.qemu_folder / f"share{index}.sock"),
-            address=context.address("share", index, "shares", index, instead="share one folder that has others in it"),
+            address=context.address("share", index),
             remedy=f"mkdir {share.path}, or correct shares",
         )

@@ -18,6 +18,7 @@ from sevlaunch.profile.machine_rules import check_machine, check_machine_caution
 from sevlaunch.profile.memory_rules import check_memory
 from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.network_rules import check_networks, network_cautions
+from sevlaunch.profile.places import check_places
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
 from sevlaunch.profile.violation import Violation
 
@@ -44,6 +45,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from check_networks(profile)
     yield from check_dma_api(profile)
     yield from check_devices(profile)
+    yield from check_places(profile)
     for finding in extra_args_findings(profile):
         if finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)

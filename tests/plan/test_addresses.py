@@ -9,11 +9,11 @@ import pytest
 
 from sevlaunch.errors import ProfileError
 from sevlaunch.host.model import Host
-from sevlaunch.plan.addresses import PLACES, capacity, root_bus
 from sevlaunch.plan.command_line import render
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import loads
+from sevlaunch.profile.places import PLACES, capacity, own_sata, root_bus
 from tests.conftest import HOSTS, VERSIONS
 from tests.plan.asking import ask
 
@@ -133,8 +133,34 @@ def test_one_disk_more_than_there_are_places_is_refused_by_name(host: Host, mach
     with pytest.raises(ProfileError) as caught:
         places(host, profile(machine=machine, disks=(*full, "{path: more.raw}")))
     (problem,) = caught.value.problems
-    assert (problem.path, problem.hint) == (f"disks.{most}", "use bus: virtio-scsi")
-    assert f"places 0 to {most - 1} for such devices, and this one is at {most}" in problem.message
+    assert problem.path == f"disks.{most}"
+    counted = f"has places 0 to {most - 1} for such devices, and this one is at {most}: use bus: virtio-scsi"
+    assert problem.message.endswith(counted)
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+@pytest.mark.parametrize(
+    ("section", "member", "kind", "each"),
+    [
+        ("networks", "{type: user}", "network", 1),
+        ("shares", "{path: /srv/%s, tag: t%s}", "share", 1),
+        ("disks", "{path: d%s.raw, bus: sata}", "sata", 6),
+    ],
+)
+def test_the_profile_alone_tells_what_finds_no_place(
+    machine: str, section: str, member: str, kind: str, each: int
+) -> None:
+    root = root_bus(machine)
+    most = (capacity(root, kind) + (own_sata(root) if kind == "sata" else 0)) * each
+    members = [member.replace("%s", str(number)) for number in range(most + 2)]
+
+    def text(count: int) -> str:
+        return f"machine: {machine}\nmemory: 1G\n{section}: [{', '.join(members[:count])}]\n"
+
+    loads(text(most), file="p.yaml", base=Path("/"))
+    with pytest.raises(ProfileError) as caught:
+        loads(text(most + 2), file="p.yaml", base=Path("/"))
+    assert [problem.path for problem in caught.value.problems] == [f"{section}.{most}", f"{section}.{most + 1}"]
 
 
 def test_distributions_machine_types_of_q35_are_pcie() -> None:
@@ -164,7 +190,7 @@ def test_pc_takes_four_ide_disks_each_on_a_unit_of_its_own(host: Host) -> None:
         ("ide.1", "0"),
         ("ide.1", "1"),
     ]
-    with pytest.raises(ProfileError, match="has places 0 to 3, and this disk is at 4"):
+    with pytest.raises(ProfileError, match="has places 0 to 3 for such devices, and this one is at 4"):
         places(host, profile(machine="pc", disks=disks))
 
 

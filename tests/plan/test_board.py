@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sevlaunch.errors import ProfileError
+from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.resolve import resolve
@@ -55,6 +55,13 @@ def test_each_part_is_one_value_whatever_stands_in_it() -> None:
     ):
         assert (option, value) in pairwise(found), value
     assert "hpet=off" in found[found.index("-machine") + 1]
+
+
+def test_a_machine_that_this_qemu_has_not_is_judged_by_its_name() -> None:
+    text = "machine: pc-q35-8.1\nwatchdog: {model: itco}\niommu: {type: intel}\ncpu: {count: 300}"
+    with pytest.raises(HostError) as caught:
+        arguments(text, "7.2")
+    assert "QEMU 7.2.22 has no machine 'pc-q35-8.1'" in caught.value.problems[0].message
 
 
 def test_a_file_that_qemu_reads_is_a_need() -> None:
