@@ -29,4 +29,5 @@ def host_for(
         firmware=profile.firmware.files,
         kernel=profile.boot.kernel,
         boot_image=profile.boot_image,
+        io_uring=profile.uses_io_uring,
     )

@@ -176,12 +176,28 @@ class QemuFacts(Facts, frozen=True, kw_only=True):
     object_types: Annotated[list[str], Meta(description="types that -object can make")]
     devices: Annotated[list[str], Meta(description="devices that sevlaunch can use")]
     netdevs: list[str] = []
+    aio: Annotated[list[str], Meta(description="ways to read and write a file, such as io_uring; none: not told")] = []
 
     @property
     def release(self) -> tuple[int, int]:
         """Major and minor version."""
         major, minor = self.version.split(".")[:2]
         return int(major), int(minor)
+
+
+class IoUringFacts(Facts, frozen=True, kw_only=True):
+    """io_uring, as a process of this user's has it."""
+
+    usable: bool
+    error: Annotated[str, Meta(description="why it can't be used")] = ""
+    disabled: Annotated[
+        int | None, Meta(description="kernel.io_uring_disabled: 0 for all, 1 for a group, 2 for nobody; null: not told")
+    ] = None
+
+    @property
+    def is_for_a_group(self) -> bool:
+        """Whether other users may lack what this one has."""
+        return self.disabled == 1
 
 
 class CgroupFacts(Facts, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from sevlaunch.host.facts import (
     Folders,
     HelperFacts,
     ImageFacts,
+    IoUringFacts,
     KvmFacts,
     MemoryFacts,
     PlatformFacts,
@@ -70,6 +71,7 @@ class Host(Facts, frozen=True, kw_only=True):
     ] = field(default_factory=list)
     distribution: Distribution = Distribution()
     memory: MemoryFacts = MemoryFacts()
+    io_uring: Annotated[IoUringFacts | None, Meta(description="null: not looked at")] = None
     platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
     images: Annotated[
         dict[str, ImageFacts], Meta(description="images of disks that were looked at, by path or entry")
@@ -97,6 +99,7 @@ class Host(Facts, frozen=True, kw_only=True):
         firmware: Iterable[str] = (),
         kernel: str | None = None,
         boot_image: str | None = None,
+        io_uring: bool = False,
     ) -> Host:
         """What this machine offers. A missing QEMU is noted, not raised: a plan needs it, a look at the host does not.
 
@@ -110,6 +113,7 @@ class Host(Facts, frozen=True, kw_only=True):
         :param firmware: paths of firmware, and of its variables, to look into beside what the host describes.
         :param kernel: the kernel of a direct boot, to look into.
         :param boot_image: the image that one is taken from: a path, or an entry of the cache of fetched ones.
+        :param io_uring: ask the kernel whether there is io_uring for this user, which disks with that aio take.
         """
         # A saved host needs none of the probes, and most commands not all of them.
         from sevlaunch.host import memory, processor, qemu
@@ -129,7 +133,11 @@ class Host(Facts, frozen=True, kw_only=True):
             qemu_problem = error.message
         descriptors, firmware_problems = read_descriptors([system.path(str(folder)) for folder in folders()])
         machine = os.uname()
-        platform_facts = None
+        platform_facts, ring = None, None
+        if io_uring or thorough:
+            from sevlaunch.host.io_uring import io_uring_facts
+
+            ring = io_uring_facts(system)
         if thorough:
             from sevlaunch.host import platform
 
@@ -148,6 +156,7 @@ class Host(Facts, frozen=True, kw_only=True):
             firmware_images=firmware_images(system, descriptors, (*firmware, *UNDESCRIBED)),
             distribution=distribution_of(system),
             memory=memory.memory_facts(system),
+            io_uring=ring,
             platform=platform_facts,
             images=images_at(images),
             boot=boot_of(kernel, boot_image),

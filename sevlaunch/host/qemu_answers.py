@@ -131,14 +131,15 @@ def _facts(binary: str, replies: list[Any]) -> QemuFacts:
         },
         object_types=object_types,
         devices=sorted(entry["name"] for entry in devices if entry["name"].startswith(DEVICE_PREFIXES)),
-        netdevs=_netdev_types(schema or []),
+        netdevs=_enumeration(schema or [], "user", "hubport"),
+        aio=_enumeration(schema or [], "threads", "native"),
     )
 
 
-def _netdev_types(schema: list[dict[str, Any]]) -> list[str]:
-    """The values of the enumeration NetClientDriver: the schema hides its name, so it is found by two of its values."""
+def _enumeration(schema: list[dict[str, Any]], *known: str) -> list[str]:
+    """The values of an enumeration of QMP's schema, which hides its name: it is found by some that it always has."""
     for entry in schema:
         values = entry.get("values", []) if entry.get("meta-type") == "enum" else []
-        if "user" in values and "hubport" in values:
+        if set(known) <= set(values):
             return sorted(values)
     return []

@@ -21,6 +21,8 @@ _ISSUE = struct.Struct("<IQI")
 # linux/kvm.h: _IOW(KVMIO, 0xe2, struct kvm_device_attr): flags, group, attr, addr.
 _KVM_GET_DEVICE_ATTR = 0x4018AEE2
 _ATTRIBUTE = struct.Struct("<IIQQ")
+# linux/io_uring.h: the system call's number on x86-64, bytes of struct io_uring_params.
+_IO_URING_SETUP, _IO_URING_PARAMS = 425, 120
 
 
 def sev_command(device: Path, command: int, size: int) -> bytes:
@@ -69,6 +71,19 @@ def kvm_attribute(device: Path, group: int, attribute: int) -> int:
     return answer.value
 
 
+def io_uring_setup() -> None:
+    """Make an io_uring of one entry, and close it again.
+
+    :raise OSError: when the kernel gives this process none.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(_IO_URING_PARAMS))
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    os.close(fd)
+
+
 class System(Struct, frozen=True):
     """One machine: this one, or a recorded one.
 
@@ -81,6 +96,7 @@ class System(Struct, frozen=True):
     sev_command: Callable[[Path, int, int], bytes] = sev_command
     kvm_ioctl: Callable[[Path, int, int], int] = kvm_ioctl
     kvm_attribute: Callable[[Path, int, int], int] = kvm_attribute
+    io_uring_setup: Callable[[], None] = io_uring_setup
     limits: Callable[[int], tuple[int, int]] = resource.getrlimit
 
     def path(self, path: str) -> Path:

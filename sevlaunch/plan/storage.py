@@ -18,7 +18,8 @@ from sevlaunch.plan.overlay import OverlayPlan, resolve_overlay
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.profile.io_threads import SCSI_CONTROLLER, thread_name
 from sevlaunch.profile.model import Disk
-from sevlaunch.profile.seats import IDE_UNITS, SATA_PORTS, SCSI_BOOT_TARGETS, SCSI_TARGETS, seats
+from sevlaunch.profile.places import own_sata
+from sevlaunch.profile.seats import SATA_PORTS, SCSI_BOOT_TARGETS, seats
 from sevlaunch.remedies import fetching
 
 
@@ -109,7 +110,7 @@ def resolve_storage(context: Context) -> StoragePlan:
     disks = context.profile.disks
     places = seats(disks)
     last_sata = max((place for disk, place in zip(disks, places, strict=True) if disk.bus == "sata"), default=-1)
-    added = range(last_sata // SATA_PORTS + 1 - _own_sata(context))
+    added = range(last_sata // SATA_PORTS + 1 - own_sata(context.root_bus))
     threads = {
         thread.value: thread
         for index, disk in enumerate(disks)
@@ -118,7 +119,7 @@ def resolve_storage(context: Context) -> StoragePlan:
     return StoragePlan(
         iothreads=tuple(threads.values()),
         scsi=_scsi(context),
-        sata=tuple(context.address("sata", number, "disks", instead="use bus: virtio-scsi") for number in added),
+        sata=tuple(context.address("sata", number) for number in added),
         disks=tuple(_disk(context, index, disk, places[index]) for index, disk in enumerate(disks)),
     )
 
@@ -139,20 +140,12 @@ def _iothread(context: Context, index: int, disk: Disk) -> Choice[str] | None:
     return context.choice_or_none(thread_name(index, disk), "disks", index, "iothread")
 
 
-def _own_sata(context: Context) -> int:
-    """How many SATA controllers the machine has by itself: ICH9 has one, PIIX3 none."""
-    return 1 if context.root_bus == "pcie.0" else 0
-
-
 def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Parameter]:
     """The place of a disk, the ``seat``-th on its bus."""
     why = context.why("disks", index, "slot", default="each disk has its place on the bus, and CD-ROMs the last ones")
     if disk.bus in ("virtio-blk", "nvme"):
-        yield from context.address("disk", seat, "disks", index, instead="use bus: virtio-scsi").parameters()
+        yield from context.address("disk", seat).parameters()
     elif disk.bus == "virtio-scsi":
-        if seat >= SCSI_TARGETS:
-            message = f"the controller has places 0 to {SCSI_TARGETS - 1}, and this virtio-scsi disk is at {seat}"
-            context.refuse(message, "disks", index)
         if seat >= SCSI_BOOT_TARGETS and f"disk{index}" in context.profile.boot.order:
             context.warn(
                 f"boot.order names disk{index}, and OVMF looks at the first {SCSI_BOOT_TARGETS} virtio-scsi disks "
@@ -162,12 +155,9 @@ def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Para
         yield Parameter("scsi-id", str(seat), why)
     elif disk.bus == "sata":
         controller, port = divmod(seat, SATA_PORTS)
-        added = controller - _own_sata(context)
+        added = controller - own_sata(context.root_bus)
         yield Parameter("bus", f"ide.{port}" if added < 0 else f"sata{added}.{port}", why)
     else:
-        if seat >= IDE_UNITS:
-            message = f"the machine's IDE controller has places 0 to {IDE_UNITS - 1}, and this disk is at {seat}"
-            context.refuse(message, "disks", index, "bus", hint="use bus: sata, virtio-scsi or virtio-blk")
         channel, unit = divmod(seat, 2)
         yield Parameter("bus", f"ide.{channel}", why)
         yield Parameter("unit", str(unit), why)
@@ -175,6 +165,7 @@ def _place(context: Context, index: int, disk: Disk, seat: int) -> Iterator[Para
 
 def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
     path = ("disks", index)
+    _check_aio(context, index, disk)
     if disk.bus == "nvme":
         context.need_device("nvme", f"disks.{index}")
     # The drive has no name of its own for that: QEMU takes no NVMe disk without a serial number.
@@ -192,6 +183,26 @@ def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
         queues=context.choice_or_none(disk.queues, *path, "queues"),
         dma_api=context.dma_api(disk.iommu_platform, *path, "iommu_platform"),
     )
+
+
+def _check_aio(context: Context, index: int, disk: Disk) -> None:
+    """Note what keeps QEMU from the way to read and write that a disk asks for."""
+    qemu, kernel, asked = context.qemu, context.host.io_uring, f"disks.{index} asks for aio: {disk.aio}"
+    if qemu.aio and disk.aio not in qemu.aio:
+        context.lack(
+            f"{asked}, which QEMU {qemu.version} is built without",
+            hint="use aio: threads, or a QEMU that has it: set qemu.binary",
+        )
+    elif disk.aio == "io_uring" and kernel and not kernel.usable:
+        context.lack(
+            f"{asked}, and io_uring can't be used here: {kernel.error}",
+            hint="use aio: threads, or allow it: sysctl kernel.io_uring_disabled=0, or the container's seccomp profile",
+        )
+    elif disk.aio == "io_uring" and kernel and kernel.is_for_a_group and context.other_user:
+        context.warn(
+            f"{asked}, and kernel.io_uring_disabled is 1: {context.other_user} has it only as a member of the group of "
+            "kernel.io_uring_group"
+        )
 
 
 def _image(context: Context, index: int, disk: Disk) -> ImagePlan:

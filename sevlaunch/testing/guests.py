@@ -203,6 +203,7 @@ class GuestFactory:
             firmware=wanted.firmware.files,
             kernel=wanted.boot.kernel,
             boot_image=wanted.boot_image,
+            io_uring=wanted.uses_io_uring,
         )
         guest_type = profile.profile.security.guest_type
         if rehearse is None:

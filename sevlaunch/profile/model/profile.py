@@ -132,6 +132,11 @@ class Profile(Model, frozen=True, kw_only=True):
         return self.disks[index].source if index is not None and index < len(self.disks) else None
 
     @property
+    def uses_io_uring(self) -> bool:
+        """Whether QEMU reads or writes a disk by the kernel's io_uring."""
+        return any(disk.aio == "io_uring" for disk in self.disks)
+
+    @property
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
         return tuple(disk.source for disk in self.disks if disk.path or disk.image)
