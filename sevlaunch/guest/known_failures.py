@@ -59,6 +59,19 @@ KNOWN = (
         KVM_ALL,
     ),
     Known(
+        r"failed to set MSR 0x10a\b",
+        "this KVM offers the CPU's ARCH_CAPABILITIES and does not take them, as one that is itself virtual may on AMD: "
+        "add arch-capabilities=off to cpu.features, or name a cpu.model such as EPYC",
+        "error: failed to set MSR 0x%",
+        "target/i386/kvm/kvm.c",
+    ),
+    Known(
+        r"failed to set MSR 0x",
+        "this KVM does not take a register that the CPU model brings: name an older cpu.model, such as EPYC",
+        "error: failed to set MSR 0x%",
+        "target/i386/kvm/kvm.c",
+    ),
+    Known(
         r"KVM internal error\. Suberror: 1\b",
         "KVM met an instruction that it can't emulate: in an encrypted guest, firmware or kernel are not made for SEV; "
         "a KVM that is itself paravirtual (kvm_pvm) runs no firmware",
@@ -161,6 +174,12 @@ KNOWN = (
         "the kernel, or a container, keeps io_uring from this process (kernel.io_uring_disabled): use aio: threads",
         "failed to init linux io_uring ring",
         "block/io_uring.c",
+    ),
+    Known(
+        r"failed to create linux AIO context",
+        "the kernel has no room for more asynchronous I/O: raise fs.aio-max-nr (sysctl), or use aio: threads",
+        "failed to create linux AIO context",
+        "block/linux-aio.c",
     ),
     # x86_bios_rom_init() says the same of both.
     Known(

@@ -74,6 +74,20 @@ PUBLISHED: dict[str, tuple[list[str], str]] = {
         [QEMU + "sev_common_kvm_init: failed to get platform status ret=-1 fw_error='1: Platform state is invalid'"],
         "the secure processor answered INVALID_PLATFORM_STATE (1)",
     ),
+    "asterinas/asterinas 2980": (
+        [
+            QEMU + "error: failed to set MSR 0x10a to 0x69",
+            "qemu: ../target/i386/kvm/kvm.c:3870: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.",
+        ],
+        "add arch-capabilities=off to cpu.features",
+    ),
+    "kubevirt/kubevirt 5068": (
+        [
+            QEMU + "error: failed to set MSR 0x48e to 0xfff9fffe04006172",
+            QEMU + "target/i386/kvm.c:2713: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.",
+        ],
+        "does not take a register that the CPU model brings",
+    ),
     "KVM without SEV": (
         [
             QEMU + "sev_common_kvm_init: failed to initialize ret=-22 fw_error=0 ''",
@@ -260,6 +274,9 @@ PRINTED = [
     QEMU
     + "-blockdev driver=file,node-name=a,aio=io_uring: aio=io_uring was specified, but is not available (disabled via "
     "io_uring_disabled sysctl or blocked by container runtime seccomp policy?)",
+    QEMU
+    + "-blockdev driver=file,node-name=a,aio=native: Unable to use native AIO: failed to create linux AIO context: "
+    "Resource temporarily unavailable",
     QEMU + "system firmware block device pflash0 has invalid size 1536",
     QEMU + "phys-bits should be between 32 and 52  (but is 20)",
     QEMU + "cannot write to the log: No space left on device",
