@@ -1,8 +1,8 @@
 """Valid profiles from the JSON Schema: what a program might write that knows the schema and nothing else of sevlaunch.
 
 A value comes from its place in the schema. What names something of the host, or follows from other values, is in
-``_VALUES``; what a test can't have on every machine is in ``_LEFT_OUT``. Where the schema allows what a rule refuses,
-the loader says so, and the profile is none of the valid ones.
+``_known_values``; what a test can't have on every machine is in ``_LEFT_OUT``. A section, or a member of it, that
+breaks a rule beside what is there already is left out.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from sevlaunch.errors import ProfileError
 from sevlaunch.host.facts import QemuFacts
 from sevlaunch.host.helpers import PLACES
+from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.schema import profile_schema
 from tests import needs
 
@@ -40,6 +42,10 @@ _LEFT_OUT = {
     "networks.bridge",
     "networks.descriptors",
     "networks.forward",
+    # Free huge pages are few, and whoever comes first has them.
+    "memory.hugepages",
+    # Of what a server gives.
+    "disks.sha256",
     "display.address",
     "display.port",
     "firmware.nvram",
@@ -52,6 +58,10 @@ _LEFT_OUT |= {
     for key in ("cbitpos", "reduced_phys_bits", "sev_device", "handle", "dh_cert", "session", "id_block", "id_auth")
 }
 _LEFT_OUT.add("SnpSecurity.author_key_enabled")
+# Mappings that have exactly one of some keys, and what goes with it alone, or not with it.
+_ONE_OF = {"disks": ("path", "image", "folder"), "first_boot.files": ("content", "source")}
+_GO_WITH = {"disks.image": {"overlay", "size"}, "disks.folder": {"label"}}
+_GO_NOT_WITH = {"disks.folder": {"format", "read_only", "discard", "detect_zeroes", "serial"}}
 _OTHER_NETWORKS = {"TapNetwork", "BridgeNetwork", "MacvtapNetwork"}
 # What nearly always breaks a rule in an encrypted guest.
 _PLAIN_ALONE = {"accel", "iommu", "iommu_platform", "shares", "smm"}
@@ -82,11 +92,12 @@ class Generator:
         missing = {"tpm": shutil.which("swtpm") is None, "shares": os.geteuid() != 0 or not virtiofsd}
         self._left_out = _LEFT_OUT | {section for section, is_missing in missing.items() if is_missing}
         self._other_networks = _OTHER_NETWORKS if shutil.which("passt") else _OTHER_NETWORKS | {"PasstNetwork"}
+        self._folder = folder
         _make_files(folder)
         self._values = self._known_values()
 
     def profiles(self) -> st.SearchStrategy[dict[str, Any]]:
-        """What may stand in a profile's file, valid or not."""
+        """What may stand in a profile's file: each breaks no rule that needs no host."""
         sections = self._schema["properties"]
         usual = [key for key in sections if key not in self._left_out and key != "security"]
         types = self._schema["$defs"]
@@ -96,14 +107,32 @@ class Generator:
             kind = draw(st.sampled_from(self._kinds))
             security = draw(self._mapping(types[kind], kind))
             possible = [key for key in usual if kind == "NoSecurity" or key not in _PLAIN_ALONE]
-            keys = draw(st.lists(st.sampled_from(possible), unique=True, min_size=1, max_size=MOST_SECTIONS))
-            return {
-                "memory": "128M",
-                "security": security,
-                **{key: draw(self._value(sections[key], key)) for key in keys},
-            }
+            keys = draw(st.lists(st.sampled_from(possible), unique=True, min_size=3, max_size=MOST_SECTIONS))
+            # What is drawn for it shows something.
+            keys += ["video"] if "display" in keys and "video" not in keys else []
+            data = {"memory": "128M", "security": security}
+            for key in keys:
+                data = self._with(data, key, draw(self._value(sections[key], key)))
+            return data
 
         return drawn()
+
+    def _with(self, data: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+        """The profile with one section more, or with those members of it that break no rule beside what is there."""
+        if self._loads({**data, key: value}):
+            return {**data, key: value}
+        kept: list[Any] = []
+        for member in value if isinstance(value, list) else []:
+            if self._loads({**data, key: [*kept, member]}):
+                kept.append(member)
+        return {**data, key: kept} if kept else data
+
+    def _loads(self, data: dict[str, Any]) -> bool:
+        try:
+            LoadedProfile.from_dict({"name": "g", **data}, base=self._folder)
+        except ProfileError:
+            return False
+        return True
 
     def _value(self, schema: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
         if path in self._values:
@@ -135,8 +164,17 @@ class Generator:
         return _TEXT
 
     def _mapping(self, schema: dict[str, Any], path: str) -> st.SearchStrategy[dict[str, Any]]:
-        required = [key for key in schema["properties"] if key == "type" or key in schema.get("required", [])]
-        left_out = {key for key in schema["properties"] if f"{path}.{key}" in self._left_out}
+        if path in _ONE_OF:
+            return st.one_of([self._mapping_with(schema, path, key) for key in _ONE_OF[path]])
+        return self._mapping_with(schema, path)
+
+    def _mapping_with(self, schema: dict[str, Any], path: str, one: str = "") -> st.SearchStrategy[dict[str, Any]]:
+        """A mapping that has the key ``one`` among those of which there is one."""
+        fitting = {key for other, keys in _GO_WITH.items() if other != f"{path}.{one}" for key in keys}
+        others = {*_ONE_OF.get(path, ()), *fitting, *_GO_NOT_WITH.get(f"{path}.{one}", ())} - {one} if one else set()
+        wanted = {"type", one, *schema.get("required", [])}
+        required = [key for key in schema["properties"] if key in wanted]
+        left_out = {key for key in schema["properties"] if f"{path}.{key}" in self._left_out} | others
         optional = [key for key in schema["properties"] if key not in (*required, *left_out)]
 
         def chosen(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
@@ -188,7 +226,12 @@ class Generator:
             "boot.kernel": st.just("vmlinuz"),
             "boot.initrd": st.just("file"),
             "boot.cmdline": _TEXT,
+            **{f"cpu.{level}": st.integers(1, 3) for level in ("sockets", "dies", "modules", "cores", "threads")},
+            "disks.slot": st.integers(0, 12),
+            "networks.slot": st.integers(0, 12),
             "disks.path": st.sampled_from([*_RAW, *_QCOW2]),
+            "disks.image": st.sampled_from([*_RAW, *_QCOW2]),
+            "disks.folder": st.just("folder"),
             "disks.serial": _TEXT,
             "disks.logical_block_size": st.sampled_from([512, 4096, "64K"]),
             "fw_cfg": st.lists(_FW_CFG, unique_by=lambda one: one["name"], max_size=MOST_KEYS),
@@ -240,6 +283,8 @@ def _make_files(folder: Path) -> None:
     for name in _QCOW2:
         subprocess.run([qemu_img, "create", "-q", "-f", "qcow2", folder / name, "1M"], check=True)
     (folder / "file").write_text("content\n")
+    (folder / "folder").mkdir()
+    (folder / "folder/file").write_text("content\n")
     (folder / "script").write_text("#!/bin/sh\n")
     (folder / "config.ign").write_text('{"ignition": {"version": "3.4.0"}}')
     kernel = bytearray(1 << 16)

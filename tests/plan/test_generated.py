@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.guest.support import tries
 from tests.plan.generator import Generator
 
 
-@tries(20, 167)
+@tries(20, 500)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_profile_that_is_accepted_starts(version: str, count: int, base: Path) -> None:
     encrypted = needs.can_open_kvm() and needs.can_lock()
@@ -56,12 +57,23 @@ def test_every_profile_that_is_accepted_starts(version: str, count: int, base: P
         try:
             asyncio.run(brought_up(plan))
         except SevlaunchError as error:
+            assume(plan.machine.accel.value != "kvm" or kvm_takes(qemu_binary_of(version), plan.cpu.model.value))
             pytest.fail(f"QEMU {version} refuses what was accepted:\n{json.dumps(data)}\n{error}", pytrace=False)
         started.append(plan.guest_type.encrypted)
 
     start()
     assert len(started) >= count
     assert set(started) == ({False, True} if encrypted else {False})
+
+
+def kvm_takes(binary: str, model: str) -> bool:
+    """Whether this machine's KVM takes all of a CPU model: one that is itself virtual may offer what it does not."""
+    command = [binary, "-machine", "q35,accel=kvm", "-cpu", model, "-nodefaults", "-display", "none", "-S"]
+    script = '{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
+    done = subprocess.run(
+        [*command, "-qmp", "stdio"], input=script, capture_output=True, text=True, timeout=60, check=False
+    )
+    return "failed to set MSR" not in done.stderr
 
 
 def accepted(data: dict[str, Any], folder: Path, host: Host) -> Plan | None:
