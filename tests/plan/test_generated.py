@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_every_profile_that_is_accepted_starts(version: str, count: int, base: P
     (base / "run").mkdir(mode=0o700)
     probed = Host.probe(qemu_binary_of(version))
     assert probed.qemu
-    host = replace(probed, folders=Folders(runtime=str(base / "run"), state=str(base / "state")))
+    numbers = count_from(1)
     started: list[bool] = []
 
     # The ordinary run is the same each time; the long one looks elsewhere. What fails is as it was drawn: to make it
@@ -51,7 +52,9 @@ def test_every_profile_that_is_accepted_starts(version: str, count: int, base: P
     )
     @given(Generator(probed.qemu, folder, encrypted=encrypted).profiles())
     def start(data: dict[str, Any]) -> None:
-        plan = accepted(data, folder, host)
+        # What is kept of one is nothing for the next.
+        folders = Folders(runtime=str(base / "run"), state=str(base / f"state{next(numbers)}"))
+        plan = accepted(data, folder, replace(probed, folders=folders))
         assume(plan is not None)
         assert plan
         try:
