@@ -109,6 +109,14 @@ def cloud_init() -> Path:
     return found
 
 
+def systemd_stub() -> Path:
+    """What a unified kernel image begins with."""
+    found = tool("systemd-stub/linuxx64.efi.stub")
+    if found is None:
+        pytest.skip("systemd's stub is not here: scripts/test-tools stub brings it")
+    return found
+
+
 def guest_agent() -> Path:
     """qemu-ga, the agent that runs in guests."""
     found = tool("qemu-ga/qemu-ga")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cmp_to_key
+from glob import escape
 
 from msgspec import Struct
 
@@ -64,16 +65,24 @@ def entries(system: FileSystem, folder: str, most: int) -> Iterator[Entry]:
 def default_entry(found: Sequence[Entry], wanted: str) -> Entry | None:
     """The entry that a boot loader starts: the first that ``wanted``, a pattern of loader.conf, fits, or of all."""
     ordered = sorted(found, key=cmp_to_key(_order))
-    chosen = (entry for entry in ordered if wanted and fnmatchcase(entry.name.lower(), wanted.lower()))
+    names = ((entry, entry.name.lower()) for entry in ordered)
+    pattern = wanted.lower()
+    # GRUB, and old ones of systemd-boot, leave the ending out.
+    chosen = (
+        entry for entry, name in names if any(fnmatchcase(one, pattern) for one in (name, name.rpartition(".")[0]))
+    )
     return next(chosen, ordered[0] if ordered else None)
 
 
 def default_pattern(system: FileSystem) -> str:
-    """What loader.conf(5) says of the entry to start, or empty."""
+    """What loader.conf(5) says of the entry to start, or GRUB's environment, or empty."""
     content = system.read("/loader/loader.conf", _MOST_ENTRY_BYTES)
     pattern = _fields((content or b"").decode(errors="replace")).get("default", [""])[0]
     # Words such as @saved are in variables of the firmware, which a guest has none of.
-    return "" if pattern.startswith("@") else pattern
+    if pattern and not pattern.startswith("@"):
+        return pattern
+    kept = environment(system)
+    return escape(kept.get("next_entry") or kept.get("saved_entry") or "")
 
 
 def _fields(text: str) -> dict[str, list[str]]:

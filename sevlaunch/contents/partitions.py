@@ -28,7 +28,6 @@ _MOST_TABLE_BYTES = 1 << 20
 _MBR_ENTRY = struct.Struct("<B3sB3sII")
 _MBR_AT, _MBR_ENTRIES, _MBR_END = 446, 4, b"\x55\xaa"
 _MBR_ESP, _MBR_BOOT = 0xEF, 0xEA
-_EXTENDED = (0x05, 0x0F, 0x85)
 
 
 class Partition(NamedTuple):
@@ -85,7 +84,7 @@ def _mbr(disk: Volume) -> Iterator[Partition]:
         return
     disk_id = sector[440:444][::-1].hex()
     for number, (_, _, kind, _, first, count) in enumerate(entries, 1):
-        if kind and kind not in _EXTENDED:
+        if kind:
             known = ESP if kind == _MBR_ESP else XBOOTLDR if kind == _MBR_BOOT else None
             content = Part(disk, first * _SECTORS[0], count * _SECTORS[0])
             yield Partition(number, known, f"{disk_id}-{number:02x}", "", content)

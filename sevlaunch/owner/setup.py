@@ -204,6 +204,8 @@ class _Resolver:
         if boot and self._profile and self._profile.boot.from_:
             source = f"{PROFILE}: from {self._profile.boot.from_}"
         kernel = self._hash("kernel", options.kernel, options.kernel_hash, boot.kernel if boot else None, source)
+        if boot and boot.says and not given:
+            self._note("kernel says", boot.says, None, source)
         initrd = self._hash("initrd", options.initrd, options.initrd_hash, boot.initrd if boot else None, source)
         assert kernel is not None, "a profile with kernel_hashes has a kernel"
         if options.cmdline_hash:
@@ -312,6 +314,7 @@ def boot_of_profile(profile: Profile, plan: Plan | None = None) -> DirectBoot:
             kernel=plan.boot.kernel.value,
             initrd=boot.initrd.value if boot.initrd else None,
             cmdline=boot.cmdline.value if boot.cmdline else None,
+            says=boot.says,
         )
     facts = boot_of(profile.boot.kernel, profile.boot_image)
     if found := refusal(profile, facts):

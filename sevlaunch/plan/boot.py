@@ -16,6 +16,7 @@ from sevlaunch.profile.model import Profile
 class BootPlan(Part, frozen=True, kw_only=True):
     """``order``: devices by their names in the profile, such as disk0; empty: all, see :func:`boot_index`.
 
+    ``says``: what a unified kernel image says of itself, or empty.
     ``copied_to``: the guest's folder, where QEMU's account can't read what was taken from an image, and gets a copy.
     """
 
@@ -24,6 +25,7 @@ class BootPlan(Part, frozen=True, kw_only=True):
     cmdline: Choice[str] | None
     order: Choice[tuple[str, ...]]
     remedy: str
+    says: str = ""
     copied_to: Path | None = None
 
     @property
@@ -68,7 +70,7 @@ def resolve_boot(context: Context) -> BootPlan:
 
 def _resolve_direct(context: Context, order: Choice[tuple[str, ...]]) -> BootPlan:
     # Most guests boot from their disks.
-    from sevlaunch.plan.direct_boot import cautions, described, direct_boot, refusal
+    from sevlaunch.plan.direct_boot import cautions, direct_boot, refusal
 
     profile, facts = context.profile, context.host.boot
     boot = profile.boot
@@ -87,8 +89,8 @@ def _resolve_direct(context: Context, order: Choice[tuple[str, ...]]) -> BootPla
             reason = context.why("boot", key)
         else:
             reason = Reason("host", f"{facts.places.get(what, 'the kernel itself')} of {boot.from_}")
-        if what == "kernel" and facts and facts.uki:
-            reason = Reason(reason.kind, f"{reason.text}; {described(facts.uki)}")
+        if what == "kernel" and direct.says:
+            reason = Reason(reason.kind, f"{reason.text}; {direct.says}")
         return Choice(value, reason)
 
     key = "cmdline" if boot.cmdline is not None or boot.cmdline_extra is None else "cmdline_extra"
@@ -98,6 +100,7 @@ def _resolve_direct(context: Context, order: Choice[tuple[str, ...]]) -> BootPla
         cmdline=taken("cmdline", direct.cmdline, key),
         order=order,
         remedy=context.correct("boot"),
+        says=direct.says,
         # The cache is this user's alone.
         copied_to=context.folder if boot.from_ and context.other_user else None,
     )

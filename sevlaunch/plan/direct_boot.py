@@ -22,11 +22,15 @@ _PROFILE = re.compile(r"@[0-9]+(?: |$)")
 
 
 class DirectBoot(Struct, frozen=True):
-    """What QEMU is handed: paths of files, and the command line; None: none."""
+    """What QEMU is handed: paths of files, and the command line; None: none.
+
+    ``says``: what a unified kernel image says of itself; empty for another kernel.
+    """
 
     kernel: str
     initrd: str | None
     cmdline: str | None
+    says: str = ""
 
 
 def direct_boot(boot: Boot, facts: BootFacts | None) -> DirectBoot:
@@ -41,7 +45,12 @@ def direct_boot(boot: Boot, facts: BootFacts | None) -> DirectBoot:
     cmdline = boot.cmdline if boot.cmdline is not None else told
     if boot.cmdline_extra is not None:
         cmdline = " ".join(filter(None, (cmdline if cmdline is not None else own, boot.cmdline_extra)))
-    return DirectBoot(boot.kernel or found.kernel, boot.initrd or found.initrd or None, cmdline)
+    return DirectBoot(
+        kernel=boot.kernel or found.kernel,
+        initrd=boot.initrd or found.initrd or None,
+        cmdline=cmdline,
+        says=described(found.uki) if found.uki else "",
+    )
 
 
 def refusal(profile: Profile, facts: BootFacts | None) -> tuple[str, str, str] | None:

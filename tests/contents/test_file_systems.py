@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_whatever_is_changed_in_it_reading_ends_and_says_what_is_wrong(maker: st
     file = ext(tmp_path / "fs", names, size="4M") if maker == "ext4" else fat(tmp_path / "fs", names, size=4 << 20)
     whole = file.read_bytes()
     written = [at for at in range(0, len(whole), 512) if any(whole[at : at + 512])]
-    random = __import__("random").Random(1)
+    random = Random(1)
     for _ in range(400):
         spoiled = bytearray(whole)
         for _ in range(random.randint(1, 12)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -120,7 +122,9 @@ def test_the_newest_of_a_system_is_the_default(tmp_path: Path) -> None:
     assert taken(esp(tmp_path, files)).cmdline == "root=/b"
 
 
-@pytest.mark.parametrize(("wanted", "found"), [("z*", "z"), ("a.conf", "a"), ("nothing", "b"), ("@saved", "b")])
+@pytest.mark.parametrize(
+    ("wanted", "found"), [("z*", "z"), ("a.conf", "a"), ("a", "a"), ("nothing", "b"), ("@saved", "b")]
+)
 def test_loader_conf_has_the_word(wanted: str, found: str, tmp_path: Path) -> None:
     files = dict(
         [entry("a"), entry("b", sort_key="x"), entry("z"), ("loader/loader.conf", f"default {wanted}\n".encode())]
@@ -157,6 +161,14 @@ def test_a_boot_partition_of_its_own(tmp_path: Path) -> None:
     ]
     found = taken(disk(tmp_path / "disk", parts))
     assert (found.kernel, found.initrd, found.cmdline) == (kernel("f"), b"i", "root=UUID=1 ro quiet")
+
+
+def test_the_entry_that_grub_has_saved(tmp_path: Path) -> None:
+    tree: dict[str, bytes | str] = dict([entry("1-6.8"), entry("1-6.9"), entry("1-0-rescue")])
+    tree |= {f"1-{version}/{name}": kernel(version) for version in ("6.8", "6.9") for name in ("linux", "initrd")}
+    assert taken(disk(tmp_path / "a", [(XBOOTLDR, ext(tmp_path / "x", tree))])).cmdline == "root=/1-6.9"
+    tree["grub2/grubenv"] = b"# GRUB Environment Block\nsaved_entry=1-6.8\n####"
+    assert taken(disk(tmp_path / "b", [(XBOOTLDR, ext(tmp_path / "y", tree))])).cmdline == "root=/1-6.8"
 
 
 GRUB_CASES = {
@@ -228,6 +240,24 @@ def test_a_damaged_table_is_no_table(tmp_path: Path) -> None:
     image[1024] ^= 1
     with pytest.raises(ValueError, match="GPT is damaged"):
         take(Whole(bytes(image)))
+
+
+@pytest.mark.parametrize("kind", ["entry", "grub", "uki"])
+def test_whatever_is_changed_in_a_disk_it_ends_and_says_what_is_wrong(kind: str, tmp_path: Path) -> None:
+    content = {
+        "entry": dict([entry("a")]) | {"a/linux": kernel("a"), "a/initrd": b"a"},
+        "grub": {"grub/grub.cfg": GRUB.encode(), "boot/vmlinuz-6.1.0-2": kernel("a")},
+        "uki": {"EFI/Linux/a.efi": uki([(".linux", kernel("a")), (".cmdline", b"root=/a"), (".osrel", b"ID=a")])},
+    }[kind]
+    whole = disk(tmp_path / "disk", [(ESP, fat(tmp_path / "esp", content, size=4 << 20))]).read_bytes()
+    written = [at for at in range(0, len(whole), 512) if any(whole[at : at + 512])]
+    random = Random(1)
+    for _ in range(300):
+        spoiled = bytearray(whole)
+        for _ in range(random.randint(1, 6)):
+            spoiled[random.choice(written) + random.randrange(512)] = random.choice((0, 1, 0x7F, 0xFF, 0x0A, 0x20))
+        with suppress(ValueError):
+            assert take(Whole(bytes(spoiled))).kernel
 
 
 # Pairs from the examples of the UAPI Group's Version Format Specification, older first.

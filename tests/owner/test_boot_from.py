@@ -85,6 +85,10 @@ def test_a_unified_image_is_measured_as_it_is(tmp_path: Path) -> None:
     disk(tmp_path / "disk", [(ESP, fat(tmp_path / "esp", {"EFI/Linux/a.efi": UKI}))])
     found = hashes(loaded(tmp_path, "{from: disk0}"))
     assert (found["kernel"], found.get("initrd"), found["cmdline"]) == (sha256(UKI), None, sha256(b"\0"))
+    says = [
+        one.value for one in resolve_setup(loaded(tmp_path, "{from: disk0}"), Options()).inputs if "says" in one.name
+    ]
+    assert says == ["unified kernel image: of an unnamed system; no initrd; command line 'root=LABEL=rootfs'"]
     assert hashes(loaded(tmp_path, "{from: disk0, cmdline_extra: a}"))["cmdline"] == sha256(b"root=LABEL=rootfs a\0")
 
 
