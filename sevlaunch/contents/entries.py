@@ -65,13 +65,12 @@ def entries(system: FileSystem, folder: str, most: int) -> Iterator[Entry]:
 def default_entry(found: Sequence[Entry], wanted: str) -> Entry | None:
     """The entry that a boot loader starts: the first that ``wanted``, a pattern of loader.conf, fits, or of all."""
     ordered = sorted(found, key=cmp_to_key(_order))
-    names = ((entry, entry.name.lower()) for entry in ordered)
-    pattern = wanted.lower()
+    return next((entry for entry in ordered if _fits(entry.name.lower(), wanted.lower())), next(iter(ordered), None))
+
+
+def _fits(name: str, pattern: str) -> bool:
     # GRUB, and old ones of systemd-boot, leave the ending out.
-    chosen = (
-        entry for entry, name in names if any(fnmatchcase(one, pattern) for one in (name, name.rpartition(".")[0]))
-    )
-    return next(chosen, ordered[0] if ordered else None)
+    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)
 
 
 def default_pattern(system: FileSystem) -> str:
