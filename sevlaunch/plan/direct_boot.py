@@ -15,6 +15,9 @@ from sevlaunch.profile.model import Boot, Profile
 
 # Names of a root file system that the kernel, or an initrd, looks for.
 _ROOT = re.compile(r"(?:^|\s)root=\"?((?:UUID|LABEL|PARTUUID|PARTLABEL)=[^\s\"]+)")
+# The kernel's names of disks, by their drivers.
+_DEVICE = re.compile(r"(?:^|\s)root=(/dev/(vd|sd|nvme)[a-z0-9]+)")
+_BUSES = {"vd": ("virtio-blk",), "sd": ("virtio-scsi", "sata"), "nvme": ("nvme",)}
 # What says where the root is; systemd's initrd also takes it from a verity root's hash.
 _ANY_ROOT = re.compile(r"(?:^|\s)(?:root|roothash|usrhash|mount\.usr|systemd\.verity_root_data)=")
 # systemd-stub takes a profile's number from the front: src/boot/stub.c, parse_profile_from_cmdline.
@@ -93,11 +96,16 @@ def cautions(profile: Profile, facts: BootFacts | None) -> Iterator[str]:
     if boot.from_:
         yield from (f"boot.from: {boot.from_}, {caution}" for caution in facts.cautions)
         named = _ROOT.search(cmdline)
-        there = {name.lower() for name in facts.roots}
-        if named and facts.all_named and len(profile.disks) == 1 and named[1].lower() not in there:
+        there = set(map(_as_compared, facts.roots))
+        if named and facts.all_named and len(profile.disks) == 1 and _as_compared(named[1]) not in there:
             yield (
                 f"the command line has root={named[1]}, and the image of {boot.from_} has no such file system: it has "
                 f"{', '.join(facts.roots) or 'none with a name'}"
+            )
+        elif (device := _DEVICE.search(cmdline)) and not any(disk.bus in _BUSES[device[2]] for disk in profile.disks):
+            yield (
+                f"the command line has root={device[1]}, and no disk of the guest is called so: {boot.from_} is on "
+                f"{profile.disks[boot.from_index or 0].bus}; better: root=UUID=..., which is the same on every bus"
             )
         elif not _ANY_ROOT.search(cmdline) and not _PROFILE.match(cmdline):
             yield f"the command line says nothing of the root file system (root=): {cmdline!r}"
@@ -106,6 +114,12 @@ def cautions(profile: Profile, facts: BootFacts | None) -> Iterator[str]:
             f"boot.cmdline takes the place of the unified kernel image's own, {facts.uki.cmdline!r}; to add to that: "
             "boot.cmdline_extra"
         )
+
+
+def _as_compared(name: str) -> str:
+    """A name of a file system as it is looked for: labels in capitals are others."""
+    key, _, value = name.partition("=")
+    return f"{key}={value.lower() if 'UUID' in key else value}"
 
 
 def described(uki: UkiFacts) -> str:

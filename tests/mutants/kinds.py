@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sevlaunch.sevapi.certificate_table import KNOWN, make_table
 from tests.conftest import PROFILES, ROOT
+from tests.contents.disks import kernel, uki
 from tests.libvirt.support import SEV as SEV_XML
 from tests.libvirt.support import domain
 from tests.mutants.changes import Change, change_bytes, change_json, change_text
@@ -240,6 +241,16 @@ def firmware(folder: Path) -> list[Reader]:
     ]
 
 
+def unified_kernels(folder: Path) -> list[Reader]:
+    """Unified kernel images, as the digest reads what their sections say."""
+    (folder / "ovmf.fd").write_bytes(ovmf())
+    profile = folder / "unified.yaml"
+    boot = "boot: {kernel: mutant, cmdline_extra: x}"
+    profile.write_text(f"firmware: {{image: ovmf.fd}}\nsecurity: {{type: sev, kernel_hashes: true}}\n{boot}\n")
+    sections = [(".osrel", b"ID=x\nPRETTY_NAME=X\n"), (".cmdline", b"root=/dev/vda"), (".linux", kernel("x"))]
+    return [Reader(uki(sections), change_bytes, ["owner", "digest", profile], frozenset({0, 2}))]
+
+
 def change_end(content: bytes, random: Random) -> bytes:
     """Changes where an image has its tables."""
     end = -1100 if random.random() < 0.9 else 0
@@ -257,4 +268,5 @@ KINDS: dict[str, Callable[[Path], list[Reader]]] = {
     "profiles": profiles,
     "first boots": first_boots,
     "firmware images": firmware,
+    "unified kernel images": unified_kernels,
 }

@@ -121,7 +121,15 @@ def test_a_unified_image_without_a_command_line_takes_one_under_secure_boot() ->
             "root=UUID=1-2, and the image of disk0 has no such file system",
         ),
         ("{from: disk0}", replace(TAKEN, roots=["UUID=3"], all_named=False), None),
-        ("{from: disk0, cmdline: root=LABEL=ROOTFS}", TAKEN, None),
+        ("{from: disk0, cmdline: root=LABEL=rootfs}", TAKEN, None),
+        ("{from: disk0, cmdline: root=LABEL=ROOTFS}", TAKEN, "root=LABEL=ROOTFS, and the image of disk0 has no such"),
+        ("{from: disk0, cmdline: root=UUID=AB}", replace(TAKEN, roots=["UUID=ab"]), None),
+        ("{from: disk0, cmdline: root=/dev/vda1}", TAKEN, None),
+        (
+            "{from: disk0, cmdline: root=/dev/sda1}",
+            TAKEN,
+            "root=/dev/sda1, and no disk of the guest is called so: disk0",
+        ),
         ("{from: disk0, cmdline: quiet}", TAKEN, "says nothing of the root file system (root=): 'quiet'"),
         ("{from: disk0, cmdline: roothash=12}", TAKEN, None),
         (
