@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cmp_to_key
 from glob import escape
+from itertools import islice
 
 from msgspec import Struct
 
@@ -22,6 +23,8 @@ from sevlaunch.contents.volume import Whole
 # The specification's name of this architecture.
 _ARCHITECTURE = "x64"
 _MOST_ENTRY_BYTES = 64 << 10
+# More than any system keeps; each is read.
+_MOST_ENTRIES, _MOST_IMAGES = 1000, 50
 # Tries that are left, and tries that failed, at the end of the name of an entry that is being tried.
 _COUNTED = re.compile(r"\+([0-9]+)(?:-([0-9]+))?$")
 
@@ -51,11 +54,11 @@ def entries(system: FileSystem, folder: str, most: int) -> Iterator[Entry]:
     :param folder: where it is the boot partition: ``/boot`` of a root file system, else empty.
     :param most: bytes of a unified kernel image that are read.
     """
-    for name, path in walk(system, f"{folder}/loader/entries", (".conf",)):
+    for name, path in islice(walk(system, f"{folder}/loader/entries", (".conf",)), _MOST_ENTRIES):
         content = system.read(path, _MOST_ENTRY_BYTES)
         if content is not None and (entry := _type_1(system, name, path, content.decode(errors="replace"))):
             yield entry
-    for name, path in walk(system, f"{folder}/EFI/Linux", (".efi",)):
+    for name, path in islice(walk(system, f"{folder}/EFI/Linux", (".efi",)), _MOST_IMAGES):
         content = system.read(path, most)
         uki = read_uki(Whole(content)) if content else None
         if uki:

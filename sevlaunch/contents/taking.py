@@ -11,7 +11,7 @@ from sevlaunch.contents.entries import default_entry, default_pattern, entries
 from sevlaunch.contents.filesystem import FileSystem, Unread, file_system
 from sevlaunch.contents.grub import FOLDERS, grub_entry
 from sevlaunch.contents.partitions import ESP, XBOOTLDR, Partition, partitions
-from sevlaunch.contents.uki import Uki, read_uki
+from sevlaunch.contents.uki import Uki, check_cmdline, read_uki
 from sevlaunch.contents.volume import Volume, Whole
 
 # Initrds with all drivers of a distribution have 100 MiB.
@@ -139,6 +139,8 @@ def _whole(parts: _Parts, found: Sequence[_Found], unread: Sequence[tuple[Partit
     uki = read_uki(Whole(kernel))
     if uki is None and kernel[_HEADER_AT : _HEADER_AT + len(_HEADER)] != _HEADER:
         raise ValueError(f"{parts.kernel[0].place(parts.kernel[1])} is no Linux kernel")
+    if parts.cmdline is not None:
+        check_cmdline(parts.cmdline)
     initrd = b""
     for one in parts.initrds:
         initrd += bytes(-len(initrd) % _ALIGNMENT) + _read(*one)

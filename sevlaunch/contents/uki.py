@@ -10,6 +10,7 @@ import struct
 from msgspec import Struct
 
 from sevlaunch.contents.volume import Volume
+from sevlaunch.text import visible
 
 # Of the DOS header: what it begins with, and where the PE header is.
 _DOS = struct.Struct("<2s58xI")
@@ -63,8 +64,11 @@ def read_uki(volume: Volume) -> Uki | None:
         if section.at + section.size > volume.size:
             raise ValueError(f"it ends before its section {name} does")
     cmdline = _text(volume, sections.get(".cmdline"))
+    if cmdline is not None:
+        cmdline = as_stub_has_it(cmdline)
+        check_cmdline(cmdline)
     return Uki(
-        cmdline=None if cmdline is None else as_stub_has_it(cmdline),
+        cmdline=cmdline,
         uname=_text(volume, sections.get(".uname")) or "",
         osrel=_text(volume, sections.get(".osrel")) or "",
         profiles=max(1, len(profiles)),
@@ -76,6 +80,15 @@ def as_stub_has_it(cmdline: str) -> str:
     """A command line as systemd-stub takes it: up to NUL, line ends as spaces, without those around it."""
     text = "".join(letter if letter > "\x1f" else " " for letter in cmdline.split("\0")[0])
     return text.strip()
+
+
+def check_cmdline(cmdline: str) -> None:
+    """See that a command line that somebody else wrote is one, and that its bytes were understood.
+
+    :raise ValueError: when it has control characters, which QEMU or a terminal would take for something else.
+    """
+    if not cmdline.isprintable() or "\ufffd" in cmdline:
+        raise ValueError(f"its command line has control characters, or is no UTF-8: {visible(cmdline)}")
 
 
 def os_release(text: str) -> dict[str, str]:

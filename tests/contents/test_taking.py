@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from sevlaunch.contents.taking import Taken, take
+from sevlaunch.contents.uki import read_uki
 from sevlaunch.contents.version import compare_versions
 from sevlaunch.contents.volume import Whole, open_volume
 from tests.contents.disks import ESP, ROOT, XBOOTLDR, disk, ext, fat, kernel, uki
@@ -233,6 +234,31 @@ def test_what_can_t_be_taken_is_said(tree: dict[str, bytes | str], reason: str, 
     with pytest.raises(ValueError) as error:
         taken(disk(tmp_path / "disk", [(ROOT, ext(tmp_path / "root", tree)), (ROOT, other)]))
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("options", ["root=/a\x1b]0;x", "root=/a\0init=/b", "root=\u202e"])
+def test_a_command_line_with_control_characters_is_refused(options: str, tmp_path: Path) -> None:
+    files = dict([entry("a", options=options)])
+    with pytest.raises(ValueError, match=r"control characters, or is no UTF-8: root=[^\x1b\0]+$"):
+        taken(esp(tmp_path, files))
+
+
+def test_a_unified_image_s_command_line_is_as_the_stub_takes_it() -> None:
+    def found(cmdline: bytes) -> str | None:
+        image = read_uki(Whole(uki([(".linux", kernel("x")), (".cmdline", cmdline)])))
+        return image.cmdline if image else "none"
+
+    assert found(b" root=/a\n\x1bquiet\n\0 more") == "root=/a  quiet" and found(b"\0") == ""
+    for cmdline in (b"root=\x7f", b"root=\xff", "root=\u202e".encode()):
+        with pytest.raises(ValueError, match="control characters"):
+            found(cmdline)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    files = dict([entry("a")])
+    files["loader/entries/a.conf"] += b"options \xff\xfe\n"
+    with pytest.raises(ValueError, match="no UTF-8"):
+        taken(esp(tmp_path, files))
 
 
 def test_a_damaged_table_is_no_table(tmp_path: Path) -> None:
