@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, Status
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
+    from sevlaunch.flows.completion import complete_plan
     from sevlaunch.flows.fetching import fetch_image, fetch_missing
     from sevlaunch.flows.fetching_keys import fetch_keys
     from sevlaunch.flows.guests import guest_status, list_guests
@@ -70,7 +71,13 @@ if TYPE_CHECKING:
     from sevlaunch.owner.claims import HostClaims, parse_claims, read_claims
     from sevlaunch.owner.digest import Launch, launch_digest
     from sevlaunch.owner.firmware import Firmware, read_firmware
-    from sevlaunch.owner.id_block import SignedIdBlock, read_private_key, sign_id_block, write_id_block
+    from sevlaunch.owner.id_block import (
+        SignedIdBlock,
+        anonymous_id_block,
+        read_private_key,
+        sign_id_block,
+        write_id_block,
+    )
     from sevlaunch.owner.lock import Lock, compare_locks, lock_plan, read_lock
     from sevlaunch.owner.platform import PlatformNote, read_platform_note, require_vouched
     from sevlaunch.owner.report import ReportVerdict, Trust, verify_report
@@ -163,8 +170,10 @@ _HOMES = {
     "Verdict": "owner.checks.Verdict",
     "Verification": "flows.verification.Verification",
     "WantedReport": "owner.report_wanted.WantedReport",
+    "anonymous_id_block": "owner.id_block.anonymous_id_block",
     "bring_up": "flows.bring_up.bring_up",
     "compare_locks": "owner.lock.compare_locks",
+    "complete_plan": "flows.completion.complete_plan",
     "fetch_image": "flows.fetching.fetch_image",
     "fetch_keys": "flows.fetching_keys.fetch_keys",
     "fetch_missing": "flows.fetching.fetch_missing",
@@ -288,8 +297,10 @@ __all__ = [
     "Verdict",
     "Verification",
     "WantedReport",
+    "anonymous_id_block",
     "bring_up",
     "compare_locks",
+    "complete_plan",
     "fetch_image",
     "fetch_keys",
     "fetch_missing",

@@ -101,6 +101,8 @@ def test_the_guide_of_owner_and_host(sevlaunch: Command) -> None:
     for command in found:
         if command.startswith("sevlaunch up"):
             command = f"{command} --set {image}"
+        if "up profiles/sev-snp.yaml" in command:
+            command = f"{command} --set qemu.binary={qemu_binary_of('11.1')}"
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=sevlaunch.base,

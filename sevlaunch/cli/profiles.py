@@ -108,6 +108,7 @@ def render(
     output: Annotated[RenderFormat, typer.Option("--format", help="How to print it.")] = RenderFormat.SHELL,
 ) -> None:
     """Print the QEMU command line of a profile, for this host or another one; or its launch lock file."""
+    from sevlaunch.flows.completion import complete_plan
     from sevlaunch.flows.hosts import host_for
     from sevlaunch.plan.formats import format_plan
     from sevlaunch.plan.resolve import resolve
@@ -115,7 +116,7 @@ def render(
 
     loaded = load(profile, overrides=overrides, name=name)
     facts = host_for(loaded.profile, host)
-    plan = resolve(loaded, facts, rehearse=rehearse)
+    plan = complete_plan(loaded, resolve(loaded, facts, rehearse=rehearse), facts)
     if output is not RenderFormat.EXPLAIN:
         for warning in plan.warnings:
             note(f"sevlaunch: warning: {warning}")

@@ -17,6 +17,7 @@ from sevlaunch.cli.output import Format, progress
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import UsageError
 from sevlaunch.flows.plans import Planned, begun, load_guests, plan_loaded
+from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from sevlaunch.flows.start_options import StartOptions
     from sevlaunch.flows.verification import Verification
     from sevlaunch.guest.readiness import Condition
-
-_VERIFIED = "is verified: on the host that runs it this is a test, not a proof"
 
 
 class Request(Struct, frozen=True):
@@ -93,7 +92,7 @@ def start(request: Request) -> None:
     from sevlaunch.cli.status_text import show_guest, show_started
 
     if verification and finished[0].evidence:
-        note(f"sevlaunch: {plans[0].name} {_VERIFIED}")
+        note(f"sevlaunch: {plans[0].name} {verification.told}")
     if request.single and finished[0].evidence:
         show_guest(finished[0].evidence, request.output)
     elif not request.single:
@@ -132,11 +131,14 @@ def _verification(request: Request, planned: Planned) -> Verification | None:
     if not request.verify:
         return None
     from sevlaunch.files import read_blob
-    from sevlaunch.flows.verification import check_measured, plan_verification
+    from sevlaunch.flows.verification import check_verifiable, plan_verification
     from sevlaunch.owner.secret import read_secret
     from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
-    check_measured(planned.plan)
+    given = request.tik or request.tek or request.secrets
+    if planned.plan.guest_type is GuestType.SEV_SNP or not planned.plan.guest_type.encrypted:
+        check_verifiable(planned.plan, session=bool(given))
+        return plan_verification(planned)
     if request.tik is None or (request.secrets and request.tek is None):
         raise UsageError(
             "--verify needs --tik, and --secret needs --tek, too", hint="sevlaunch owner session makes them"
@@ -189,7 +191,7 @@ def _stay(plan: Plan, request: Request, conditions: list[Condition], verificatio
     def launched(evidence: Evidence) -> None:
         _keep(evidence, request)
         if verification:
-            note(f"sevlaunch: {plan.name} {_VERIFIED}")
+            note(f"sevlaunch: {plan.name} {verification.told}")
         show_guest(evidence, request.output)
         notify_service(f"READY=1\nSTATUS={plan.name} is {evidence.state}")
 

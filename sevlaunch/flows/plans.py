@@ -9,8 +9,10 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sevlaunch.doctor.preflight import check_files
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.errors import HostError, UsageError
+from sevlaunch.flows.completion import complete_plan
 from sevlaunch.flows.hosts import host_for
 from sevlaunch.guest.starting import Start, started
 from sevlaunch.guest_type import GuestType
@@ -95,7 +97,7 @@ def plan_guest(loaded: LoadedProfile, host: Host | None = None, *, rehearse: boo
             problems=lacking,
             hint=_WITHOUT_SEV if profile.security.encrypted else "",
         )
-    return resolve(loaded, host)
+    return _completed(loaded, resolve(loaded, host), host)
 
 
 def _plan_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
@@ -111,7 +113,14 @@ def _plan_rehearsal(loaded: LoadedProfile, host: Host) -> Plan:
         raise HostError(f"this host can't rehearse {profile.name} ({profile.security.type})", problems=lacking)
     plan = resolve(loaded, host, rehearse=True)
     check_available(traced=bool(plan.security and plan.security.init2), snp=plan.guest_type is GuestType.SEV_SNP)
-    return plan
+    return _completed(loaded, plan, host)
+
+
+def _completed(loaded: LoadedProfile, plan: Plan, host: Host) -> Plan:
+    if not plan.complete:
+        # Of files that are missing all are told.
+        check_files(plan)
+    return complete_plan(loaded, plan, host)
 
 
 @contextmanager

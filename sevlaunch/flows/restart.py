@@ -139,7 +139,7 @@ def _check_started(name: str, record: Record, started: Started, again: str) -> N
             f"{name} belongs to an `up --foreground`, which ends with it",
             hint="take it down there (Ctrl-C), and start it there; for a service: systemctl restart UNIT",
         )
-    if started.verified:
+    if started.verified and record.guest_type.measured_by_host:
         raise UsageError(
             f"the launch of {name} was verified before it ran, and the next one has to be, too",
             hint=f"sevlaunch down {quote(name)} && {again} --verify, with its keys and secrets",

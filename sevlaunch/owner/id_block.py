@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import shlex
+import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import NewFile, read_bounded, write_new
-from sevlaunch.sevapi import ecdsa
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
+
+# An anonymous block takes no keys, and does not wait for what reads them.
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 _MAX_KEY_BYTES = 16 << 10
 
@@ -31,11 +34,17 @@ class SignedIdBlock(Struct, frozen=True):
 
 
 def read_private_key(file: Path, what: str) -> ec.EllipticCurvePrivateKey:
-    """A private key on P-384, in PEM or DER, without a passphrase.
+    """A private key on P-384, in PEM or DER, without a passphrase, that nobody else may read.
 
-    :raise UsageError: when it is none.
+    :raise UsageError: when it is none, or others may read it.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     content = read_bounded(file, what, _MAX_KEY_BYTES)
+    if _readable_by_others(file):
+        raise UsageError(f"{what}: others may read {file}", hint=f"chmod 600 {shlex.quote(str(file))}")
     load = (
         serialization.load_pem_private_key if content.startswith(b"-----BEGIN") else serialization.load_der_private_key
     )
@@ -56,9 +65,38 @@ def sign_id_block(
     block: IdBlock, id_key: ec.EllipticCurvePrivateKey, author_key: ec.EllipticCurvePrivateKey | None
 ) -> SignedIdBlock:
     """``block`` signed by the ID key, and that by the author's where there is one."""
-    authentication = IdAuthentication.make(block, id_key, author_key)
-    author = key_digest(ecdsa.key_to_bytes(author_key.public_key())) if author_key else b""
+    return _signed(block, IdAuthentication.make(block, id_key, author_key))
+
+
+def anonymous_id_block(digest: bytes, policy: int) -> SignedIdBlock:
+    """The block of a launch that nobody signs: whoever knows digest and policy makes the same one.
+
+    :param digest: of the launch, 48 bytes.
+    """
+    block = IdBlock.anonymous(digest, policy)
+    return _signed(block, IdAuthentication.anonymous(block))
+
+
+def signed_block(block: bytes, authentication: bytes) -> SignedIdBlock:
+    """The block in 96 bytes with its authentication in 4096.
+
+    :raise ValueError: when there are not as many.
+    """
+    return _signed(IdBlock.from_bytes(block), IdAuthentication.from_bytes(authentication))
+
+
+def _signed(block: IdBlock, authentication: IdAuthentication) -> SignedIdBlock:
+    author = key_digest(authentication.author_key) if authentication.author_key_algorithm else b""
     return SignedIdBlock(block, authentication, key_digest(authentication.id_key), author)
+
+
+def _readable_by_others(file: Path) -> bool:
+    """Whether others than the owner may read a file; what is handed over as a descriptor has nobody else."""
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o077)
 
 
 def write_id_block(signed: SignedIdBlock, prefix: str) -> dict[str, Path]:

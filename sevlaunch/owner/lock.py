@@ -56,6 +56,16 @@ class LockedCpu(_Part, frozen=True, kw_only=True):
     signature: Annotated[int, Meta(ge=0, lt=1 << 32)] | None
 
 
+class LockedIdBlock(_Part, frozen=True, kw_only=True):
+    """What an ID block says beside digest and policy, and what reports show of its keys; all but SVN in hexadecimal."""
+
+    family_id: Annotated[str, matching(r"[0-9a-f]{32}")]
+    image_id: Annotated[str, matching(r"[0-9a-f]{32}")]
+    guest_svn: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    id_key_digest: Annotated[str, matching(r"[0-9a-f]{96}")]
+    author_key_digest: Annotated[str, matching(r"[0-9a-f]{96}")] | None
+
+
 class Lock(_Part, frozen=True, kw_only=True):
     """The file. ``digests``: launch digests in hexadecimal, by the generation of VMSA pages; else one named launch."""
 
@@ -71,6 +81,8 @@ class Lock(_Part, frozen=True, kw_only=True):
     initrd: LockedFile | None
     cmdline: LockedText | None
     kernel_hashes: bool
+    host_data: Annotated[_Sha256 | None, Meta(description="SNP: 32 bytes that reports show")] = None
+    id_block: Annotated[LockedIdBlock | None, Meta(description="SNP: the processor lets no other launch run")] = None
     digests: Annotated[dict[Annotated[str, matching(r"launch|es-init|init2")], _Digest], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
@@ -100,7 +112,7 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
     """The lock of a plan; reads the files that the plan names.
 
     :param loaded: the profile that the plan was made from.
-    :raise UsageError: when a file can't be read, or nothing is measured.
+    :raise UsageError: when a file can't be read, nothing is measured, or the plan is not complete.
     """
     # Who reads a lock takes what is in it.
     from sevlaunch.owner.setup import Options, resolve_setup
@@ -131,8 +143,32 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
         initrd=locked("initrd", boot.initrd),
         cmdline=cmdline,
         kernel_hashes=launch.kernel is not None,
+        **_snp_parts(plan),
         digests={name or _LAUNCH: digest.hex() for name, digest in setup.digests().items()},
     )
+
+
+def _snp_parts(plan: Plan) -> dict[str, Any]:
+    """What an SNP launch has beside what it measures."""
+    from sevlaunch.owner.id_block import signed_block
+    from sevlaunch.plan.security import SnpProperties
+
+    own = plan.security.own if plan.security else None
+    if not isinstance(own, SnpProperties):
+        return {}
+    own.require_complete()
+    block = None
+    if own.id_block and own.id_auth:
+        signed = signed_block(own.id_block.value, own.id_auth.value)
+        author = signed.author_key_digest if own.author_key_enabled.value else b""
+        block = LockedIdBlock(
+            family_id=signed.block.family_id.hex(),
+            image_id=signed.block.image_id.hex(),
+            guest_svn=signed.block.guest_svn,
+            id_key_digest=signed.id_key_digest.hex(),
+            author_key_digest=author.hex() or None,
+        )
+    return {"host_data": own.host_data.value.hex() if own.host_data else None, "id_block": block}
 
 
 def read_lock(file: Path) -> Lock:

@@ -97,6 +97,11 @@ class Plan(Struct, frozen=True):
         return self.security.guest_type if self.security else GuestType.NONE
 
     @property
+    def complete(self) -> bool:
+        """Whether it has a command line: what is made of files is not there before those are read."""
+        return self.security is None or self.security.own.complete
+
+    @property
     def board(self) -> tuple[Part, ...]:
         """The parts that make the machine."""
         security = (self.security,) if self.security else ()

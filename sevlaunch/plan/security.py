@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.needs import NeededDevice, Needs
+from sevlaunch.plan.identity import IdentityPlan, resolve_identity
+from sevlaunch.plan.needs import NeededDevice, Needs, merged
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, fact, rule
 from sevlaunch.plan.part import Part, PrivateFile
 from sevlaunch.plan.policy import check_policy
@@ -37,6 +39,16 @@ class SevProperties(Struct, frozen=True, kw_only=True):
         """The owner's certificate and session."""
         return tuple(file.value for file in (self.dh_cert, self.session) if file)
 
+    @property
+    def complete(self) -> bool:
+        """Nothing is made of files that are read."""
+        return True
+
+    @property
+    def needs(self) -> Needs:
+        """None: the profile has the files' content."""
+        return Needs()
+
     def parameters(self) -> Iterator[Parameter]:
         """The owner's files, the guest to share a key with, and which ioctl starts the guest."""
         for name, file in (("dh-cert-file", self.dh_cert), ("session-file", self.session)):
@@ -49,7 +61,11 @@ class SevProperties(Struct, frozen=True, kw_only=True):
 
 
 class SnpProperties(Struct, frozen=True, kw_only=True):
-    """What only a sev-snp-guest has. Binary values are bytes here, and base64 for QEMU."""
+    """What only a sev-snp-guest has. Binary values are bytes here, and base64 for QEMU.
+
+    ``identity``: an ID block that is made of the launch's digest, by :func:`sevlaunch.flows.completion.complete_plan`:
+    ``id_block`` and ``id_auth`` are not there before.
+    """
 
     guest_visible_workarounds: Choice[bytes] | None
     id_block: Choice[bytes] | None
@@ -57,14 +73,40 @@ class SnpProperties(Struct, frozen=True, kw_only=True):
     host_data: Choice[bytes] | None
     author_key_enabled: Choice[bool]
     vcek_disabled: Choice[bool]
+    identity: IdentityPlan | None
 
     @property
     def files(self) -> tuple[PrivateFile, ...]:
         """None: all goes through the command line."""
         return ()
 
+    @property
+    def needs(self) -> Needs:
+        """The keys of an ID block that is made."""
+        return self.identity.needs if self.identity else Needs()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there that is made once files are read."""
+        return self.identity is None or self.id_block is not None
+
+    def require_complete(self) -> None:
+        """See that nothing is missing: the command line would be that of another launch.
+
+        :raise UsageError: when the ID block is not made yet.
+        """
+        if self.identity and not self.complete:
+            raise UsageError(
+                f"the ID block that {self.identity.wanted.text} asks for is not made yet",
+                hint="complete the plan first: sevlaunch.api.complete_plan()",
+            )
+
     def parameters(self) -> Iterator[Parameter]:
-        """What goes into the launch, and into the guest's reports."""
+        """What goes into the launch, and into the guest's reports.
+
+        :raise UsageError: as :meth:`require_complete`.
+        """
+        self.require_complete()
         for name, content in (
             ("guest-visible-workarounds", self.guest_visible_workarounds),
             ("id-block", self.id_block),
@@ -104,12 +146,13 @@ class SecurityPlan(Part, frozen=True, kw_only=True):
 
     @property
     def needs(self) -> Needs:
-        """The secure processor's device."""
+        """The secure processor's device, and keys."""
         if self.emulated:
-            return Needs()
+            return self.own.needs
         path = self.sev_device.value
         why = "QEMU starts an encrypted guest through the secure processor."
-        return Needs(devices=(NeededDevice(path, why, MODULES[SEV_DEVICE], probed=path == SEV_DEVICE),))
+        device = NeededDevice(path, why, MODULES[SEV_DEVICE], probed=path == SEV_DEVICE)
+        return merged((self.own.needs, Needs(devices=(device,))))
 
     def machine_properties(self) -> Iterator[Parameter]:
         """What turns memory encryption on."""
@@ -244,15 +287,21 @@ def _legacy_vm_type(context: Context, security: SevSecurity) -> Choice[str] | No
 
 
 def _snp_properties(context: Context, security: SnpSecurity) -> SnpProperties:
+    identity = resolve_identity(context, security)
+    named = security.id_block if isinstance(security.id_block, bytes) else None
+    author = context.choice(security.author_key_enabled, "security", "author_key_enabled")
+    if identity and identity.author:
+        author = context.choice(True, "security", "id_block", "author")
     return SnpProperties(
         guest_visible_workarounds=context.choice_or_none(
             security.guest_visible_workarounds, "security", "guest_visible_workarounds"
         ),
-        id_block=context.choice_or_none(security.id_block, "security", "id_block"),
+        id_block=context.choice_or_none(named, "security", "id_block"),
         id_auth=context.choice_or_none(security.id_auth, "security", "id_auth"),
         host_data=context.choice_or_none(security.host_data, "security", "host_data"),
-        author_key_enabled=context.choice(security.author_key_enabled, "security", "author_key_enabled"),
+        author_key_enabled=author,
         vcek_disabled=context.choice(security.vcek_disabled, "security", "vcek_disabled"),
+        identity=identity,
     )
 
 

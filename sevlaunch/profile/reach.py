@@ -50,6 +50,8 @@ PATHS = {
     "qemu.binary": RUNS,
     "fw_cfg.file": READS,
     "rng.source": READS,
+    "security.id_block.author": READS,
+    "security.id_block.key": READS,
     "security.sev_device": OPENS,
     "shares.path": WRITES,
 }
@@ -118,7 +120,8 @@ def _blobs(loaded: LoadedProfile) -> Iterator[Reach]:
     for key, size in BLOB_BYTES.items():
         node = security.child(key) if security else None
         text: Any = node.value if node else None
-        if isinstance(text, str) and inline_blob(text, size) is None:
+        named = isinstance(getattr(loaded.profile.security, key, None), bytes)
+        if named and isinstance(text, str) and inline_blob(text, size) is None:
             yield _at(loaded, READS, text, "security", key)
 
 

@@ -16,7 +16,7 @@ from sevlaunch.profile.dma_rules import check_dma_api
 from sevlaunch.profile.first_boot_rules import check_first_boot, first_boot_cautions
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
 from sevlaunch.profile.memory_rules import check_memory
-from sevlaunch.profile.model import Profile, SevSecurity, SnpSecurity
+from sevlaunch.profile.model import IdKeys, Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.places import check_places
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
@@ -121,13 +121,27 @@ def _sev(security: SevSecurity) -> Iterator[Violation]:
 def _snp(profile: Profile) -> Iterator[Violation]:
     security = profile.security
     assert isinstance(security, SnpSecurity)
-    if security.id_auth and not security.id_block:
+    block = security.id_block
+    if security.id_auth and block is None:
         yield Violation(
             ("security", "id_auth"), "id_auth signs an id_block, and there is none", (("security", "id_block"),)
         )
-    if security.id_block and not security.id_auth:
+    elif security.id_auth and not isinstance(block, bytes):
+        yield Violation(
+            ("security", "id_auth"),
+            "id_auth signs an id_block of 96 bytes; this one is made, and signed, at the start: leave id_auth out",
+            (("security", "id_block"),),
+        )
+    if isinstance(block, bytes) and not security.id_auth:
         yield Violation(("security", "id_block"), "id_block needs id_auth, which signs it", (("security", "id_auth"),))
-    if security.author_key_enabled and not security.id_auth:
+    if security.author_key_enabled and isinstance(block, (str, IdKeys)):
+        if not (isinstance(block, IdKeys) and block.author):
+            yield Violation(
+                ("security", "author_key_enabled"),
+                "the author key stands in id_block: {key: FILE, author: FILE}, and there is none",
+                (("security", "id_block"),),
+            )
+    elif security.author_key_enabled and not security.id_auth:
         yield Violation(
             ("security", "author_key_enabled"),
             "the author key stands in id_auth, and there is none",

@@ -42,8 +42,7 @@ security:
   policy: [smt]                # or a number: 0x30000; see: sevlaunch policy --snp 0x30000
   # cbitpos: 51                # default: the host's
   # host_data: BASE64          # 32 bytes that stand in the guest's attestation report
-  # id_block: id-block.bin     # 96 bytes, with id_auth: 4096 bytes
-  # id_auth: id-auth.bin
+  # id_block: anonymous        # the processor refuses any launch but the one that this profile gives
   # kernel_hashes: true        # measure boot.kernel, initrd and cmdline
 """,
 }

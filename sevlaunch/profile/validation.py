@@ -186,7 +186,7 @@ class Reading:
             return None
         if isinstance(value, str) and value in field_type.words:
             return str(value)
-        if field_type.structs:
+        if field_type.structs and (isinstance(value, dict) or field_type.parser is None):
             return self._struct(field_type.structs, value, path)
         if field_type.element:
             return self._list(field_type.element, value, path)

@@ -30,7 +30,17 @@ SIGNATURE_BYTES = _SIGNATURE.size
 def key_to_bytes(key: ec.EllipticCurvePublicKey) -> bytes:
     """A public key on P-384 in 1028 bytes."""
     numbers = key.public_numbers()
-    return _KEY.pack(CURVE_P384, _to_bytes(numbers.x), _to_bytes(numbers.y))
+    return point_bytes(numbers.x, numbers.y)
+
+
+def point_bytes(x: int, y: int) -> bytes:
+    """A public key on P-384, by its coordinates, in 1028 bytes."""
+    return _KEY.pack(CURVE_P384, _to_bytes(x), _to_bytes(y))
+
+
+def signature_bytes(r: int, s: int) -> bytes:
+    """A signature in 512 bytes."""
+    return _SIGNATURE.pack(_to_bytes(r), _to_bytes(s))
 
 
 def key_from_bytes(content: bytes) -> ec.EllipticCurvePublicKey:
@@ -47,11 +57,16 @@ def key_from_bytes(content: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def sign(key: ec.EllipticCurvePrivateKey, message: bytes, digest: Digest) -> bytes:
-    """A signature in 512 bytes."""
+    """A signature in 512 bytes: always the same for a key and a message (RFC 6979), where OpenSSL can do that."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-    r, s = decode_dss_signature(key.sign(message, _scheme(digest)))
-    return _SIGNATURE.pack(_to_bytes(r), _to_bytes(s))
+    try:
+        scheme = _scheme(digest, deterministic=True)
+    except UnsupportedAlgorithm:
+        # Since OpenSSL 3.2.
+        scheme = _scheme(digest)
+    return signature_bytes(*decode_dss_signature(key.sign(message, scheme)))
 
 
 def verifies(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, digest: Digest) -> bool:
@@ -67,11 +82,12 @@ def verifies(key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, d
     return signature == _SIGNATURE.pack(r, s)
 
 
-def _scheme(digest: Digest) -> ec.ECDSA:
+def _scheme(digest: Digest, *, deterministic: bool = False) -> ec.ECDSA:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    return ec.ECDSA(hashes.SHA256() if digest == "sha256" else hashes.SHA384())
+    algorithm = hashes.SHA256() if digest == "sha256" else hashes.SHA384()
+    return ec.ECDSA(algorithm, deterministic_signing=deterministic)
 
 
 def _to_bytes(number: int) -> bytes:

@@ -22,6 +22,11 @@ _AUTHENTICATION = struct.Struct(
     f"<II56x{ecdsa.SIGNATURE_BYTES}s{ecdsa.KEY_BYTES}s60x{ecdsa.SIGNATURE_BYTES}s{ecdsa.KEY_BYTES}s892x"
 )
 BLOCK_BYTES = _BLOCK.size
+# What an anonymous block says beside digest and policy, and its signature: those of Edgeless Systems' Contrast
+# (internal/idblock), so that whoever computes the key's digest of the same launch finds the same one.
+ANONYMOUS_FAMILY_ID, ANONYMOUS_IMAGE_ID = bytes([1]).ljust(16, b"\0"), bytes([2]).ljust(16, b"\0")
+ANONYMOUS_GUEST_SVN = 2
+ANONYMOUS_R, ANONYMOUS_S = 2, 1
 AUTHENTICATION_BYTES = _AUTHENTICATION.size
 
 
@@ -35,6 +40,11 @@ class IdBlock:
     image_id: bytes = bytes(16)
     guest_svn: int = 0
     version: int = VERSION
+
+    @classmethod
+    def anonymous(cls, digest: bytes, policy: int) -> IdBlock:
+        """The block that goes with :meth:`IdAuthentication.anonymous`: a function of digest and policy."""
+        return cls(digest, policy, ANONYMOUS_FAMILY_ID, ANONYMOUS_IMAGE_ID, ANONYMOUS_GUEST_SVN)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> IdBlock:
@@ -73,6 +83,19 @@ class IdAuthentication:
             return cls(signature, public, author_key_algorithm=0)
         author_signature = ecdsa.sign(author_key, public, "sha384")
         return cls(signature, public, author_signature, ecdsa.key_to_bytes(author_key.public_key()))
+
+    @classmethod
+    def anonymous(cls, block: IdBlock) -> IdAuthentication:
+        """A signature of ``block`` that nobody made: it is fixed, and the ID key is the one under which it is right.
+
+        Nobody has the private key, to sign another block with: the key stands for this block alone. Of the two keys
+        the smaller one is taken, by x, then y.
+        """
+        # Few launches have such a block.
+        from sevlaunch.sevapi.recovery import recover_keys
+
+        key = recover_keys(block.to_bytes(), ANONYMOUS_R, ANONYMOUS_S)[0]
+        return cls(ecdsa.signature_bytes(ANONYMOUS_R, ANONYMOUS_S), ecdsa.point_bytes(*key), author_key_algorithm=0)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> IdAuthentication:

@@ -14,6 +14,7 @@ from sevlaunch.cli.profiles import SetOption
 
 if TYPE_CHECKING:
     from sevlaunch.owner.setup import Setup
+    from sevlaunch.profile.model import Profile
 
 
 class DigestFormat(StrEnum):
@@ -77,11 +78,13 @@ def digest(
         vmm=vmm,
         policy=policy,
     )
-    setup, _ = launch.resolve_options(profile, overrides, host, options)
-    _show(setup, output)
+    setup, named = launch.resolve_options(profile, overrides, host, options)
+    _show(setup, named, output)
 
 
-def _show(setup: Setup, output: DigestFormat) -> None:
+def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
+    from sevlaunch.owner.identity import keys_shown
+
     digests = setup.digests()
     if output is DigestFormat.HEX:
         say(*(content.hex() for content in digests.values()))
@@ -96,6 +99,7 @@ def _show(setup: Setup, output: DigestFormat) -> None:
                     for name, content in digests.items()
                 ],
                 "inputs": setup.inputs,
+                **keys_shown(profile, digests, setup.policy),
             }
         )
         return
@@ -107,3 +111,6 @@ def _show(setup: Setup, output: DigestFormat) -> None:
         say(f"{one.name:<15} {one.value}  [{one.source}]")
         if one.sha256:
             say(f"{'':<15} sha256 {one.sha256}")
+    for name, key in keys_shown(profile, digests, setup.policy).items():
+        if key:
+            say(f"{name.replace('_', ' '):<15} {key}")

@@ -18,7 +18,16 @@ def register(app: typer.Typer) -> None:
 def id_block(
     digest: Annotated[str, typer.Option("--digest", metavar="HEX", help="The launch digest, 48 bytes.")],
     policy: Annotated[str, typer.Option("--policy", help="The guest's policy: the block's must be the same.")],
-    id_key: Annotated[Path, typer.Option("--id-key", help="Private key on P-384 that signs the block.")],
+    id_key: Annotated[
+        Path | None,
+        typer.Option("--id-key", help="Private key on P-384 that signs the block; nobody else may read it."),
+    ] = None,
+    anonymous: Annotated[
+        bool,
+        typer.Option(
+            "--anonymous", help="A fixed signature, whose key nobody has: as the profile's id_block: anonymous."
+        ),
+    ] = False,
     author_key: Annotated[
         Path | None, typer.Option("--author-key", help="Private key on P-384 that signs the ID key.")
     ] = None,
@@ -37,7 +46,7 @@ def id_block(
     """
     from sevlaunch.cli.owner.options import hexadecimal
     from sevlaunch.errors import UsageError
-    from sevlaunch.owner.id_block import read_private_key, sign_id_block, write_id_block
+    from sevlaunch.owner.id_block import anonymous_id_block, read_private_key, sign_id_block, write_id_block
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
     from sevlaunch.sevapi.id_block import IdBlock
 
@@ -45,15 +54,25 @@ def id_block(
         number = parse_policy(policy, SNP_POLICY)
     except ValueError as error:
         raise UsageError(f"--policy: {error}") from error
+    launch = hexadecimal("--digest", digest, 48)
+    if anonymous == (id_key is not None):
+        raise UsageError("wanted --id-key or --anonymous", hint="give one of them")
+    if anonymous and (author_key or family_id or image_id or guest_svn):
+        raise UsageError(
+            "an anonymous block is the same for all: it takes no author key, no names and no SVN", hint="leave them out"
+        )
     block = IdBlock(
-        digest=hexadecimal("--digest", digest, 48),
+        digest=launch,
         policy=number,
         family_id=hexadecimal("--family-id", family_id, 16) if family_id else bytes(16),
         image_id=hexadecimal("--image-id", image_id, 16) if image_id else bytes(16),
         guest_svn=guest_svn,
     )
     author = read_private_key(author_key, "author key") if author_key else None
-    signed = sign_id_block(block, read_private_key(id_key, "ID key"), author)
+    if id_key:
+        signed = sign_id_block(block, read_private_key(id_key, "ID key"), author)
+    else:
+        signed = anonymous_id_block(launch, number)
     files = write_id_block(signed, out)
     if output is Format.JSON:
         print_json(

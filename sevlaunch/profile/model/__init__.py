@@ -17,7 +17,15 @@ from sevlaunch.profile.model.networks import (
     UserNetwork,
 )
 from sevlaunch.profile.model.profile import Profile, Qemu
-from sevlaunch.profile.model.security import Cbitpos, NoSecurity, ReducedPhysBits, Security, SevSecurity, SnpSecurity
+from sevlaunch.profile.model.security import (
+    Cbitpos,
+    IdKeys,
+    NoSecurity,
+    ReducedPhysBits,
+    Security,
+    SevSecurity,
+    SnpSecurity,
+)
 
 __all__ = [
     "Watchdog",
@@ -41,6 +49,7 @@ __all__ = [
     "FIRST_PORT",
     "Firmware",
     "FirstBoot",
+    "IdKeys",
     "ImageFormat",
     "Iommu",
     "MacvtapNetwork",

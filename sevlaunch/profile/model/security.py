@@ -116,13 +116,26 @@ class SevSecurity(_SevCommon, frozen=True, kw_only=True):
         return not (self.encrypts_registers and self.init2)
 
 
+class IdKeys(Model, frozen=True, kw_only=True):
+    """Private keys on P-384 that sign the ID block of each launch, in PEM or DER; nobody else may read the files."""
+
+    key: Annotated[AbsolutePath, Meta(description="ID key, which signs the block")]
+    author: Annotated[AbsolutePath | None, Meta(description="author key, which signs the ID key")] = None
+
+
 class SnpSecurity(_SevCommon, frozen=True, kw_only=True):
     """A SEV-SNP guest: the properties of QEMU's sev-snp-guest object."""
 
     type: Literal["sev-snp"]
     policy: Annotated[SnpPolicyValue | None, Meta(description="guest policy; default: QEMU's own, 0x30000")] = None
     guest_visible_workarounds: GuestVisibleWorkarounds | None = None
-    id_block: IdBlock | None = None
+    id_block: Annotated[
+        IdBlock | Literal["anonymous"] | IdKeys | None,
+        Meta(
+            description="the only launch that the processor lets run: 96 bytes, signed by id_auth; or made of the "
+            "launch's own digest, and signed by keys, or by nobody (anonymous)"
+        ),
+    ] = None
     id_auth: IdAuth | None = None
     host_data: HostData | None = None
     author_key_enabled: Annotated[bool, Meta(description="id_auth contains an author key")] = False
