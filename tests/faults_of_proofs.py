@@ -217,6 +217,36 @@ FAULTS_OF_PROOFS = {
             "::test_signatures_under_an_id_block_are_of_the_one_algorithm_and_of_keys_on_p384",
         ),
     ),
+    "an ID block of another launch is verified": Fault(
+        "sevlaunch/flows/completion.py",
+        "if block.digest not in expected.digests.values():",
+        "if False:",
+        ("tests/rehearsal/test_id_blocks.py::test_what_can_not_be_verified_so_is_told_before_the_start",),
+    ),
+    "others may read an ID key": Fault(
+        "sevlaunch/owner/id_block.py",
+        "bool(status.st_mode & 0o077)",
+        "bool(status.st_mode & 0o070)",
+        ("tests/owner/test_id_block.py::test_a_key_that_others_may_read_is_refused",),
+    ),
+    "a guest takes init-data that its report does not show": Fault(
+        "sevlaunch/image/seed_check.py",
+        "if found != wanted:",
+        "if False:",
+        ("tests/image/test_seed_check.py::test_anything_else_is_refused_by_name_and_gives_nothing",),
+    ),
+    "a guest takes a seed with a file that nothing binds": Fault(
+        "sevlaunch/image/seed_check.py",
+        "        if name not in bound:\n",
+        "        if False:\n",
+        ("tests/image/test_seed_check.py::test_anything_else_is_refused_by_name_and_gives_nothing",),
+    ),
+    "HOST_DATA is the beginning of another digest": Fault(
+        "sevlaunch/profile/initdata_values.py",
+        "self.digest[:HOST_DATA_BYTES]",
+        "self.digest[-HOST_DATA_BYTES:]",
+        ("tests/profile/test_initdata.py::test_host_data_is_the_digest_of_the_bytes_as_they_are",),
+    ),
     "a report is answered that nothing was asked of": Fault(
         "sevlaunch/owner/report.py",
         "    wanted.require_asked()\n",

@@ -108,5 +108,5 @@ def test_every_section_of_a_profile_that_a_domain_can_fill_is_named() -> None:
     named = {key.partition(".")[0] for key in KEYS}
     # Whom QEMU runs as is in libvirt's qemu.conf and how large a log grows in virtlogd's, not in a domain.
     # For a first boot, a domain has disks, files of fw_cfg and OEM strings, of which it does not say what they are for.
-    elsewhere = {"extends", "cpus", "run_as", "console_log", "first_boot", "ignition", "credentials"}
+    elsewhere = {"extends", "cpus", "run_as", "console_log", "first_boot", "initdata", "ignition", "credentials"}
     assert named == set(profile_schema()["properties"]) - elsewhere

@@ -71,6 +71,7 @@ NAMING = {
     "security.host_data": "security: {type: sev-snp, host_data: FILE}\n",
     "security.id_block": "security: {type: sev-snp, id_block: FILE, id_auth: FILE}\n",
     "security.id_auth": "security: {type: sev-snp, id_block: FILE, id_auth: FILE}\n",
+    "initdata.file": "initdata: FILE\n",
     "security.guest_visible_workarounds": "security: {type: sev-snp, guest_visible_workarounds: FILE}\n",
 }
 

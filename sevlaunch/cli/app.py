@@ -34,7 +34,7 @@ MODULES = {
 OWNER, IMAGE = "owner", "image"
 # The commands that have commands of their own, with the modules of those.
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    IMAGE: {"images": ("fetch", "ls", "rm")},
+    IMAGE: {"images": ("fetch", "ls", "rm"), "seed_check": ("seed-check",)},
     OWNER: {
         "owner.session": ("session",),
         "owner.digest": ("digest",),
@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "owner.fetch": ("fetch",),
         "owner.id_block": ("id-block",),
         "owner.compare": ("compare",),
+        "owner.initdata": ("initdata",),
     },
 }
 _GROUP_HELP = {

@@ -1,7 +1,7 @@
-"""What a plan has only once the files are read that are measured: the ID block, which holds the launch's digest.
+"""What a plan has only once files are read: init-data, which binds some, and the ID block with the launch's digest.
 
 A plan is made without reading files, and the digest is the guest owner's affair, which stands above plans. So a plan
-that has an ID block made is completed here, and all others are left as they are.
+that has either made is completed here, and all others are left as they are.
 """
 
 from __future__ import annotations
@@ -11,24 +11,45 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
-from sevlaunch.plan.option import Choice
+from sevlaunch.plan.option import Choice, Reason
 from sevlaunch.plan.plan import Plan
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import SnpSecurity
 
 if TYPE_CHECKING:
     from sevlaunch.host.model import Host
+    from sevlaunch.plan.initdata import InitDataPlan
 
 
 def complete_plan(loaded: LoadedProfile, plan: Plan, host: Host) -> Plan:
     """The plan of ``loaded`` for ``host`` with all that its command line says.
 
-    :raise UsageError: when a file that is measured, or a key, can't be read.
+    :raise UsageError: when a file that is measured or bound, or a key, can't be read.
+    :raise HostError: when a file of the seed can't be read.
     """
+    if plan.initdata and plan.initdata.document is None:
+        plan = _with_initdata(loaded, plan, plan.initdata)
     security = loaded.profile.security
     if plan.complete or not isinstance(security, SnpSecurity):
         return plan
     return _with_id_block(loaded, security, plan, host)
+
+
+def _with_initdata(loaded: LoadedProfile, plan: Plan, initdata: InitDataPlan) -> Plan:
+    # Few guests have any.
+    from sevlaunch.image.initdata import initdata_document
+    from sevlaunch.plan.security import SnpProperties
+    from sevlaunch.profile.initdata_values import parse_initdata
+
+    document = initdata_document(loaded.profile)
+    plan = replace(plan, initdata=replace(initdata, document=document))
+    security = plan.security
+    if security is None or not isinstance(security.own, SnpProperties):
+        return plan
+    found = parse_initdata(document)
+    why = Reason(initdata.wanted.kind, f"{initdata.wanted.text}: {found.algorithm} of the init-data")
+    own = replace(security.own, host_data=Choice(found.host_data, why))
+    return replace(plan, security=replace(security, own=own))
 
 
 def _with_id_block(loaded: LoadedProfile, security: SnpSecurity, plan: Plan, host: Host) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,19 +10,27 @@ from sevlaunch.atomic import make_private_folder, write_whole
 from sevlaunch.errors import HostError
 from sevlaunch.guest.record import Login
 from sevlaunch.host.ssh_keys import public_keys
-from sevlaunch.image.cloud_config import SeedFile, Wishes
-from sevlaunch.image.seed import Seed
+from sevlaunch.image.first_boot import MOST_SOURCE_BYTES, read_seed
 from sevlaunch.opening import open_regular
 from sevlaunch.plan.first_boot import FirstBootPlan
 from sevlaunch.plan.plan import Plan
-from sevlaunch.profile.model import BootFile
 from sevlaunch.profile.seed_values import goes_with_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-# A seed is for what configures a guest; what is larger belongs on a disk.
-_MOST_SOURCE_BYTES = 16 << 20
+
+def made_disks(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """The disks that are made for a guest to read, by the names of their files: its seed, and its init-data.
+
+    :raise HostError: as :func:`make_seed`.
+    """
+    if plan.first_boot:
+        yield plan.first_boot.path.name, make_seed(plan.first_boot)
+    if plan.initdata and plan.initdata.document is not None:
+        from sevlaunch.image.initdata import initdata_disk
+
+        yield plan.initdata.path.name, initdata_disk(plan.initdata.document)
 
 
 def make_seed(first_boot: FirstBootPlan) -> bytes:
@@ -37,7 +45,8 @@ def make_seed(first_boot: FirstBootPlan) -> bytes:
     own = first_boot.own_key
     if wanted == "own" or (wanted == "auto" and (own.exists() or not found)):
         found = [*found, _own_public_key(own, first_boot.guest)]
-    return _seed(first_boot).image(found)
+    seed = read_seed(first_boot.said, guest=first_boot.guest, hostname=first_boot.hostname.value)
+    return seed.image(found)
 
 
 def login_of(plan: Plan) -> Login | None:
@@ -65,43 +74,6 @@ def _user_of(entry: str | None) -> str | None:
 
     kept = find_image(entry)
     return (kept.record.user or None) if kept and kept.record else None
-
-
-def _seed(first_boot: FirstBootPlan) -> Seed:
-    said = first_boot.said
-    named = said.ssh_keys if isinstance(said.ssh_keys, list) else []
-    return Seed(
-        guest=first_boot.guest,
-        hostname=first_boot.hostname.value,
-        wishes=Wishes(
-            user=said.user,
-            password_hash=said.password_hash,
-            files=tuple(SeedFile(file.path, _content(file), file.mode, file.owner) for file in said.files),
-            run=tuple(said.run),
-            packages=tuple(said.packages),
-            user_data=said.user_data,
-        ),
-        keys=tuple(line for lines in named for line in lines.split("\n")),
-        meta_data=said.meta_data or {},
-        network_config=said.network_config,
-    )
-
-
-def _content(file: BootFile) -> bytes:
-    if file.source is None:
-        return (file.content or "").encode()
-    hint = "make it, or correct first_boot.files"
-    try:
-        with open_regular(file.source) as stream:
-            content = stream.read(_MOST_SOURCE_BYTES + 1)
-    except OSError as error:
-        raise HostError(f"can't read {file.source} for the guest: {error.strerror}", hint=hint) from error
-    if len(content) > _MOST_SOURCE_BYTES:
-        raise HostError(
-            f"{file.source} has more than {_MOST_SOURCE_BYTES >> 20} MiB, which is too much for a seed",
-            hint="give it to the guest on a disk",
-        )
-    return content
 
 
 def _own_public_key(private: Path, guest: str) -> str:
@@ -137,7 +109,7 @@ def _load(private: Path) -> Ed25519PrivateKey:
     hint = f"remove {private}: another one is made, which a guest that was started before does not know"
     try:
         with open_regular(private) as stream:
-            key = load_ssh_private_key(stream.read(_MOST_SOURCE_BYTES), password=None)
+            key = load_ssh_private_key(stream.read(MOST_SOURCE_BYTES), password=None)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged"
         raise HostError(f"can't read the guest's SSH key {private}: {reason}", hint=hint) from error

@@ -321,11 +321,12 @@ class Start:
         self.folder.write(folders.PLAN, content)
         for file in self.plan.files:
             self._write_for_qemu(Path(file.path).name, content_of(file))
-        if self.plan.first_boot:
+        if self.plan.first_boot or self.plan.initdata:
             # Few guests have a seed.
-            from sevlaunch.guest.first_boot import login_of, make_seed
+            from sevlaunch.guest.first_boot import login_of, made_disks
 
-            self._write_for_qemu(self.plan.first_boot.path.name, make_seed(self.plan.first_boot))
+            for name, content in made_disks(self.plan):
+                self._write_for_qemu(name, content)
             self.login = login_of(self.plan)
         # Disks that are handed over are those of a system that goes on.
         if not (self.plan.storage.keeps_system or self._handed.numbers):

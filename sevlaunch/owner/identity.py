@@ -30,14 +30,16 @@ def id_block_of(security: SnpSecurity, digest: bytes, policy: int) -> SignedIdBl
     return sign_id_block(IdBlock(digest, policy), read_private_key(Path(said.key), "ID key"), author)
 
 
-def keys_shown(profile: Profile | None, digests: Mapping[str, bytes], policy: int) -> dict[str, str | None]:
-    """What reports of a launch will show of its ID block's keys, in hexadecimal; empty for all but SNP.
+def report_shows(profile: Profile | None, digests: Mapping[str, bytes], policy: int) -> dict[str, str | None]:
+    """What reports of a launch will show beside its digest: host data and the ID block's keys; empty for all but SNP.
 
-    Null: there is no such key, or the profile names one that is not here.
+    All are hexadecimal. Null: there is none, or the profile names a key that is not here.
+
+    :raise UsageError: when a key, or a file that is bound, can't be read.
     """
-    security = profile.security if profile else None
-    if security is None or security.type != "sev-snp":
+    if profile is None or profile.security.type != "sev-snp":
         return {}
+    security = profile.security
     keys = security.id_block
     here = (
         keys is None
@@ -47,6 +49,16 @@ def keys_shown(profile: Profile | None, digests: Mapping[str, bytes], policy: in
     (digest,) = digests.values()
     signed = id_block_of(security, digest, policy) if here else None
     return {
+        "host_data": _host_data(profile, security),
         "id_key_digest": signed.id_key_digest.hex() if signed else None,
         "author_key_digest": (signed.author_key_digest.hex() or None) if signed else None,
     }
+
+
+def _host_data(profile: Profile, security: SnpSecurity) -> str | None:
+    if profile.initdata is None:
+        return security.host_data.hex() if security.host_data else None
+    from sevlaunch.image.initdata import initdata_document
+    from sevlaunch.profile.initdata_values import parse_initdata
+
+    return parse_initdata(initdata_document(profile)).host_data.hex()

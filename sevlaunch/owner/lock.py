@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -56,6 +57,17 @@ class LockedCpu(_Part, frozen=True, kw_only=True):
     signature: Annotated[int, Meta(ge=0, lt=1 << 32)] | None
 
 
+class LockedInitData(_Part, frozen=True, kw_only=True):
+    """Init-data: its digest, and SHA-256 of each of its texts by their names, all in hexadecimal.
+
+    What is bound by its SHA-256 has that very one here.
+    """
+
+    algorithm: Literal["sha-256", "sha-384", "sha-512"]
+    digest: Annotated[str, matching(r"([0-9a-f]{2}){32,64}")]
+    data: dict[str, _Sha256]
+
+
 class LockedIdBlock(_Part, frozen=True, kw_only=True):
     """What an ID block says beside digest and policy, and what reports show of its keys; all but SVN in hexadecimal."""
 
@@ -82,6 +94,7 @@ class Lock(_Part, frozen=True, kw_only=True):
     cmdline: LockedText | None
     kernel_hashes: bool
     host_data: Annotated[_Sha256 | None, Meta(description="SNP: 32 bytes that reports show")] = None
+    initdata: LockedInitData | None = None
     id_block: Annotated[LockedIdBlock | None, Meta(description="SNP: the processor lets no other launch run")] = None
     digests: Annotated[dict[Annotated[str, matching(r"launch|es-init|init2")], _Digest], Meta(min_length=1)]
 
@@ -117,6 +130,7 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
     # Who reads a lock takes what is in it.
     from sevlaunch.owner.setup import Options, resolve_setup
 
+    plan.require_complete()
     setup = resolve_setup(loaded, Options(), plan=plan)
     launch, boot = setup.launch, plan.boot
     hashes = {one.name: one.sha256 for one in setup.inputs}
@@ -143,9 +157,23 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
         initrd=locked("initrd", boot.initrd),
         cmdline=cmdline,
         kernel_hashes=launch.kernel is not None,
+        initdata=_initdata(plan),
         **_snp_parts(plan),
         digests={name or _LAUNCH: digest.hex() for name, digest in setup.digests().items()},
     )
+
+
+def _initdata(plan: Plan) -> LockedInitData | None:
+    if plan.initdata is None or plan.initdata.document is None:
+        return None
+    from sevlaunch.profile.initdata_values import bound, parse_initdata
+
+    found = parse_initdata(plan.initdata.document)
+    data = {
+        name: text if bound(name, text) else hashlib.sha256(text.encode()).hexdigest()
+        for name, text in found.data.items()
+    }
+    return LockedInitData(algorithm=found.algorithm, digest=found.digest.hex(), data=data)
 
 
 def _snp_parts(plan: Plan) -> dict[str, Any]:
@@ -156,7 +184,6 @@ def _snp_parts(plan: Plan) -> dict[str, Any]:
     own = plan.security.own if plan.security else None
     if not isinstance(own, SnpProperties):
         return {}
-    own.require_complete()
     block = None
     if own.id_block and own.id_auth:
         signed = signed_block(own.id_block.value, own.id_auth.value)

@@ -12,7 +12,11 @@ from sevlaunch.plan.plan import Plan
 
 
 def render(plan: Plan) -> tuple[Option, ...]:
-    """The options of the command line, in the order a reader expects."""
+    """The options of the command line, in the order a reader expects.
+
+    :raise UsageError: when the plan is not complete.
+    """
+    plan.require_complete()
     return tuple(_options(plan))
 
 

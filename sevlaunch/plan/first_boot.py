@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.plan.places import SEED, SSH_KEY
 from sevlaunch.profile.model import FirstBoot, Profile
+from sevlaunch.profile.seed_values import as_hostname
 
 NAME = "first-boot"
 
@@ -83,11 +83,13 @@ def resolve_first_boot(context: Context, said: FirstBoot) -> FirstBootPlan:
     """The seed for the profile."""
     profile = context.profile
     state = context.state_folder
+    # What is bound has to be the same wherever the profile lies: its owner makes the same seed.
+    bound = profile.initdata is not None and profile.initdata.bind
     return FirstBootPlan(
         wanted=context.why("first_boot"),
         said=said,
-        guest=f"{profile.name}/{state.name}",
-        hostname=context.choice(said.hostname or _as_hostname(profile.name), "first_boot", "hostname"),
+        guest=profile.name if bound else f"{profile.name}/{state.name}",
+        hostname=context.choice(said.hostname or as_hostname(profile.name), "first_boot", "hostname"),
         user=context.choice_or_none(said.user, "first_boot", "user"),
         keys=_keys(context, said),
         path=context.folder / SEED,
@@ -109,8 +111,3 @@ def _keys(context: Context, said: FirstBoot) -> Choice[str]:
     if isinstance(keys, str):
         return context.choice(keys, "first_boot", "ssh_keys")
     return context.choice(str(sum(lines.count("\n") + 1 for lines in keys)), "first_boot", "ssh_keys")
-
-
-def _as_hostname(name: str) -> str:
-    """A guest's name with what no host name may have left out."""
-    return re.sub(r"[^A-Za-z0-9-]+", "-", name)[:63].strip("-") or "guest"

@@ -61,6 +61,8 @@ def shell(plan: Plan) -> str:
             steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {quoted})")
     if plan.first_boot:
         steps.append(f"# {plan.first_boot.path}, the seed of first_boot, is for `sevlaunch up` to make")
+    if plan.initdata:
+        steps.append(f"# {plan.initdata.path}, the disk of initdata, is for `sevlaunch up` to make")
     if plan.firmware.vars and plan.firmware.vars_template:
         target = shlex.quote(plan.firmware.vars.value)
         steps.append(f"install -d -m 0700 {shlex.quote(plan.firmware.vars.value.rsplit('/', 1)[0])}")

@@ -18,6 +18,7 @@ TPM_SOCKET = "tpm.sock"
 # In the guest's folder, beside that of QEMU's account, who may read it.
 SEED = "seed.iso"
 KERNEL, INITRD = "kernel", "initrd"
+INITDATA = "initdata.img"
 # In the guest's state folder.
 TPM_STATE = "tpm"
 SSH_KEY = "ssh_key"

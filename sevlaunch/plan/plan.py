@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.origin import Origin
 from sevlaunch.plan.addresses import BusesPlan
@@ -28,6 +29,7 @@ from sevlaunch.plan.storage import StoragePlan, with_overlays
 
 if TYPE_CHECKING:
     from sevlaunch.plan.first_boot import FirstBootPlan
+    from sevlaunch.plan.initdata import InitDataPlan
     from sevlaunch.plan.security import SecurityPlan
 
 Reboot = Literal["reset", "relaunch", "stop"]
@@ -63,6 +65,7 @@ class Plan(Struct, frozen=True):
     iommu: tuple[Part, ...]
     storage: StoragePlan
     first_boot: FirstBootPlan | None
+    initdata: InitDataPlan | None
     networks: tuple[NetworkPlan, ...]
     devices: tuple[Part, ...]
     reboot: Choice[Reboot]
@@ -99,7 +102,19 @@ class Plan(Struct, frozen=True):
     @property
     def complete(self) -> bool:
         """Whether it has a command line: what is made of files is not there before those are read."""
-        return self.security is None or self.security.own.complete
+        launch = self.security is None or self.security.own.complete
+        return launch and (self.initdata is None or self.initdata.document is not None)
+
+    def require_complete(self) -> None:
+        """See that nothing is missing: the command line would be that of another launch.
+
+        :raise UsageError: when the ID block or the init-data is not made yet.
+        """
+        if not self.complete:
+            raise UsageError(
+                f"the ID block or the init-data of {self.name} is not made yet",
+                hint="complete the plan first: sevlaunch.api.complete_plan()",
+            )
 
     @property
     def board(self) -> tuple[Part, ...]:
@@ -110,7 +125,7 @@ class Plan(Struct, frozen=True):
     @property
     def attached(self) -> tuple[Part, ...]:
         """The parts that hang on it."""
-        seed = (self.first_boot,) if self.first_boot else ()
+        seed = tuple(part for part in (self.first_boot, self.initdata) if part)
         return (*self.iommu, self.buses, self.storage, *seed, *self.networks, *self.devices)
 
     @property

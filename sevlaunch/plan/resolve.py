@@ -28,6 +28,7 @@ from sevlaunch.remedies import INSTALL_QEMU
 
 if TYPE_CHECKING:
     from sevlaunch.plan.first_boot import FirstBootPlan
+    from sevlaunch.plan.initdata import InitDataPlan
     from sevlaunch.plan.security import SecurityPlan
 
 # struct sockaddr_un, unix(7): 108 bytes with the final NUL.
@@ -126,6 +127,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     iommu = tuple(_iommu(context, machine.accel.value))
     storage = resolve_storage(context)
     first_boot = _first_boot(context)
+    initdata = _initdata(context)
     networks = resolve_networks(context)
     devices = tuple(device for resolve_device in _DEVICES for device in resolve_device(context))
     reboot = _reboot(context)
@@ -153,6 +155,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
         iommu=iommu,
         storage=storage,
         first_boot=first_boot,
+        initdata=initdata,
         networks=networks,
         devices=devices,
         reboot=reboot,
@@ -186,6 +189,15 @@ def _first_boot(context: Context) -> FirstBootPlan | None:
     from sevlaunch.plan.first_boot import resolve_first_boot
 
     return resolve_first_boot(context, said)
+
+
+def _initdata(context: Context) -> InitDataPlan | None:
+    said = context.profile.initdata
+    if said is None:
+        return None
+    from sevlaunch.plan.initdata import resolve_initdata
+
+    return resolve_initdata(context, said)
 
 
 def _reboot(context: Context) -> Choice[Reboot]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.identity import IdentityPlan, resolve_identity
@@ -90,23 +89,8 @@ class SnpProperties(Struct, frozen=True, kw_only=True):
         """Whether all is there that is made once files are read."""
         return self.identity is None or self.id_block is not None
 
-    def require_complete(self) -> None:
-        """See that nothing is missing: the command line would be that of another launch.
-
-        :raise UsageError: when the ID block is not made yet.
-        """
-        if self.identity and not self.complete:
-            raise UsageError(
-                f"the ID block that {self.identity.wanted.text} asks for is not made yet",
-                hint="complete the plan first: sevlaunch.api.complete_plan()",
-            )
-
     def parameters(self) -> Iterator[Parameter]:
-        """What goes into the launch, and into the guest's reports.
-
-        :raise UsageError: as :meth:`require_complete`.
-        """
-        self.require_complete()
+        """What goes into the launch, and into the guest's reports."""
         for name, content in (
             ("guest-visible-workarounds", self.guest_visible_workarounds),
             ("id-block", self.id_block),

@@ -47,11 +47,13 @@ def first_boot_cautions(profile: Profile) -> Iterator[Violation]:
     first = profile.first_boot
     if first is None:
         return
-    if profile.security.encrypted:
+    bound = profile.initdata is not None and "first_boot" in profile.initdata.bind
+    if profile.security.encrypted and not bound:
         yield Violation(
             ("first_boot",),
             "the host makes the seed and can change it, and no measurement says what is in it: it can let others into "
-            "the guest; what the owner relies on is in the measured boot, or in the image",
+            "the guest; what the owner relies on is in the measured boot, or in the image; or bind the seed, as an SNP "
+            "guest can: initdata: {bind: [first_boot]}",
         )
     if first.packages and not profile.networks:
         yield Violation(

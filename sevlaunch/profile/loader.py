@@ -25,7 +25,14 @@ from sevlaunch.profile.source import Mark, Node
 from sevlaunch.profile.validation import Reading, switch
 
 # Each of these keys takes one plain value as the short form of a mapping: the value goes to the key named here.
-SHORT_FORMS = {"memory": "size", "security": "type", "video": "type", "display": "type", "iommu": "type"}
+SHORT_FORMS = {
+    "memory": "size",
+    "security": "type",
+    "video": "type",
+    "display": "type",
+    "iommu": "type",
+    "initdata": "file",
+}
 
 # Each of these takes true (all defaults), false (it is left out) or a mapping.
 SWITCHES = ("rng", "balloon", "tpm", "watchdog", "first_boot")

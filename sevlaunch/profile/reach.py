@@ -76,6 +76,7 @@ class Reach(NamedTuple):
 def reach(loaded: LoadedProfile) -> list[Reach]:
     """All of it, in the order of the profile's keys."""
     found = [*_layers(loaded), *_paths(loaded), *_blobs(loaded), *_seed(loaded), *_credentials(loaded)]
+    found += _initdata(loaded)
     found += [*_networks(loaded), *_rest(loaded)]
     return list(dict.fromkeys(found))
 
@@ -143,6 +144,15 @@ def _seed(loaded: LoadedProfile) -> Iterator[Reach]:
     if first_boot.ssh_keys == "auto":
         yield _at(loaded, CONNECTS, "this user's SSH agent, for its public keys", "first_boot", "ssh_keys")
         yield _at(loaded, READS, "~/.ssh/*.pub", "first_boot", "ssh_keys")
+
+
+def _initdata(loaded: LoadedProfile) -> Iterator[Reach]:
+    said, node = loaded.profile.initdata, loaded.positions.root.child("initdata")
+    file = node.child("file") if node else None
+    if file and isinstance(file.value, str):
+        yield _at(loaded, READS, file.value, "initdata", "file")
+    for name, path in said.files.items() if said else ():
+        yield _at(loaded, READS, path, "initdata", "files", name)
 
 
 def _credentials(loaded: LoadedProfile) -> Iterator[Reach]:

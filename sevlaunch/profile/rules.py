@@ -14,6 +14,7 @@ from sevlaunch.profile.direct_boot_rules import check_direct_boot, direct_boot_c
 from sevlaunch.profile.disk_rules import check_disks, disk_cautions
 from sevlaunch.profile.dma_rules import check_dma_api
 from sevlaunch.profile.first_boot_rules import check_first_boot, first_boot_cautions
+from sevlaunch.profile.initdata_rules import check_initdata, initdata_cautions
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
 from sevlaunch.profile.memory_rules import check_memory
 from sevlaunch.profile.model import IdKeys, Profile, SevSecurity, SnpSecurity
@@ -42,6 +43,7 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from check_board(profile)
     yield from check_disks(profile)
     yield from check_first_boot(profile)
+    yield from check_initdata(profile)
     yield from check_networks(profile)
     yield from check_dma_api(profile)
     yield from check_devices(profile)
@@ -60,6 +62,7 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     yield from direct_boot_cautions(profile)
     yield from disk_cautions(profile)
     yield from first_boot_cautions(profile)
+    yield from initdata_cautions(profile)
     yield from network_cautions(profile)
     yield from device_cautions(profile)
     yield from check_machine_cautions(profile)

@@ -36,6 +36,11 @@ def yaml_text(value: Any) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
+def as_hostname(name: str) -> str:
+    """A guest's name with what no host name may have left out."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name)[:63].strip("-") or "guest"
+
+
 def read_user_data(value: object) -> str:
     """The user data in a file, or the #cloud-config in a mapping.
 

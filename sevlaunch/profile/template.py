@@ -41,7 +41,7 @@ security:
   type: sev-snp
   policy: [smt]                # or a number: 0x30000; see: sevlaunch policy --snp 0x30000
   # cbitpos: 51                # default: the host's
-  # host_data: BASE64          # 32 bytes that stand in the guest's attestation report
+  # host_data: BASE64          # 32 bytes that stand in the guest's attestation report; or else: initdata
   # id_block: anonymous        # the processor refuses any launch but the one that this profile gives
   # kernel_hashes: true        # measure boot.kernel, initrd and cmdline
 """,

@@ -19,7 +19,17 @@ import pytest
 from msgspec import Struct
 
 from sevlaunch import sync
-from sevlaunch.api import GuestNotFound, Host, HostError, Plan, Profile, SevlaunchError, plan, render
+from sevlaunch.api import (
+    GuestNotFound,
+    Host,
+    HostError,
+    Plan,
+    Profile,
+    SevlaunchError,
+    complete_plan,
+    plan,
+    render,
+)
 from sevlaunch.doctor.requirements import missing, missing_for_rehearsal
 from sevlaunch.flows.images import fetch_missing
 from sevlaunch.flows.take_down import take_down
@@ -210,7 +220,7 @@ class GuestFactory:
             rehearse = guest_type.encrypted and bool(missing(guest_type, "kvm", host))
         if rehearse:
             _check_rehearsal(host)
-        return plan(profile, host, rehearse=rehearse)
+        return complete_plan(profile, plan(profile, host, rehearse=rehearse), host)
 
 
 def _check_rehearsal(host: Host) -> None:

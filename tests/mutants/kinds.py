@@ -171,6 +171,7 @@ def locks(folder: Path) -> list[Reader]:
         "initrd": {"path": "initrd", "sha256": "11" * 32},
         "cmdline": {"text": "console=ttyS0", "sha256": "22" * 32},
         "kernel_hashes": False,
+        "initdata": {"algorithm": "sha-256", "digest": "33" * 32, "data": {"aa.toml": "44" * 32}},
         "digests": {"launch": SEV.launch.firmware.sha256.hex()},
     }
     content = json.dumps(lock).encode()
@@ -229,6 +230,23 @@ def first_boots(folder: Path) -> list[Reader]:
     return readers
 
 
+def init_data(folder: Path) -> list[Reader]:
+    """Init-data in TOML and JSON, as a profile names it and as an owner has it."""
+    _, trusting = _report_folder(folder)
+    toml = b'version = "0.1.0"\nalgorithm = "sha-256"\n[data]\n"aa.toml" = """\nkey = 1\n"""\n'
+    document = json.dumps({"version": "0.1.0", "algorithm": "sha-384", "data": {"a": "b"}}).encode()
+    (folder / "initdata.yaml").write_text("initdata: mutant\n")
+    report: Words = ["owner", "report", folder / "report", *trusting, "--certs", folder / "certs", "--initdata", "{}"]
+    return [
+        reader
+        for content in (toml, document)
+        for reader in (
+            Reader(content, change_text, report, frozenset({0, 1, 2})),
+            Reader(content, change_text, ["check", folder / "initdata.yaml"], frozenset({0, 1})),
+        )
+    ]
+
+
 def firmware(folder: Path) -> list[Reader]:
     """Firmware images, as the digest reads their tables."""
     image = ovmf(size=0x4000)
@@ -267,6 +285,7 @@ KINDS: dict[str, Callable[[Path], list[Reader]]] = {
     "catalogues of images": catalogues,
     "profiles": profiles,
     "first boots": first_boots,
+    "init-data": init_data,
     "firmware images": firmware,
     "unified kernel images": unified_kernels,
 }

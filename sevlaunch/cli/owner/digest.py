@@ -83,7 +83,7 @@ def digest(
 
 
 def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
-    from sevlaunch.owner.identity import keys_shown
+    from sevlaunch.owner.identity import report_shows
 
     digests = setup.digests()
     if output is DigestFormat.HEX:
@@ -99,7 +99,7 @@ def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
                     for name, content in digests.items()
                 ],
                 "inputs": setup.inputs,
-                **keys_shown(profile, digests, setup.policy),
+                **report_shows(profile, digests, setup.policy),
             }
         )
         return
@@ -111,6 +111,6 @@ def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
         say(f"{one.name:<15} {one.value}  [{one.source}]")
         if one.sha256:
             say(f"{'':<15} sha256 {one.sha256}")
-    for name, key in keys_shown(profile, digests, setup.policy).items():
+    for name, key in report_shows(profile, digests, setup.policy).items():
         if key:
             say(f"{name.replace('_', ' '):<15} {key}")

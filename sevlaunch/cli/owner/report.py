@@ -46,6 +46,10 @@ def report(
         bool, typer.Option("--any-report-data", help="Take a report of any time, made for anybody.")
     ] = False,
     host_data: Annotated[str | None, typer.Option("--host-data", metavar="HEX", help="32 bytes.")] = None,
+    initdata: Annotated[
+        Path | None,
+        typer.Option("--initdata", metavar="FILE", help="Init-data, whose digest the host data has to be."),
+    ] = None,
     id_key_digest: Annotated[str | None, typer.Option("--id-key-digest", metavar="HEX", help="48 bytes.")] = None,
     author_key_digest: Annotated[
         str | None, typer.Option("--author-key-digest", metavar="HEX", help="48 bytes.")
@@ -113,18 +117,23 @@ def report(
     from sevlaunch.cli.owner.options import number, optional_hexadecimal, version
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.endorsement import root_fingerprint
+    from sevlaunch.owner.initdata import read_initdata_file
     from sevlaunch.owner.report import Trust, report_fields, report_lines, verify_report
     from sevlaunch.owner.report_file import read_report, require_no_rehearsal
     from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_platform, parse_tcb, waiver_of
     from sevlaunch.owner.x509_files import read_certificate_folder, read_certificates, read_revocations
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
 
+    if initdata and host_data is not None:
+        raise UsageError("--initdata and --host-data say the same twice", hint="give one of them")
     waived = {"digest": any_digest, "policy": any_policy, "report_data": any_report_data}
     try:
         wanted = WantedReport(
             digest=optional_hexadecimal("--digest", digest, 48),
             policy=parse_policy(policy, SNP_POLICY) if policy is not None else None,
-            host_data=optional_hexadecimal("--host-data", host_data, 32),
+            host_data=read_initdata_file(initdata).host_data
+            if initdata
+            else optional_hexadecimal("--host-data", host_data, 32),
             report_data=optional_hexadecimal("--report-data", report_data, 64),
             id_key_digest=optional_hexadecimal("--id-key-digest", id_key_digest, 48),
             author_key_digest=optional_hexadecimal("--author-key-digest", author_key_digest, 48),

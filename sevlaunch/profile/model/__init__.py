@@ -7,6 +7,7 @@ from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, V
 from sevlaunch.profile.model.disks import BASE_FORMATS, OWN_THREAD, Bus, Cache, Disk, ImageFormat, Overlay, Throttle
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
 from sevlaunch.profile.model.first_boot import BootFile, FirstBoot
+from sevlaunch.profile.model.initdata import InitData
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import (
     BridgeNetwork,
@@ -51,6 +52,7 @@ __all__ = [
     "FirstBoot",
     "IdKeys",
     "ImageFormat",
+    "InitData",
     "Iommu",
     "MacvtapNetwork",
     "Memory",

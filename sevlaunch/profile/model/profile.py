@@ -13,6 +13,7 @@ from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, V
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
 from sevlaunch.profile.model.first_boot import Credential, CredentialName, FirstBoot, IgnitionFile
+from sevlaunch.profile.model.initdata import InitData
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import Network, PasstNetwork
 from sevlaunch.profile.model.security import NoSecurity, Security
@@ -61,6 +62,10 @@ class Profile(Model, frozen=True, kw_only=True):
     credentials: Annotated[
         dict[CredentialName, Credential], Meta(description="credentials for systemd, by their names")
     ] = {}
+    initdata: Annotated[
+        InitData | None,
+        Meta(description="a document on a read-only disk, whose digest an SNP launch has as its host_data"),
+    ] = None
     networks: list[Network] = []
     rng: Annotated[Rng | None, Meta(description="a random number generator; false: none")] = Rng()
     balloon: Annotated[Balloon | None, Meta(description="a memory balloon; true: with defaults")] = None

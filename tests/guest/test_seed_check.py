@@ -1,0 +1,86 @@
+"""The guest's own check of its seed in a Debian: cloud-init gets what is bound, and runs on nothing else.
+
+Under TCG, which has no report: the check compares seed and init-data. A boot takes one to five minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sevlaunch.image.in_guest import UNIT_NAME, write_seed_check
+from tests import needs
+from tests.conftest import Command
+from tests.guest.support import nothing_left, some_qemu
+
+LIMIT = 900.0
+WAIT = ("--wait", "ssh", "--wait-timeout", str(LIMIT))
+# As the image of a test has it: a guest without SEV has no report.
+WITHOUT_REPORT = "[Service]\nExecStart=\nExecStart=/usr/lib/sevlaunch/check-seed --without-report\n"
+
+pytestmark = pytest.mark.soak
+
+
+def public_key(base: Path) -> str:
+    """A key pair for SSH in ``base``/key; the public one."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = Ed25519PrivateKey.generate()
+    (base / "key").touch(0o600)
+    (base / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def test_cloud_init_runs_on_the_bound_seed_alone(sevlaunch: Command, base: Path) -> None:
+    needs.program("ssh", "openssh-client")
+    needs.program("qemu-img", "qemu-utils")
+    profile = base / "checked.yaml"
+    said = {
+        "accel": "tcg",
+        "cpu": {"count": 2},
+        "memory": "1G",
+        "disks": [{"image": str(needs.debian_disk())}],
+        "networks": [{"type": "user", "ssh": "auto"}],
+        "first_boot": {"ssh_keys": [public_key(base)], "run": ["echo one >> /ran"]},
+        "initdata": {"bind": ["first_boot"]},
+    }
+    profile.write_text(json.dumps(said))
+    started = ("up", profile, *some_qemu(), *WAIT)
+    sevlaunch(*started, limit=2 * LIMIT)
+
+    def typed(command: str, check: int = 0) -> str:
+        return sevlaunch("ssh", "checked", "--key", base / "key", command, limit=LIMIT, check=check).stdout
+
+    write_seed_check(base / "root")
+    drop_in = base / f"root/etc/systemd/system/{UNIT_NAME}.d/test.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(WITHOUT_REPORT)
+    with tarfile.open(base / "check.tar", "w") as archive:
+        archive.add(base / "root", arcname=".", filter=lambda entry: entry.replace(uid=0, gid=0, uname="", gname=""))
+    sevlaunch("cp", base / "check.tar", "checked:check.tar", "--key", base / "key", limit=LIMIT)
+    typed("sudo tar -x -f check.tar -C / --no-overwrite-dir && sudo cloud-init clean && sync")
+    # The document as it is now is what the next launches are bound to.
+    (base / "initdata.toml").write_text(sevlaunch("owner", "initdata", profile).stdout)
+    sevlaunch("down", "checked", "--now")
+
+    bound = ("--set", f"initdata={base / 'initdata.toml'}")
+    sevlaunch(*started, *bound, "--wait", "cloud-init", limit=2 * LIMIT)
+    assert typed(f"systemctl is-active {UNIT_NAME}") == "active\n"
+    journal = typed(f"sudo journalctl -b -o cat -u {UNIT_NAME}")
+    assert "NOTHING IS PROVED" in journal and "the seed is the bound one: meta-data, user-data" in journal
+    assert typed("sudo ls /var/lib/cloud/seed/nocloud") == "meta-data\nuser-data\n"
+    assert "/var/lib/cloud/seed/nocloud" in typed("sudo cat /var/lib/cloud/instance/datasource")
+    assert typed("cat /ran") == "one\none\n"
+    sevlaunch("down", "checked", "--now")
+
+    # The host gives another seed with the same init-data: nothing of it is done.
+    sevlaunch(*started, *bound, "--set", "first_boot.run=[echo two >> /ran]", limit=2 * LIMIT)
+    assert "user-data was changed" in typed(f"sudo journalctl -b -o cat -u {UNIT_NAME}")
+    assert typed(f"systemctl is-active {UNIT_NAME} cloud-init-local.service", check=3) == "failed\ninactive\n"
+    assert typed("cat /ran") == "one\none\n"
+    sevlaunch("down", "checked", "--now")
+    nothing_left(sevlaunch)
