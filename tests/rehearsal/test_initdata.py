@@ -84,6 +84,35 @@ def test_the_guest_checks_its_seed_with_the_report_of_its_launch(sevlaunch: Comm
     assert done.returncode == 1 and "user-data was changed" in done.stderr
 
 
+def test_a_lock_asks_for_all_that_a_report_shows(sevlaunch: Command, base: Path) -> None:
+    said = (*BOUND, "--set", "security.id_block=anonymous")
+    lock = base / "lock"
+    lock.write_text(
+        sevlaunch("render", PROFILES / "sev-snp.yaml", "--rehearse", "--lock", *launch("11.1"), *said).stdout
+    )
+    rehearsed(sevlaunch, "sev-snp", "11.1", None, *said)
+    evidence = base / "evidence.json"
+    evidence.write_text(json.dumps(finished(sevlaunch)))
+    ask = ("owner", "report", evidence, "--any-report-data", "--rehearsal", "--lock", lock)
+    checks = {one["name"]: one["ok"] for one in sevlaunch(*ask, "--format", "json").json["checks"]}
+    wanted = {"measurement", "policy", "host data", "id key digest", "author key digest"}
+    assert wanted <= set(checks) and all(checks.values())
+    content = json.loads(lock.read_text())
+    for changed in (
+        {"host_data": None},
+        {"id_block": None},
+        {"policy": 0x130000},
+        {"digests": {"launch": "00" * 48}},
+    ):
+        lock.write_text(json.dumps(content | changed))
+        checks = {one["name"]: one["ok"] for one in sevlaunch(*ask, "--format", "json", check=1).json["checks"]}
+        (failed,) = (name for name, ok in checks.items() if not ok)
+        assert failed in wanted
+    sevlaunch(*ask, "--policy", "0x30000", check=2)
+    lock.write_text(json.dumps(content | {"type": "sev", "policy": 0x33}))
+    assert "has no report" in sevlaunch(*ask, check=2).stderr
+
+
 def test_two_launches_are_told_apart_by_the_name_of_what_changed(sevlaunch: Command, base: Path) -> None:
     def lock(file: str, *options: str) -> Path:
         profile = PROFILES / "sev-snp.yaml"

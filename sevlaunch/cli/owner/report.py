@@ -33,6 +33,12 @@ def report(
         list[Path],
         typer.Option("--crl", metavar="FILE", help="AMD's revocation list: the chain has to be covered by it."),
     ] = [],  # noqa: B006 - typer reads the default
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock", metavar="FILE", help="A launch lock file: digest, policy, host data and the ID block's keys."
+        ),
+    ] = None,
     digest: Annotated[str | None, typer.Option("--digest", metavar="HEX", help="The launch digest, 48 bytes.")] = None,
     any_digest: Annotated[bool, typer.Option("--any-digest", help="Take any guest.")] = False,
     policy: Annotated[str | None, typer.Option("--policy", help="The exact policy.")] = None,
@@ -118,25 +124,31 @@ def report(
     from sevlaunch.errors import UsageError
     from sevlaunch.owner.endorsement import root_fingerprint
     from sevlaunch.owner.initdata import read_initdata_file
+    from sevlaunch.owner.lock import read_lock
+    from sevlaunch.owner.locked_report import report_of_lock
     from sevlaunch.owner.report import Trust, report_fields, report_lines, verify_report
     from sevlaunch.owner.report_file import read_report, require_no_rehearsal
     from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_platform, parse_tcb, waiver_of
     from sevlaunch.owner.x509_files import read_certificate_folder, read_certificates, read_revocations
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
 
+    if lock and [digest, policy, host_data, initdata, id_key_digest, author_key_digest] != [None] * 6:
+        raise UsageError("a lock file says everything about a launch", hint="leave out what describes it, or --lock")
+    locked = report_of_lock(read_lock(lock)) if lock else WantedReport()
     if initdata and host_data is not None:
         raise UsageError("--initdata and --host-data say the same twice", hint="give one of them")
     waived = {"digest": any_digest, "policy": any_policy, "report_data": any_report_data}
     try:
         wanted = WantedReport(
-            digest=optional_hexadecimal("--digest", digest, 48),
-            policy=parse_policy(policy, SNP_POLICY) if policy is not None else None,
+            digest=locked.digest or optional_hexadecimal("--digest", digest, 48),
+            policy=parse_policy(policy, SNP_POLICY) if policy is not None else locked.policy,
             host_data=read_initdata_file(initdata).host_data
             if initdata
-            else optional_hexadecimal("--host-data", host_data, 32),
+            else locked.host_data or optional_hexadecimal("--host-data", host_data, 32),
             report_data=optional_hexadecimal("--report-data", report_data, 64),
-            id_key_digest=optional_hexadecimal("--id-key-digest", id_key_digest, 48),
-            author_key_digest=optional_hexadecimal("--author-key-digest", author_key_digest, 48),
+            id_key_digest=locked.id_key_digest or optional_hexadecimal("--id-key-digest", id_key_digest, 48),
+            author_key_digest=locked.author_key_digest
+            or optional_hexadecimal("--author-key-digest", author_key_digest, 48),
             family_id=optional_hexadecimal("--family-id", family_id, 16),
             image_id=optional_hexadecimal("--image-id", image_id, 16),
             chip_id=optional_hexadecimal("--chip-id", chip_id, 8, 64),
