@@ -103,6 +103,45 @@ report_disks() {
     done
 }
 
+# What systemd would take: the launcher puts them behind this initrd.
+report_credentials() {
+    for credential in /.extra/system_credentials/*.cred; do
+        [ -r "$credential" ] || continue
+        name=${credential##*/}
+        say "credential ${name%.cred} $(stat -c '%a %u:%g %Y' "$credential") $(printable < "$credential")"
+    done
+}
+
+# What follows WORD= on the kernel's command line.
+word() {
+    for one in $cmdline; do
+        case $one in "$1="*) echo "${one#*=}" ;; esac
+    done
+}
+
+# The disk that udev would call /dev/disk/by-id/virtio-SERIAL.
+named_disk() {
+    for disk in /sys/block/*; do
+        [ "$(cat "$disk/serial" 2> /dev/null)" != "${1##*/virtio-}" ] || echo "/dev/${disk##*/}"
+    done
+}
+
+# As much of systemd's generator as a root under dm-verity takes, where a veritysetup is behind this initrd.
+open_root() {
+    root_hash=$(word roothash)
+    [ -n "$root_hash" ] && [ -x /bin/veritysetup ] || return
+    data=$(named_disk "$(word systemd.verity_root_data)")
+    hashes=$(named_disk "$(word systemd.verity_root_hash)")
+    options=$(word systemd.verity_root_options)
+    if ! DM_DISABLE_UDEV=1 veritysetup open "$data" root "$hashes" "$root_hash" ${options:+"--$options"} 2> /tmp/verity; then
+        say "root refused $(tail -n 1 /tmp/verity | printable)"
+        return
+    fi
+    say "root $(head -c 32 /dev/mapper/root 2> /dev/null | printable)"
+    if cat /dev/mapper/root > /dev/null 2>&1; then say "root read"; else say "root unreadable"; fi
+    say "root $(veritysetup status root | sed -n 's/^ *status: */status /p')"
+}
+
 report_network() {
     [ -z "$dhcp_pid" ] || wait "$dhcp_pid"
     addresses=$(ip -o -4 addr show | awk '$2 != "lo" { sub("/.*", "", $4); print "demo: net", $2, $4 }')
@@ -204,6 +243,8 @@ boot() {
     report_machine
     report_virtio
     report_disks
+    report_credentials
+    open_root
     report_network
     first_boot
     start_ssh

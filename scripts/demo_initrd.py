@@ -23,7 +23,7 @@ REQUIRED = ["virtio_pci", "virtio_blk", "virtio_net"]
 MODULES = [
     "virtio_pci", "virtio_rng", "virtio_blk", "af_packet", "virtio_net", "evdev", "button", "sd_mod", "isofs", "sr_mod",
     "virtio_scsi", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "vsock_loopback", "virtiofs",
-    "ccp", "sev_guest", "efivarfs",
+    "ccp", "sev_guest", "efivarfs", "dm_mod", "dm_verity",
 ]  # fmt: skip
 FOLDERS = [
     "bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "etc/dropbear", "lib", "lib/modules", "lib64", "proc", "root",

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from sevlaunch.image.store import Kept as CachedImage
     from sevlaunch.image.store import Record as ImageRecord
     from sevlaunch.image.store import list_images, remove_image
+    from sevlaunch.image.verity import HashTree, make_hash_tree
     from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, read_sev_certificates, verify_chain
     from sevlaunch.owner.checks import Check, Verdict
     from sevlaunch.owner.claims import HostClaims, parse_claims, read_claims
@@ -123,6 +124,7 @@ _HOMES = {
     "GuestNotFound": "errors.GuestNotFound",
     "GuestTimeout": "errors.GuestTimeout",
     "GuestType": "guest_type.GuestType",
+    "HashTree": "image.verity.HashTree",
     "Host": "host.model.Host",
     "HostClaims": "owner.claims.HostClaims",
     "HostError": "errors.HostError",
@@ -183,6 +185,7 @@ _HOMES = {
     "list_guests": "flows.guests.list_guests",
     "list_images": "image.store.list_images",
     "lock_plan": "owner.lock.lock_plan",
+    "make_hash_tree": "image.verity.make_hash_tree",
     "make_session": "owner.session.make_session",
     "parse_claims": "owner.claims.parse_claims",
     "parse_condition": "guest.readiness.parse_condition",
@@ -250,6 +253,7 @@ __all__ = [
     "GuestNotFound",
     "GuestTimeout",
     "GuestType",
+    "HashTree",
     "Host",
     "HostClaims",
     "HostError",
@@ -310,6 +314,7 @@ __all__ = [
     "list_guests",
     "list_images",
     "lock_plan",
+    "make_hash_tree",
     "make_session",
     "parse_claims",
     "parse_condition",

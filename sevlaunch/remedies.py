@@ -11,6 +11,9 @@ INSTALL_QEMU = (
 INSTALL_QEMU_IMG = (
     "Debian, Ubuntu: apt install qemu-utils; Fedora: dnf install qemu-img; openSUSE: zypper install qemu-img"
 )
+INSTALL_VERITYSETUP = (
+    "Debian, Ubuntu: apt install cryptsetup-bin; Fedora: dnf install veritysetup; openSUSE: zypper install cryptsetup"
+)
 # For an image that is never written, and is to stand for itself.
 FLATTEN = "make one that stands alone: qemu-img convert -O qcow2 {} IMAGE.qcow2"
 INSTALL_OVMF = (

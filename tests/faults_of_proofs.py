@@ -14,6 +14,24 @@ FAULTS_OF_PROOFS = {
             "tests/owner/test_secret.py::test_no_packet_is_made_for_a_guest_that_runs",
         ),
     ),
+    "a credential behind the initrd is not measured": Fault(
+        "sevlaunch/owner/setup.py",
+        "if initrd is None or options.initrd_hash or not said:",
+        "if True:",
+        ("tests/owner/test_measured_boot.py::test_the_digest_is_that_of_the_initrd_with_its_credentials",),
+    ),
+    "a root that was changed is taken": Fault(
+        "sevlaunch/verity.py",
+        "self._compare(-1, self._data, 0, block.data_block_size, block.data_blocks)",
+        "return",
+        ("tests/test_verity.py::test_one_byte_is_noticed_and_named",),
+    ),
+    "a root hash of another tree is taken": Fault(
+        "sevlaunch/owner/verity.py",
+        'if said.root_hash not in ("auto", found.root_hash):',
+        "if False:",
+        ("tests/owner/test_measured_boot.py::test_a_root_hash_of_another_tree_is_refused_by_name",),
+    ),
     "an issuer of reports' keys has a key of any size": Fault(
         "sevlaunch/owner/endorsement.py",
         "if not isinstance(key, rsa.RSAPublicKey) or key.key_size != 4096:",

@@ -16,7 +16,7 @@ PACKAGE = Path(sevlaunch.__file__).parent
 ROWS = (
     (
         *("guest_type", "remedies", "text", "units", "errors", "atomic", "origin"),
-        *("opening", "qcow2", "files", "documents", "ports", "evidence", "image_reference", "contents"),
+        *("opening", "qcow2", "verity", "files", "documents", "ports", "evidence", "image_reference", "contents"),
     ),
     ("sevapi",),
     ("profile", "host"),

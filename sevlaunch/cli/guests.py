@@ -42,6 +42,9 @@ def up(
     ] = False,
     fresh: FreshOption = False,
     offline: OfflineOption = False,
+    no_verity_check: Annotated[
+        bool, typer.Option("--no-verity-check", help="Start without looking whether a root is what its hash tree says.")
+    ] = False,
     evidence_file: Annotated[
         Path | None, typer.Option("--evidence", metavar="FILE", help="Write the evidence of the launch there, too.")
     ] = None,
@@ -91,6 +94,7 @@ def up(
             rehearse=rehearse,
             fresh=fresh,
             offline=offline,
+            verity_check=not no_verity_check,
             evidence_file=evidence_file,
             lock_file=lock,
             verify=verify,

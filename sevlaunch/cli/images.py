@@ -1,7 +1,8 @@
-"""The commands image fetch, image ls, image rm."""
+"""The commands image fetch, image ls, image rm, image verity."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from sevlaunch.cli.complete import cached_images, catalogue_names
 from sevlaunch.cli.failures import SeveralErrors
 from sevlaunch.cli.fetching import sentence, shown
-from sevlaunch.cli.output import Format, FormatOption, print_json, say, table
+from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say, table
 from sevlaunch.errors import SevlaunchError, UsageError
 from sevlaunch.units import mebibytes
 
@@ -25,7 +26,7 @@ CatalogueOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (fetch, ls, rm):
+    for command in (fetch, ls, rm, verity):
         app.command(command.__name__)(command)
 
 
@@ -134,6 +135,44 @@ def rm(
         say(*(f"{kept.entry}: removed, {mebibytes(kept.size)}" for kept in removed))
     if errors:
         raise SeveralErrors(errors)
+
+
+def verity(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A raw or qcow2 image of a file system.")],
+    out: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Where the tree goes; default: IMAGE.verity.")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Put it behind the data of a raw image instead.")] = False,
+    salt: Annotated[
+        str, typer.Option("--salt", metavar="HEX", help="Default: the SHA-256 of the image's content.")
+    ] = "",
+    uuid: Annotated[str, typer.Option("--uuid", metavar="UUID", help="The tree's; default: by the salt.")] = "",
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Make the hash tree of an image for dm-verity, and print its root hash. The same image gives the same tree."""
+    from sevlaunch.image.verity import make_hash_tree
+
+    if append and out:
+        raise UsageError("--append puts the tree into the image, --output into another file", hint="leave one out")
+    for option, text, pattern in (("--salt", salt, _SALT), ("--uuid", uuid, _UUID)):
+        if text and not re.fullmatch(pattern, text):
+            raise UsageError(f"{option}: wanted {_WANTED[option]}, found {text!r}")
+    with progress(f"making the hash tree of {image}"):
+        tree = make_hash_tree(image, output=out, append=append, salt=salt.lower(), identity=uuid.lower())
+    if output is Format.JSON:
+        about = {"image": str(tree.image), "file": str(tree.file), "appended": tree.appended, "uuid": tree.uuid}
+        left_out = ("data", "hashes", "problem", "missing")
+        facts = {key: value for key, value in _plain(tree.facts).items() if key not in left_out}
+        print_json({**about, **facts})
+        return
+    say(f"{tree.image}: root hash {tree.facts.root_hash}")
+    say(f"  hash tree {'appended to' if tree.appended else 'in'} {tree.file}")
+    hashes = "" if tree.appended else ", hash: disk1"
+    say(f"  in a profile, with the image as disk0: boot: {{verity: {{data: disk0{hashes}}}}}")
+
+
+_SALT, _UUID = r"([0-9a-fA-F]{2}){1,256}", r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_WANTED = {"--salt": "up to 256 bytes in hexadecimal", "--uuid": "a UUID such as those of uuidgen"}
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Request(Struct, frozen=True):
     rehearse: bool
     fresh: bool
     offline: bool
+    verity_check: bool
     evidence_file: Path | None
     lock_file: Path | None
     verify: bool
@@ -72,6 +73,12 @@ def start(request: Request) -> None:
 
         fetch_for_guests(loaded, offline=request.offline)
     planned = plan_loaded(loaded, rehearse=request.rehearse, fresh=request.fresh)
+    if any(one.plan.boot.verity for one in planned):
+        # Few guests have such a root.
+        from sevlaunch.flows.roots import check_roots
+
+        with progress("checking the root against its hash tree"):
+            planned = check_roots(planned, look=request.verity_check)
     plans = [one.plan for one in planned]
     verification = _verification(request, planned[0])
     if request.lock_file:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sevlaunch.doctor.network import descriptor_problem, interface_problem, program_problem
 from sevlaunch.errors import HostError, Problem
@@ -45,6 +46,30 @@ def check_files(plan: Plan) -> None:
     problems = [look.problem for look in look_at(plan) if look.problem]
     if problems:
         raise HostError(f"{plan.name} can't be started: files are missing", problems=problems)
+
+
+def check_root(plan: Plan) -> Plan:
+    """See that a root under dm-verity is what its hash tree says, unless somebody has. Takes seconds for a gigabyte.
+
+    :return: the plan, whose start does not look again.
+    :raise HostError: when data or tree were changed.
+    """
+    verity = plan.boot.verity
+    if verity is None or verity.checked:
+        return plan
+    # Few guests have such a root.
+    from sevlaunch.host.verity import check_verity
+
+    check_verity(*verity.sources, verity.root_hash.value, names=(verity.data, verity.hashes))
+    return with_checked_root(plan)
+
+
+def with_checked_root(plan: Plan) -> Plan:
+    """The plan, whose start does not look at its root."""
+    verity = plan.boot.verity
+    if verity is None:
+        return plan
+    return replace(plan, boot=replace(plan.boot, verity=replace(verity, checked=True)))
 
 
 def look_at(plan: Plan) -> list[Look]:

@@ -19,12 +19,13 @@ def host_for(
     :raise HostError: when the file can't be read.
     """
     if saved:
-        return Host.load(saved).with_boot(profile.boot.kernel, profile.boot_image)
+        return Host.load(saved).with_boot(profile.boot.kernel, profile.boot_image).with_verity(profile.verity)
     return Host.probe(
         profile.qemu.binary,
         runtime=runtime,
         thorough=thorough,
         images=profile.images,
+        verity=profile.verity,
         helpers=profile.helpers,
         firmware=profile.firmware.files,
         kernel=profile.boot.kernel,

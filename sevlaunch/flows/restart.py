@@ -9,7 +9,7 @@ from shlex import join, quote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sevlaunch.doctor.preflight import check_files
+from sevlaunch.doctor.preflight import check_files, check_root
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.flows.bring_up import BroughtUp, bring_up
 from sevlaunch.flows.hosts import host_for
@@ -79,6 +79,7 @@ def plan_restart(
         )
     plan = replace(plan, fresh=fresh)
     check_files(plan)
+    plan = check_root(plan)
     if plan.storage.overlays and not fresh:
         # Few guests have any.
         from sevlaunch.guest.overlays import check_overlays

@@ -8,13 +8,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from sevlaunch.doctor.preflight import check_files
+from sevlaunch.doctor.preflight import check_files, check_root
 from sevlaunch.errors import GuestNotFound, QemuError
 from sevlaunch.guest import folder as folders
 from sevlaunch.guest.cgroup import make_cgroup
@@ -25,7 +24,7 @@ from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
-from sevlaunch.guest.private_files import content_of
+from sevlaunch.guest.private_files import private_files
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record, Started
 from sevlaunch.guest.variables import prepare_variables
@@ -319,14 +318,12 @@ class Start:
         document = {"argv": self._argv, "choices": choices(self.plan), "helpers": helper_documents(self.plan)}
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
         self.folder.write(folders.PLAN, content)
-        for file in self.plan.files:
-            self._write_for_qemu(Path(file.path).name, content_of(file))
-        if self.plan.first_boot or self.plan.initdata:
+        for name, content in private_files(self.plan):
+            self._write_for_qemu(name, content)
+        if self.plan.first_boot:
             # Few guests have a seed.
-            from sevlaunch.guest.first_boot import login_of, made_disks
+            from sevlaunch.guest.first_boot import login_of
 
-            for name, content in made_disks(self.plan):
-                self._write_for_qemu(name, content)
             self.login = login_of(self.plan)
         # Disks that are handed over are those of a system that goes on.
         if not (self.plan.storage.keeps_system or self._handed.numbers):
@@ -367,6 +364,7 @@ def started(plan: Plan, embedding: Embedding = Embedding()) -> Iterator[Start]: 
     :raise QemuError: when QEMU can't be started.
     """
     check_files(plan)
+    plan = check_root(plan)
     folder = GuestFolder(plan.folder.parent, plan.name)
     with ExitStack() as launcher, ExitStack() as cleanup:
         launcher.enter_context(hold_launcher(folder))

@@ -342,6 +342,23 @@ class BootFacts(Facts, frozen=True, kw_only=True):
     cautions: list[str] = []
 
 
+class VerityFacts(Facts, frozen=True, kw_only=True):
+    """The hash tree of a disk, by its superblock and its top block: sevlaunch.verity."""
+
+    data: Annotated[str, Meta(description="path, or entry in the cache, of the disk's image")]
+    hashes: Annotated[str | None, Meta(description="that of the disk with the tree; null: appended to the data")]
+    problem: Annotated[str, Meta(description="why the tree can't be read, or empty")] = ""
+    missing: Annotated[bool, Meta(description="because an image is not here")] = False
+    root_hash: Annotated[str, Meta(description="hexadecimal, by the tree alone")] = ""
+    algorithm: str = ""
+    data_block_size: int = 0
+    hash_block_size: int = 0
+    data_blocks: int = 0
+    salt: Annotated[str, Meta(description="hexadecimal")] = ""
+    offset: Annotated[int, Meta(description="bytes in front of the superblock")] = 0
+    start: Annotated[int, Meta(description="bytes in front of the tree itself")] = 0
+
+
 class HelperFacts(Facts, frozen=True, kw_only=True):
     """A helper program that runs beside QEMU."""
 

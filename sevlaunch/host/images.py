@@ -74,8 +74,9 @@ def image_facts(path: str) -> ImageFacts | None:
 
 def images_at(sources: Iterable[str]) -> dict[str, ImageFacts]:
     """The facts of each image that can be looked at, by its path, or by its entry in the cache of fetched images."""
-    return {source: facts for source in sources if (facts := image_facts(str(_file_of(source))))}
+    return {source: facts for source in sources if (facts := image_facts(str(file_of(source))))}
 
 
-def _file_of(source: str) -> Path:
+def file_of(source: str) -> Path:
+    """The file of an image: by its path, or by its entry in the cache of fetched ones."""
     return Path(source) if source.startswith("/") else image_file(source)

@@ -27,6 +27,7 @@ from sevlaunch.host.facts import (
     MemoryFacts,
     PlatformFacts,
     QemuFacts,
+    VerityFacts,
 )
 from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
 from sevlaunch.host.folders import images_folder, runtime_folder, state_folder
@@ -79,6 +80,7 @@ class Host(Facts, frozen=True, kw_only=True):
     boot: Annotated[BootFacts | None, Meta(description="what a profile's direct boot starts; null: not looked at")] = (
         None
     )
+    verity: Annotated[VerityFacts | None, Meta(description="the hash tree of a profile's root; null: none")] = None
     helpers: Annotated[dict[str, HelperFacts], Meta(description="helper programs that were asked, by their name")] = (
         field(default_factory=dict)
     )
@@ -95,6 +97,7 @@ class Host(Facts, frozen=True, kw_only=True):
         system: System | None = None,
         thorough: bool = False,
         images: Iterable[str] = (),
+        verity: tuple[str, str | None] | None = None,
         helpers: Iterable[str] = (),
         firmware: Iterable[str] = (),
         kernel: str | None = None,
@@ -109,6 +112,7 @@ class Host(Facts, frozen=True, kw_only=True):
         :param system: another machine's recording instead of this machine.
         :param thorough: look at what only the doctor wants to know, too.
         :param images: disks' images to look into: paths, and entries of the cache of fetched ones.
+        :param verity: the disk whose hash tree is looked at, and the one that has the tree (None: appended).
         :param helpers: names of helper programs to ask for their options, such as virtiofsd.
         :param firmware: paths of firmware, and of its variables, to look into beside what the host describes.
         :param kernel: the kernel of a direct boot, to look into.
@@ -160,6 +164,7 @@ class Host(Facts, frozen=True, kw_only=True):
             platform=platform_facts,
             images=images_at(images),
             boot=boot_of(kernel, boot_image),
+            verity=verity_of(verity),
             helpers=helpers_here(helpers),
             folders=Folders(
                 runtime=str((runtime or runtime_folder()).absolute()),
@@ -171,6 +176,10 @@ class Host(Facts, frozen=True, kw_only=True):
     def with_boot(self, kernel: str | None, boot_image: str | None) -> Host:
         """These facts, with those of a direct boot, whose files are on this machine; as for :meth:`probe`."""
         return replace(self, boot=boot_of(kernel, boot_image))
+
+    def with_verity(self, verity: tuple[str, str | None] | None) -> Host:
+        """These facts, with those of a root's hash tree, whose images are on this machine; as for :meth:`probe`."""
+        return replace(self, verity=verity_of(verity))
 
     def firmware_image(self, path: str) -> FirmwareImage | None:
         """What the image or variable store at ``path`` is; None where nobody looked, or it is not there."""
@@ -203,3 +212,13 @@ class Host(Facts, frozen=True, kw_only=True):
     def to_json(self) -> str:
         """The host as JSON, for :meth:`load`."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+
+
+def verity_of(verity: tuple[str, str | None] | None) -> VerityFacts | None:
+    """The facts of a root's hash tree on this machine, as for :meth:`Host.probe`; None where there is no such root."""
+    if verity is None:
+        return None
+    # Few guests have one.
+    from sevlaunch.host.verity import verity_facts
+
+    return verity_facts(*verity)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file, read_bounded
+from sevlaunch.image.initrd import joined_hash
 from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
@@ -86,7 +87,7 @@ def _known(setup: Setup, profile: Profile | None) -> Known:
         if profile.boot.is_direct and setup.launch.kernel is None:
             boot = boot_of_profile(profile)
             cmdline = (boot.cmdline or "").encode()
-            initrd = hash_file(Path(boot.initrd), "initrd") if boot.initrd else NO_INITRD
+            initrd = joined_hash(Path(boot.initrd), profile.boot.credentials) if boot.initrd else NO_INITRD
             kernel = KernelHashes(hash_file(Path(boot.kernel), "kernel"), initrd, cmdline_hash(cmdline))
     for name in (firmware.vars, firmware.nvram):
         with suppress(UsageError):

@@ -79,7 +79,11 @@ class LockedIdBlock(_Part, frozen=True, kw_only=True):
 
 
 class Lock(_Part, frozen=True, kw_only=True):
-    """The file. ``digests``: launch digests in hexadecimal, by the generation of VMSA pages; else one named launch."""
+    """The file. ``digests``: launch digests in hexadecimal, by the generation of VMSA pages; else one named launch.
+
+    ``initrd``: the file by itself; ``credentials``: SHA-256 in hexadecimal, by their names. Both together are measured.
+    ``root_hash``: of a root under dm-verity, in hexadecimal; it stands in the command line, too.
+    """
 
     lock: Annotated[Literal[1], Meta(description="version of this format")]
     name: str
@@ -96,6 +100,8 @@ class Lock(_Part, frozen=True, kw_only=True):
     host_data: Annotated[_Sha256 | None, Meta(description="SNP: 32 bytes that reports show")] = None
     initdata: LockedInitData | None = None
     id_block: Annotated[LockedIdBlock | None, Meta(description="SNP: the processor lets no other launch run")] = None
+    credentials: dict[str, _Sha256] = {}
+    root_hash: Annotated[str, matching(r"[0-9a-f]{64}|[0-9a-f]{128}")] | None = None
     digests: Annotated[dict[Annotated[str, matching(r"launch|es-init|init2")], _Digest], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
@@ -133,6 +139,7 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
     plan.require_complete()
     setup = resolve_setup(loaded, Options(), plan=plan)
     launch, boot = setup.launch, plan.boot
+    credentials = loaded.profile.boot.credentials if launch.kernel else {}
     hashes = {one.name: one.sha256 for one in setup.inputs}
 
     def locked(name: str, path: Choice[str] | None) -> LockedFile | None:
@@ -155,7 +162,9 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
         firmware=LockedFile(path=plan.firmware.code.value, sha256=launch.firmware.sha256.hex()),
         kernel=locked("kernel", boot.kernel),
         initrd=locked("initrd", boot.initrd),
+        credentials={name: hashes[f"credential {name}"] or "" for name in credentials},
         cmdline=cmdline,
+        root_hash=next((one.value for one in setup.inputs if one.name == "root hash"), None),
         kernel_hashes=launch.kernel is not None,
         initdata=_initdata(plan),
         **_snp_parts(plan),
@@ -215,9 +224,19 @@ def read_lock(file: Path) -> Lock:
 
 def compare_locks(one: Lock, other: Lock) -> dict[str, tuple[Any, Any]]:
     """What differs between two launches: the values of both by the field's path; empty when they are the same."""
-    first, second = _flat(msgspec.to_builtins(one)), _flat(msgspec.to_builtins(other))
+    first, second = _compared(one), _compared(other)
     paths = [path for path in {**first, **second} if path not in _NOT_COMPARED]
     return {path: (first.get(path), second.get(path)) for path in paths if first.get(path) != second.get(path)}
+
+
+def _compared(lock: Lock) -> dict[str, Any]:
+    """What is compared of a lock, by the field's path."""
+    found = _flat(msgspec.to_builtins(lock))
+    if lock.root_hash and lock.cmdline:
+        # A root hash has a field of its own: the rest of the command line is compared without it.
+        found["cmdline.text"] = lock.cmdline.text.replace(lock.root_hash, "ROOT_HASH")
+        del found["cmdline.sha256"]
+    return found
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

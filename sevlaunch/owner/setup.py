@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,7 +207,7 @@ class _Resolver:
         kernel = self._hash("kernel", options.kernel, options.kernel_hash, boot.kernel if boot else None, source)
         if boot and boot.says and not given:
             self._note("kernel says", boot.says, None, source)
-        initrd = self._hash("initrd", options.initrd, options.initrd_hash, boot.initrd if boot else None, source)
+        initrd = self._initrd(boot, source)
         assert kernel is not None, "a profile with kernel_hashes has a kernel"
         if options.cmdline_hash:
             self._note("cmdline", "(known by its hash)", options.cmdline_hash, "--cmdline-hash")
@@ -215,6 +216,7 @@ class _Resolver:
         if text is not None:
             source = "--cmdline"
         else:
+            self._root()
             said = boot.cmdline if boot else None
             text, source = (said or "").encode(), source if said is not None else DEFAULT
         hashes = KernelHashes(kernel, initrd or NO_INITRD, cmdline_hash(text))
@@ -228,7 +230,36 @@ class _Resolver:
         said = kernel and initrd and (options.cmdline is not None or options.cmdline_hash)
         if profile is None or said or not profile.boot.is_direct:
             return None
-        return boot_of_profile(profile, self._plan)
+        with_verity = options.cmdline is None and not options.cmdline_hash
+        return boot_of_profile(profile, self._plan, with_verity=with_verity)
+
+    def _root(self) -> None:
+        """Look at a root under dm-verity, whose hash is on the command line."""
+        if self._profile is None or self._profile.boot.verity is None:
+            return
+        # Few guests have such a root.
+        from sevlaunch.owner.verity import check_here
+
+        checked = bool(self._plan and self._plan.boot.verity and self._plan.boot.verity.checked)
+        self._note("root hash", check_here(self._profile, look=not checked), None, PROFILE)
+
+    def _initrd(self, boot: DirectBoot | None, source: str) -> bytes | None:
+        """The hash of what QEMU is given: the initrd, with the credentials that the profile puts behind it."""
+        options, in_profile = self._options, boot.initrd if boot else None
+        initrd = self._hash("initrd", options.initrd, options.initrd_hash, in_profile, source)
+        said = self._profile.boot.credentials if self._profile else {}
+        # A hash that the owner says himself is that of all of it.
+        if initrd is None or options.initrd_hash or not said:
+            return initrd
+        # Few guests have credentials.
+        from sevlaunch.image.initrd import joined_hash
+
+        for name, content in sorted(said.items()):
+            self._note(f"credential {name}", f"{len(content)} bytes", hashlib.sha256(content).digest(), PROFILE)
+        file = options.initrd or Path(in_profile or "")
+        joined = joined_hash(file, said)
+        self._note("initrd with credentials", str(file), joined, PROFILE)
+        return joined
 
     def _hash(
         self, name: str, file: Path | None, known: bytes | None, in_profile: str | None, source: str
@@ -302,10 +333,11 @@ class _Resolver:
         return generations
 
 
-def boot_of_profile(profile: Profile, plan: Plan | None = None) -> DirectBoot:
+def boot_of_profile(profile: Profile, plan: Plan | None = None, *, with_verity: bool = True) -> DirectBoot:
     """The files and the command line that a profile with a direct boot boots.
 
     :param plan: its plan, where there is one; default: what is here is looked at.
+    :param with_verity: put the words for a root under dm-verity on the command line.
     :raise UsageError: when it can't be booted, or nothing can be taken from its image.
     """
     if plan and plan.boot.kernel:
@@ -320,7 +352,13 @@ def boot_of_profile(profile: Profile, plan: Plan | None = None) -> DirectBoot:
     if found := refusal(profile, facts):
         key, message, hint = found
         raise UsageError(f"boot.{key}: {message}", hint=hint)
-    return direct_boot(profile.boot, facts)
+    words: Sequence[str] = ()
+    if profile.boot.verity and with_verity:
+        # Few guests have such a root.
+        from sevlaunch.owner.verity import words_here
+
+        words = words_here(profile)
+    return direct_boot(profile.boot, facts, words)
 
 
 def _security(profile: Profile | None) -> SevSecurity | SnpSecurity | None:

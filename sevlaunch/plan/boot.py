@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.needs import NeededFile, Needs
@@ -12,10 +15,21 @@ from sevlaunch.plan.part import Part, PrivateFile
 from sevlaunch.plan.places import INITRD, KERNEL
 from sevlaunch.profile.model import Profile
 
+if TYPE_CHECKING:
+    from sevlaunch.plan.verity import VerityPlan
+
+
+class CredentialsPlan(Struct, frozen=True):
+    """Credentials for systemd, by their names, that are put behind the initrd at the start; ``path``: both together."""
+
+    contents: Choice[dict[str, bytes]]
+    path: Path
+
 
 class BootPlan(Part, frozen=True, kw_only=True):
     """``order``: devices by their names in the profile, such as disk0; empty: all, see :func:`boot_index`.
 
+    ``cmdline``: with the words for ``verity``, the root's hash tree.
     ``says``: what a unified kernel image says of itself, or empty.
     ``copied_to``: the guest's folder, where QEMU's account can't read what was taken from an image, and gets a copy.
     """
@@ -27,14 +41,19 @@ class BootPlan(Part, frozen=True, kw_only=True):
     remedy: str
     says: str = ""
     copied_to: Path | None = None
+    credentials: CredentialsPlan | None = None
+    verity: VerityPlan | None = None
 
     @property
     def needs(self) -> Needs:
-        """Kernel and initrd are read."""
-        files = (file.value for file in (self.kernel, self.initrd) if file)
+        """Kernel and initrd are read; what QEMU gets a copy of, by the launcher."""
+        copied = self.copied_to is not None
+        files = ((self.kernel, copied), (self.initrd, copied or self.credentials is not None))
         return Needs(
             files=tuple(
-                NeededFile(file, "boot file", self.remedy, by_launcher=self.copied_to is not None) for file in files
+                NeededFile(file.value, "boot file", self.remedy, by_launcher=by_launcher)
+                for file, by_launcher in files
+                if file
             )
         )
 
@@ -47,16 +66,23 @@ class BootPlan(Part, frozen=True, kw_only=True):
     def _copies(self) -> dict[str, str]:
         if self.copied_to is None:
             return {}
-        named = ((self.kernel, KERNEL), (self.initrd, INITRD))
+        named = ((self.kernel, KERNEL), (None if self.credentials else self.initrd, INITRD))
         return {file.value: str(self.copied_to / name) for file, name in named if file}
 
     def options(self) -> Iterator[Option]:
         """-kernel, -initrd, -append, and -boot strict=on."""
-        for name, choice in (("-kernel", self.kernel), ("-initrd", self.initrd), ("-append", self.cmdline)):
+        for name, choice in (("-kernel", self.kernel), ("-initrd", self._given), ("-append", self.cmdline)):
             if choice is not None:
                 yield verbatim(name, self._copies.get(choice.value, choice.value), choice.reason)
         if self.order.value:
             yield Option("-boot", (Choice(True, self.order.reason).parameter("strict"),))
+
+    @property
+    def _given(self) -> Choice[str] | None:
+        """The initrd that QEMU is given."""
+        if self.credentials is None or self.initrd is None:
+            return self.initrd
+        return Choice(str(self.credentials.path), self.credentials.contents.reason)
 
 
 def resolve_boot(context: Context) -> BootPlan:
@@ -78,9 +104,10 @@ def _resolve_direct(context: Context, order: Choice[tuple[str, ...]]) -> BootPla
         key, message, hint = found
         context.refuse(message, "boot", key, hint=hint)
         return BootPlan(kernel=None, initrd=None, cmdline=None, order=order, remedy="")
+    verity = _verity(context)
     for caution in cautions(profile, facts):
         context.warn(caution)
-    direct = direct_boot(boot, facts)
+    direct = direct_boot(boot, facts, verity.words if verity else ())
 
     def taken(what: str, value: str | None, key: str) -> Choice[str] | None:
         if value is None:
@@ -97,13 +124,38 @@ def _resolve_direct(context: Context, order: Choice[tuple[str, ...]]) -> BootPla
     return BootPlan(
         kernel=taken("kernel", direct.kernel, "kernel"),
         initrd=taken("initrd", direct.initrd, "initrd"),
-        cmdline=taken("cmdline", direct.cmdline, key),
+        cmdline=_with_verity(context, verity, taken("cmdline", direct.cmdline, key)),
         order=order,
         remedy=context.correct("boot"),
         says=direct.says,
         # The cache is this user's alone.
         copied_to=context.folder if boot.from_ and context.other_user else None,
+        credentials=_credentials(context),
+        verity=verity,
     )
+
+
+def _verity(context: Context) -> VerityPlan | None:
+    if context.profile.boot.verity is None:
+        return None
+    # Few guests have such a root.
+    from sevlaunch.plan.verity import resolve_verity
+
+    return resolve_verity(context)
+
+
+def _with_verity(context: Context, verity: VerityPlan | None, cmdline: Choice[str] | None) -> Choice[str] | None:
+    """The command line, with the reason for what is said last."""
+    if verity is None or cmdline is None:
+        return cmdline
+    return Choice(cmdline.value, context.why("boot", "verity"))
+
+
+def _credentials(context: Context) -> CredentialsPlan | None:
+    said = context.profile.boot.credentials
+    if not said:
+        return None
+    return CredentialsPlan(context.choice(said, "boot", "credentials"), context.folder / INITRD)
 
 
 def boot_index(context: Context, device: str) -> Choice[int] | None:

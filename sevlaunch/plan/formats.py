@@ -59,6 +59,8 @@ def shell(plan: Plan) -> str:
             steps.append(f"install -m 0600 {shlex.quote(file.source)} {quoted}")
         else:
             steps.append(f"(umask 077; printf %s {shlex.quote(file.text)} > {quoted})")
+    if plan.boot.credentials:
+        steps.append(f"# {plan.boot.credentials.path}, initrd and credentials, is for `sevlaunch up` to make")
     if plan.first_boot:
         steps.append(f"# {plan.first_boot.path}, the seed of first_boot, is for `sevlaunch up` to make")
     if plan.initdata:
@@ -126,6 +128,8 @@ def explain(plan: Plan) -> str:
     notes += [f"firmware passed over {line}" for line in plan.firmware.passed_over]
     notes += [f"vCPU {index}: CPU {cpus.value} of the host ({cpus.reason})" for index, cpus in enumerate(plan.cpu.pins)]
     notes += explain_memory(plan.memory)
+    if plan.boot.credentials:
+        notes.append(f"behind the initrd: credentials {', '.join(sorted(plan.boot.credentials.contents.value))}")
     if plan.first_boot:
         notes += plan.first_boot.explained()
     if plan.run_as:

@@ -170,6 +170,9 @@ def _disk(context: Context, index: int, disk: Disk, seat: int) -> DiskPlan:
         context.need_device("nvme", f"disks.{index}")
     # The drive has no name of its own for that: QEMU takes no NVMe disk without a serial number.
     serial = Choice(f"disk{index}", rule("an NVMe disk has a serial number")) if disk.bus == "nvme" else None
+    root = context.profile.boot.verity
+    if root and index in (root.data_disk, root.hash_disk):
+        serial = Choice(f"disk{index}", context.why("boot", "verity"))
     return DiskPlan(
         index=index,
         image=_image(context, index, disk),

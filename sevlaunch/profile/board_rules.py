@@ -24,8 +24,8 @@ def check_board(profile: Profile) -> Iterator[Violation]:
     if profile.credentials and profile.security.encrypted:
         yield Violation(
             ("credentials",),
-            "systemd in an encrypted guest takes no credentials from SMBIOS, which is the host's: put them into the "
-            "image, or into an initrd that is measured (security.kernel_hashes)",
+            "systemd in an encrypted guest takes no credentials from SMBIOS, which is the host's: use "
+            "boot.credentials, which go into the initrd and are measured with it (security.kernel_hashes)",
             (("security", "type"),),
         )
     if sum(map(len, profile.credentials.values())) > MOST_CREDENTIAL_BYTES:

@@ -9,6 +9,8 @@ from sevlaunch.profile.fields import absolute_path
 
 # systemd's CREDENTIAL_SIZE_MAX is larger, but all of them have to fit into the tables of SMBIOS, 64 KiB.
 MOST_CREDENTIAL_BYTES = 32 << 10
+# systemd's src/shared/creds-util.h, CREDENTIALS_TOTAL_SIZE_MAX: its PID 1 passes over what is more.
+MOST_INITRD_BYTES = 1 << 20
 # Where Ignition looks for its configuration under QEMU: its internal/providers/qemu.
 IGNITION = "opt/com.coreos/config"
 # QEMU keeps it in memory, and nobody writes one by hand that is larger.
@@ -20,15 +22,27 @@ def read_credential(value: object) -> bytes:
 
     :raise ValueError: when it is neither, or too large for SMBIOS.
     """
+    return _credential(value, MOST_CREDENTIAL_BYTES, "SMBIOS has room for")
+
+
+def read_initrd_credential(value: object) -> bytes:
+    """As :func:`read_credential`, for a credential in the initrd.
+
+    :raise ValueError: when it is neither, or more than systemd takes.
+    """
+    return _credential(value, MOST_INITRD_BYTES, "systemd takes")
+
+
+def _credential(value: object, most: int, which: str) -> bytes:
     if isinstance(value, dict):
         text = value.get("text")
         if set(value) != {"text"} or not isinstance(text, str):
             raise ValueError("wanted the path of a file, or {text: ...}, found another mapping")
         content = text.encode()
     else:
-        content = _content(value, MOST_CREDENTIAL_BYTES + 1, "the path of a file, or {text: ...}")[0]
-    if len(content) > MOST_CREDENTIAL_BYTES:
-        raise ValueError(f"wanted at most {MOST_CREDENTIAL_BYTES >> 10} KiB, which SMBIOS has room for, found more")
+        content = _content(value, most + 1, "the path of a file, or {text: ...}")[0]
+    if len(content) > most:
+        raise ValueError(f"wanted at most {most >> 10} KiB, which {which}, found more")
     return content
 
 

@@ -156,11 +156,16 @@ def _initdata(loaded: LoadedProfile) -> Iterator[Reach]:
 
 
 def _credentials(loaded: LoadedProfile) -> Iterator[Reach]:
-    node = loaded.positions.root.child("credentials")
-    for name in loaded.profile.credentials:
-        value = node.child(name) if node else None
-        if value and isinstance(value.value, str):
-            yield _at(loaded, READS, value.value, "credentials", name)
+    for path, credentials in (
+        (("credentials",), loaded.profile.credentials),
+        (("boot", "credentials"), loaded.profile.boot.credentials),
+    ):
+        for name in credentials:
+            node: Any = loaded.positions.root
+            for part in (*path, name):
+                node = node and node.child(part)
+            if node and isinstance(node.value, str):
+                yield _at(loaded, READS, node.value, *path, name)
 
 
 def _networks(loaded: LoadedProfile) -> Iterator[Reach]:

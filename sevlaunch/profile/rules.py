@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sevlaunch.profile.board_rules import board_cautions, check_board
+from sevlaunch.profile.boot_rules import boot_cautions, check_boot
 from sevlaunch.profile.device_rules import check_devices, device_cautions
 from sevlaunch.profile.direct_boot_rules import check_direct_boot, direct_boot_cautions
 from sevlaunch.profile.disk_rules import check_disks, disk_cautions
@@ -21,6 +22,7 @@ from sevlaunch.profile.model import IdKeys, Profile, SevSecurity, SnpSecurity
 from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.places import check_places
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
+from sevlaunch.profile.verity_rules import check_verity, verity_cautions
 from sevlaunch.profile.violation import Violation
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
     yield from _flash(profile)
     yield from _consistency(profile)
     yield from check_direct_boot(profile)
+    yield from check_boot(profile)
+    yield from check_verity(profile)
     yield from check_machine(profile)
     yield from check_memory(profile)
     yield from check_board(profile)
@@ -60,6 +64,8 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
     yield from direct_boot_cautions(profile)
+    yield from boot_cautions(profile)
+    yield from verity_cautions(profile)
     yield from disk_cautions(profile)
     yield from first_boot_cautions(profile)
     yield from initdata_cautions(profile)

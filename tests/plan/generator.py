@@ -74,7 +74,8 @@ _NAMES = st.from_regex(r"opt/[!-~]{1,51}", fullmatch=True)
 _FW_CFG = st.fixed_dictionaries({"name": _NAMES, "text": _TEXT}) | st.fixed_dictionaries(
     {"name": _NAMES, "file": st.just("file")}
 )
-_CREDENTIALS = st.from_regex(r"[A-Za-z0-9_.@-]{1,255}", fullmatch=True)
+# As systemd takes them in the initrd, too.
+_CREDENTIALS = st.from_regex(r"[A-Za-z0-9_@-][A-Za-z0-9_.@-]{0,249}", fullmatch=True)
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -229,6 +230,9 @@ class Generator:
             **{f"cpu.{level}": st.integers(1, 3) for level in ("sockets", "dies", "modules", "cores", "threads")},
             "disks.slot": st.integers(0, 12),
             "networks.slot": st.integers(0, 12),
+            "boot.credentials": st.dictionaries(
+                _CREDENTIALS, st.fixed_dictionaries({"text": _TEXT}) | st.just("file"), max_size=MOST_KEYS
+            ),
             "disks.path": st.sampled_from([*_RAW, *_QCOW2]),
             "disks.image": st.sampled_from([*_RAW, *_QCOW2]),
             "disks.folder": st.just("folder"),

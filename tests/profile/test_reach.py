@@ -255,3 +255,10 @@ def test_credentials_are_read_from_files_and_texts_from_nowhere(tmp_path: Path) 
     (tmp_path / "motd").write_text("hello")
     found = reached("credentials: {motd: motd, issue: {text: hello}}", tmp_path)
     assert found == [("credentials.motd", "reads", "motd")]
+
+
+def test_so_are_those_of_the_initrd(tmp_path: Path) -> None:
+    (tmp_path / "motd").write_text("hello")
+    found = reached("boot: {kernel: k, initrd: i, credentials: {motd: motd, issue: {text: hello}}}", tmp_path)
+    assert ("boot.credentials.motd", "reads", "motd") in found
+    assert not any("issue" in path for path, _, _ in found)

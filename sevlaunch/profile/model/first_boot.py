@@ -40,7 +40,7 @@ IgnitionFile = Annotated[
     Meta(min_length=1, description="a path; relative to the profile"),
 ]
 CredentialName = Annotated[
-    str, matching(r"[A-Za-z0-9_.@-]{1,255}", wanted="a name of letters, digits, and the signs _ . @ -")
+    str, matching(r"(?!\.{1,2}$)[A-Za-z0-9_.@-]{1,255}", wanted="a name of letters, digits, and the signs _ . @ -")
 ]
 Credential = Annotated[
     bytes,

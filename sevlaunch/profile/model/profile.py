@@ -145,3 +145,12 @@ class Profile(Model, frozen=True, kw_only=True):
     def images(self) -> tuple[str, ...]:
         """The paths of all disks' images."""
         return tuple(disk.source for disk in self.disks if disk.path or disk.image)
+
+    @property
+    def verity(self) -> tuple[str, str | None] | None:
+        """The sources of the root's disk and of the one with its hash tree (None: appended); None: it has no tree."""
+        said = self.boot.verity
+        if said is None:
+            return None
+        data, hashes = (self.disks[number] for number in (said.data_disk, said.hash_disk))
+        return data.source, None if hashes is data else hashes.source
