@@ -171,6 +171,8 @@ def test_a_limit_over_the_worst_case_is_no_warning() -> None:
 def test_an_snp_guests_memory_is_counted_once_private_or_shared() -> None:
     text = explain(plan_of("memory: {size: 4G, hard_limit: auto}\nsecurity: sev-snp"))
     assert "4096 MiB guest memory, private or shared + " in text
+    assert "16 MiB page tables + 20 MiB the kernel's records of private pages + " in text
+    assert "records of private pages" not in explain(plan_of("memory: {size: 4G, hard_limit: auto}\nsecurity: sev"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
