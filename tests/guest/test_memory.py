@@ -19,20 +19,19 @@ from sevlaunch.guest.folder import CGROUP, GuestFolder
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.model import Host
 from sevlaunch.plan.command_line import argv
-from sevlaunch.plan.footprint import PAGE_TABLES, RECORD, Footprint, Piece
+from sevlaunch.plan.footprint import RECORD, Footprint, Piece
 from sevlaunch.plan.memory_limits import MemoryLimit
 from sevlaunch.plan.option import Choice, rule
 from sevlaunch.plan.plan import Plan
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import load
 from tests import needs
-from tests.conftest import PROFILES, Command, qemu_binary_of, wait_for_console, wait_until
+from tests.conftest import Command, wait_for_console, wait_until
 from tests.guest.own_kernel import passes_in_own_kernel
 from tests.guest.support import JSON, PLAIN, OrdinaryUser, free_huge_pages, ordinary_user, some_qemu
 
 MEBIBYTE = 1 << 20
 LOCKED = ("--set", "memory.lock=true", "--set", "accel=tcg")
-SNP = PROFILES / "sev-snp.yaml"
 OLD_CGROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -260,23 +259,6 @@ def test_what_the_kernel_keeps_of_each_page_of_a_file_is_what_was_counted() -> N
     # The kernel counts in steps of some pages for each processor.
     assert 8 * pages < kept + MEBIBYTE
     assert kept < RECORD * pages + MEBIBYTE
-
-
-def test_a_rehearsed_snp_launch_stays_below_the_counted_limit(sevlaunch: Command) -> None:
-    needs.rehearsal()
-    options = ("memory=512M", f"firmware={{image: {needs.amdsev_image()}}}", f"qemu.binary={qemu_binary_of('10.0')}")
-    host = Host.probe(qemu_binary_of("10.0"))
-    memory = replace(host.memory, cgroup=replace(host.memory.cgroup, parent="/sys/fs/cgroup", limit=None))
-    wanted = (*options, "memory={size: 512M, hard_limit: auto}")
-    limit = resolve(load(SNP, overrides=wanted), replace(host, memory=memory), rehearse=True).memory.limit
-    assert limit
-    given = [word for option in options for word in ("--set", option)]
-    pid = sevlaunch("up", SNP, "--rehearse", *given, *JSON).json["pid"]
-    # Of the guest's memory nothing is used but what was launched; all else is there.
-    beside = limit.counted.total - 512 * MEBIBYTE
-    assert status(pid, "VmHWM") < beside
-    assert status(pid, "VmPTE") < 512 * MEBIBYTE * PAGE_TABLES
-    sevlaunch("down", "sev-snp", "--now")
 
 
 def test_a_limit_100_mib_under_the_worst_case_is_warned_of_and_one_under_the_least_refused(sevlaunch: Command) -> None:
