@@ -9,6 +9,7 @@ from sevsnpmeasure.vcpu_types import CPU_SIGS, cpu_sig
 from sevlaunch.errors import UsageError
 
 _VERSION = re.compile(r"-v[0-9]+$")
+_STEPPINGS = range(4)
 _PARTS = ("family", "model", "stepping")
 
 
@@ -18,6 +19,12 @@ def known_signatures() -> dict[str, int]:
     for model, signature in CPU_SIGS.items():
         found.setdefault(signature, model)
     return {model: signature for signature, model in found.items()}
+
+
+def likely_signatures() -> list[int]:
+    """The signatures of these generations, with each stepping that AMD has made of one, which a host's own CPU has."""
+    found = list(known_signatures().values())
+    return list(dict.fromkeys([*found, *(value & ~0xF | stepping for value in found for stepping in _STEPPINGS)]))
 
 
 def signature_of(model: str) -> int:
@@ -60,5 +67,9 @@ def with_features(value: int, features: tuple[str, ...]) -> int:
 
 def describe_signature(value: int) -> str:
     """A signature as number and, where it is one of those, as EPYC model."""
-    name = next((name for name, known in known_signatures().items() if known == value), "")
-    return f"{value:#x}" + (f" ({name})" if name else "")
+    for name, known in known_signatures().items():
+        if known == value:
+            return f"{value:#x} ({name})"
+        if known & ~0xF == value & ~0xF:
+            return f"{value:#x} ({name}, stepping {value & 0xF})"
+    return f"{value:#x}"

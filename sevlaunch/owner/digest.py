@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -12,6 +15,7 @@ from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.firmware import Firmware
 from sevlaunch.sevapi.kernel_hashes import KernelHashes
 from sevlaunch.sevapi.ovmf import Section, SectionKind
+from sevlaunch.sevapi.snp import VMSA_GPA, PageType, extend_by
 from sevlaunch.sevapi.vmsa import vmsa_pages
 
 Vmm = Literal["QEMU", "ec2", "gce"]
@@ -27,7 +31,9 @@ class Launch(Struct, frozen=True):
 
     ``kernel``: the hashes of a direct boot; None: not measured. ``cpu_signature``: CPUID leaf 1, EAX, of the guest's
     CPU model. ``init2``: KVM_SEV_INIT2 started the SEV-ES guest. ``guest_features``: SEV_FEATURES of the VMSA.
-    ``vmm``: who runs an SNP guest. What a type does not measure is ignored.
+    ``vmm``: who runs an SNP guest. ``zero_fpu``: its VMSA pages have zeros in MXCSR and the x87 control word.
+    ``odd_pages``: kinds of sections that are filled with another type of page than QEMU takes; None: with none. What a
+    type does not measure is ignored.
     """
 
     guest_type: GuestType
@@ -38,6 +44,8 @@ class Launch(Struct, frozen=True):
     init2: bool = False
     guest_features: int = 0
     vmm: Vmm = "QEMU"
+    zero_fpu: bool = False
+    odd_pages: tuple[tuple[SectionKind, PageType | None], ...] = ()
 
 
 def launch_digest(launch: Launch) -> bytes:
@@ -61,15 +69,16 @@ class Digests:
             # Nothing follows the firmware: its hash alone is as good as the image.
             return launch.firmware.sha256
         snp = launch.guest_type is GuestType.SEV_SNP
-        beginning = (snp, launch.firmware, launch.kernel, launch.vmm)
+        beginning = (snp, launch.firmware, launch.kernel, launch.vmm, launch.odd_pages)
         if beginning not in self._starts:
             self._starts[beginning] = _snp_start(launch) if snp else _sev_start(launch)
         start = self._starts[beginning]
         if not launch.guest_type.encrypts_registers:
             return start.digest()
-        key = (*beginning, launch.guest_type, launch.cpu_signature, launch.init2, launch.guest_features)
+        init2 = launch.init2 if launch.guest_type.has_vmsa_generations else not launch.zero_fpu
+        key = (*beginning, launch.guest_type, launch.cpu_signature, init2, launch.guest_features)
         if key not in self._by_vcpus:
-            self._by_vcpus[key] = _ByVcpus(start, launch)
+            self._by_vcpus[key] = _ByVcpus(start, launch, init2=init2)
         return self._by_vcpus[key].of(launch.vcpus)
 
 
@@ -84,7 +93,7 @@ class _Chain(Protocol):
 class _ByVcpus:
     """The digests for 1, 2, 3... vCPUs: each extends the one before."""
 
-    def __init__(self, start: _Chain, launch: Launch) -> None:
+    def __init__(self, start: _Chain, launch: Launch, *, init2: bool) -> None:
         if not launch.firmware.reset_eip:
             raise UsageError(
                 f"the firmware does not say where the other vCPUs start, which {launch.guest_type} needs",
@@ -94,7 +103,7 @@ class _ByVcpus:
             2,
             ap_eip=launch.firmware.reset_eip,
             cpu_signature=launch.cpu_signature,
-            init2=launch.init2 or not launch.guest_type.has_vmsa_generations,
+            init2=init2,
             sev_features=launch.guest_features,
             vmm=launch.vmm,
         )
@@ -131,12 +140,16 @@ class _SnpChain(Struct, frozen=True):
     content: bytes
 
     def then(self, content: bytes) -> _SnpChain:
-        context = GCTX(seed=self.content)
-        context.update_vmsa_page(content)
-        return _SnpChain(context.ld())
+        return _SnpChain(extend_by(self.content, PageType.VMSA, VMSA_GPA, _contents(content)))
 
     def digest(self) -> bytes:
         return self.content
+
+
+@lru_cache(maxsize=16)
+def _contents(page: bytes) -> bytes:
+    # All vCPUs but the first have the same page.
+    return hashlib.sha384(page).digest()
 
 
 def _snp_start(launch: Launch) -> _Chain:
@@ -158,9 +171,27 @@ def _snp_start(launch: Launch) -> _Chain:
     if launch.vmm == "ec2":
         # EC2 adds the CPUID page when all others are there.
         sections.sort(key=lambda section: section.kind is SectionKind.CPUID)
+    odd: Mapping[SectionKind, PageType | None] = dict(launch.odd_pages)
     for section in sections:
-        _add_section(context, section, launch)
+        if section.kind in odd:
+            _add_odd(context, section, odd[section.kind])
+        else:
+            _add_section(context, section, launch)
     return _SnpChain(context.ld())
+
+
+def _add_odd(context: GCTX, section: Section, page_type: PageType | None) -> None:
+    match page_type:
+        case PageType.ZERO:
+            context.update_zero_pages(section.gpa, section.size)
+        case PageType.UNMEASURED:
+            context.update_unmeasured_pages(section.gpa, section.size)
+        case PageType.NORMAL:
+            context.update_normal_pages(section.gpa, bytes(section.size))
+        case PageType.SECRETS:
+            context.update_secrets_page(section.gpa)
+        case PageType.CPUID:
+            context.update_cpuid_page(section.gpa)
 
 
 def _add_section(context: GCTX, section: Section, launch: Launch) -> None:

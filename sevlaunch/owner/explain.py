@@ -11,10 +11,12 @@ from msgspec.structs import replace
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file, read_bounded
 from sevlaunch.image.initrd import joined_hash
-from sevlaunch.owner.changes import Known, LaunchChange, Message, launch_changes, message_changes
+from sevlaunch.owner.change import Known, LaunchChange, Others
+from sevlaunch.owner.changes import launch_changes
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
-from sevlaunch.owner.search import Findings, Target, search
+from sevlaunch.owner.message_changes import Message, message_changes
+from sevlaunch.owner.search import Findings, Target, search, search_digest
 from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup, boot_of_profile
 from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
@@ -31,12 +33,14 @@ def explain(
     tek: bytes = b"",
     setup: Setup | None = None,
     profile: Profile | None = None,
+    others: Others | None = None,
     go_on: Callable[[], bool],
 ) -> Findings:
     """What would have to be otherwise for the measurement to match; ``verdict`` says that it does not.
 
     :param setup: where the expectation comes from; None: from a lock file, whose digests are all that is known.
     :param profile: where there is one: what it names, but does not have measured, is tried, too.
+    :param others: what the launch may have had instead.
     :param go_on: asked now and then; False ends the search.
     """
     message = Message(
@@ -49,14 +53,14 @@ def explain(
     )
     changes_of_launch: list[LaunchChange] = []
     launches: list[Launch] = []
-    others: dict[str, bytes] = {}
+    other_digests: dict[str, bytes] = {}
     if setup is not None:
         names = candidates(claims, expectation)
         generations = [init2 for init2 in setup.generations if VMSA_NAMES[init2] in names] or [setup.launch.init2]
         launches = [replace(setup.launch, init2=init2) for init2 in generations]
-        changes_of_launch = list(launch_changes(setup, generations, _known(setup, profile)))
+        changes_of_launch = list(launch_changes(setup, generations, _known(setup, profile, others)))
     else:
-        others = {name: digest for name, digest in expectation.digests.items() if name != verdict.vmsa}
+        other_digests = {name: digest for name, digest in expectation.digests.items() if name != verdict.vmsa}
     return search(
         Target(claims.measure, claims.mnonce),
         launches,
@@ -67,7 +71,7 @@ def explain(
                 message,
                 claims.sev.policy,
                 tek=tek,
-                digests=others,
+                digests=other_digests,
                 policy_source=setup.sources.get("policy", PROFILE) if setup else "lock",
             )
         ),
@@ -75,10 +79,30 @@ def explain(
     )
 
 
-def _known(setup: Setup, profile: Profile | None) -> Known:
+def explain_digest(
+    digest: bytes,
+    setup: Setup,
+    *,
+    profile: Profile | None = None,
+    others: Others | None = None,
+    go_on: Callable[[], bool],
+) -> Findings:
+    """What would have to be otherwise in a launch for its digest to be ``digest``, of 32 bytes, for SNP 48.
+
+    :param profile: where there is one: what it names, but does not have measured, is tried, too.
+    :param others: what the launch may have had instead.
+    :param go_on: asked now and then; False ends the search.
+    """
+    changes = list(launch_changes(setup, setup.generations, _known(setup, profile, others)))
+    launches = [replace(setup.launch, init2=init2) for init2 in setup.generations]
+    return search_digest(digest, launches, changes, go_on=go_on)
+
+
+def _known(setup: Setup, profile: Profile | None, others: Others | None) -> Known:
     """What the profile names beside what is measured; files that are not there are left out."""
+    others = others or Others()
     if profile is None:
-        return Known()
+        return Known(others=others)
     firmware = profile.firmware
     kernel: KernelHashes | None = None
     cmdline = b""
@@ -93,4 +117,4 @@ def _known(setup: Setup, profile: Profile | None) -> Known:
         with suppress(UsageError):
             if name:
                 variables.append((name, read_bounded(Path(name), "variables", MAX_FLASH_BYTES)))
-    return Known(kernel, cmdline if kernel else None, tuple(variables))
+    return Known(kernel, cmdline if kernel else None, tuple(variables), others)

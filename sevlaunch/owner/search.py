@@ -1,21 +1,27 @@
-"""Why does a measurement differ? A bounded search for the one or two changes that would make it match."""
+"""Why does a measurement or a digest differ? A bounded search for the one or two changes that would make it match."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import combinations, product
+from itertools import chain, combinations, product
 
 from msgspec import Struct
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.changes import Change, LaunchChange, Message, MessageChange
+from sevlaunch.owner.change import Change, LaunchChange
 from sevlaunch.owner.digest import Digests, Launch
+from sevlaunch.owner.message_changes import Message, MessageChange
 from sevlaunch.sevapi.measurement import KeyedMeasure
 
-# The budget is asked after as many tries.
+# The budget is asked after as many tries. One for SNP may hash a whole firmware, or the pages of hundreds of vCPUs.
 _STRIDE = 1024
+_SNP_STRIDE = 32
+
+_OTHER_TIK = "is the TIK that of this launch's session?"
+# Pages alone extend a launch digest: AMD 56860, SNP_LAUNCH_UPDATE.
+_NOT_COVERED = "a digest does not cover policy, HOST_DATA and ID block: those were not tried"
 
 
 class Target(Struct, frozen=True):
@@ -32,6 +38,7 @@ class Findings(Struct, frozen=True):
     tried: int
     complete: bool
     subjects: tuple[str, ...]
+    remark: str
 
     def __str__(self) -> str:
         if self.changes:
@@ -39,7 +46,7 @@ class Findings(Struct, frozen=True):
         return (
             f"no change of one or two of these explains it ({self.tried} tried"
             + ("" if self.complete else ", then the time was up")
-            + f"): {', '.join(self.subjects)}; is the TIK that of this launch's session?"
+            + f"): {', '.join(self.subjects)}; {self.remark}"
         )
 
 
@@ -68,12 +75,32 @@ def search(
         compute = keyed[guess.tik]
         for further, digest in digests:
             if tried % _STRIDE == 0 and not go_on():
-                return Findings((), tried, False, subjects)
+                return Findings((), tried, False, subjects, _OTHER_TIK)
             tried += 1
             computed = compute.of(guess.api_major, guess.api_minor, guess.build_id, guess.policy, digest, target.mnonce)
             if hmac.compare_digest(computed, target.measure):
-                return Findings((*further, *changes), tried, True, subjects)
-    return Findings((), tried, True, subjects)
+                return Findings((*further, *changes), tried, True, subjects, _OTHER_TIK)
+    return Findings((), tried, True, subjects, _OTHER_TIK)
+
+
+def search_digest(
+    digest: bytes, launches: Sequence[Launch], changes: Sequence[LaunchChange], *, go_on: Callable[[], bool]
+) -> Findings:
+    """The first change, or pair of changes, that gives ``digest``, of 32 bytes, for SNP 48.
+
+    :param launches: what is expected; those are as good as each other.
+    :param go_on: asked now and then; False ends the search.
+    """
+    subjects = tuple(dict.fromkeys(change.subject for change in changes))
+    shared = Digests()
+    tried = 0
+    for found, computed in chain(_changed(shared, launches, changes), _changed_twice(shared, launches, changes)):
+        if tried % _SNP_STRIDE == 0 and not go_on():
+            return Findings((), tried, False, subjects, _NOT_COVERED)
+        tried += 1
+        if hmac.compare_digest(computed, digest):
+            return Findings(found, tried, True, subjects, _NOT_COVERED)
+    return Findings((), tried, True, subjects, _NOT_COVERED)
 
 
 _Digests = Iterable[tuple[tuple[Change, ...], bytes]]
@@ -108,7 +135,8 @@ def _changed(shared: Digests, launches: Sequence[Launch], changes: Sequence[Laun
 
 
 def _changed_twice(shared: Digests, launches: Sequence[Launch], changes: Sequence[LaunchChange]) -> _Digests:
-    for launch, (first, second) in product(launches, combinations(changes, 2)):
+    common = [change for change in changes if not change.alone]
+    for launch, (first, second) in product(launches, combinations(common, 2)):
         if first.subject != second.subject:
             yield from _digest(shared, second.apply(first.apply(launch)), first.change, second.change)
 

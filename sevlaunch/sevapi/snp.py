@@ -37,5 +37,10 @@ def extend(digest: bytes, page_type: PageType, gpa: int, page: bytes = b"") -> b
     :param page: its 4096 bytes, for the types in :data:`MEASURED`.
     """
     contents = hashlib.sha384(page).digest() if page_type in MEASURED else bytes(DIGEST_BYTES)
+    return extend_by(digest, page_type, gpa, contents)
+
+
+def extend_by(digest: bytes, page_type: PageType, gpa: int, contents: bytes) -> bytes:
+    """As :func:`extend`, with CONTENTS as it is: SHA-384 of the page, or 48 zero bytes where that is not measured."""
     info = _PAGE_INFO.pack(digest, contents, _PAGE_INFO.size, page_type, 0, gpa)
     return hashlib.sha384(info).digest()

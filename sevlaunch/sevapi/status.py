@@ -89,7 +89,7 @@ EXPLANATIONS = {
         "a MAC or digest does not match: the session is for another platform or policy, the secret for another launch, "
         "or the id block for other contents",
         "make the session for this PDH and this policy; wrap the secret with this launch's measurement; make the id "
-        "block for the digest of this profile",
+        "block for the digest of this profile (sevlaunch owner digest PROFILE --against ID_BLOCK says what differs)",
     ),
     Status.ASID_OWNED: Explanation("another guest has the ASID", "stop guests, or raise the number of ASIDs"),
     Status.WBINVD_REQUIRED: Explanation("caches have to be written back first", "update the kernel"),

@@ -12,11 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.guest_type import GuestType
-from sevlaunch.owner.changes import Known, Message, launch_changes, message_changes
+from sevlaunch.owner.change import Known
+from sevlaunch.owner.changes import launch_changes
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch, launch_digest
 from sevlaunch.owner.explain import explain
 from sevlaunch.owner.firmware import Firmware
+from sevlaunch.owner.message_changes import Message, message_changes
 from sevlaunch.owner.search import Findings
 from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.owner.verify import Expectation, verify_launch

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from sevlaunch.cli.output import print_json, say
+from sevlaunch.cli.output import print_json, progress, say
 from sevlaunch.cli.owner import options as launch
+from sevlaunch.cli.owner.checks import search_json
 from sevlaunch.cli.profiles import SetOption
 
 if TYPE_CHECKING:
+    from sevlaunch.owner.search import Findings
     from sevlaunch.owner.setup import Setup
     from sevlaunch.profile.model import Profile
 
@@ -56,6 +61,15 @@ def digest(
     guest_features: launch.FeaturesOption = None,
     vmm: launch.VmmOption = launch.VmmName.QEMU,
     policy: launch.PolicyOption = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="HEX|FILE",
+            help="A digest, ID block, report or lock that should have the same: if it has another one, why. Exit 1.",
+        ),
+    ] = None,
+    tries: launch.TryOption = [],  # noqa: B006 - typer reads the default
     output: FormatOption = DigestFormat.TEXT,
 ) -> None:
     """Print the launch digest that a profile, or these options, must give."""
@@ -79,10 +93,36 @@ def digest(
         policy=policy,
     )
     setup, named = launch.resolve_options(profile, overrides, host, options)
-    _show(setup, named, output)
+    compared = _compare(setup, named, against, tries) if against is not None else None
+    _show(setup, named, output, compared)
+    if compared and not compared.same:
+        raise typer.Exit(1)
 
 
-def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
+class _Compared(NamedTuple):
+    """Whether the digest is the other one, too, and else what would have to be otherwise."""
+
+    same: bool
+    findings: Findings | None = None
+
+
+def _compare(setup: Setup, profile: Profile | None, against: str, tries: Sequence[Path]) -> _Compared:
+    from sevlaunch.owner.against import read_digests
+    from sevlaunch.owner.explain import explain_digest
+    from sevlaunch.owner.others import read_others
+
+    wanted = read_digests(against)
+    if not set(wanted).isdisjoint(setup.digests().values()):
+        return _Compared(same=True)
+    end = time.monotonic() + launch.SEARCH_LIMIT
+    with progress("looking for what differs"):
+        findings = explain_digest(
+            wanted[0], setup, profile=profile, others=read_others(tries), go_on=lambda: time.monotonic() < end
+        )
+    return _Compared(same=False, findings=findings)
+
+
+def _show(setup: Setup, profile: Profile | None, output: DigestFormat, compared: _Compared | None) -> None:
     from sevlaunch.owner.identity import report_shows
 
     digests = setup.digests()
@@ -100,6 +140,7 @@ def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
                 ],
                 "inputs": setup.inputs,
                 **report_shows(profile, digests, setup.policy),
+                "against": {"same": compared.same, "search": search_json(compared.findings)} if compared else None,
             }
         )
         return
@@ -114,3 +155,5 @@ def _show(setup: Setup, profile: Profile | None, output: DigestFormat) -> None:
     for name, key in report_shows(profile, digests, setup.policy).items():
         if key:
             say(f"{name.replace('_', ' '):<15} {key}")
+    if compared:
+        say("the digest is the same" if compared.same else f"the digest is another: {compared.findings}")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sevlaunch.profile.model import Profile
 
 MAX_CMDLINE_BYTES = 1 << 16
+# Seconds for the search for an explanation of a digest: with the rest of a command they make at most 10.
+SEARCH_LIMIT = 8.5
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
 _HEXADECIMAL = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})*)")
 
@@ -80,6 +82,14 @@ FeaturesOption = Annotated[
     str | None, typer.Option("--guest-features", metavar="HEX", help="SEV_FEATURES of the VMSA; for SNP 0x1.")
 ]
 VmmOption = Annotated[VmmName, typer.Option("--vmm-type", help="SNP: who runs the guest.")]
+TryOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--try",
+        metavar="FILE",
+        help="When it differs: a firmware, kernel, initrd or lock file that the launch may have had instead.",
+    ),
+]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="The guest's policy, as number or names.")]
 
 

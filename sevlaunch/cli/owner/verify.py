@@ -78,6 +78,7 @@ def verify(
     vmsa: launch.VmsaOption = None,
     guest_features: launch.FeaturesOption = None,
     policy: launch.PolicyOption = None,
+    tries: launch.TryOption = [],  # noqa: B006 - typer reads the default
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Was the launch right? Exit 0: yes; 1: no, and what would have to be otherwise.
@@ -91,6 +92,7 @@ def verify(
     from sevlaunch.owner.claims import read_claims
     from sevlaunch.owner.explain import explain
     from sevlaunch.owner.lock import read_lock
+    from sevlaunch.owner.others import read_others
     from sevlaunch.owner.sealed import beside
     from sevlaunch.owner.secret import check_injectable, read_secret, wrap_secrets
     from sevlaunch.owner.setup import Options
@@ -152,6 +154,7 @@ def verify(
                 tek=encryption,
                 setup=setup,
                 profile=named,
+                others=read_others(tries),
                 go_on=lambda: time.monotonic() < end,
             )
     answer.write_answer(verdict_file or beside(tik, answer.FILE_NAME), claims, integrity, verified=verdict.verified)
@@ -195,7 +198,7 @@ def _show(
     written: session.WrittenPacket | None,
     output: Format,
 ) -> None:
-    from sevlaunch.cli.owner.checks import checks_json
+    from sevlaunch.cli.owner.checks import checks_json, search_json
     from sevlaunch.owner.verify import REHEARSAL
 
     if output is Format.JSON:
@@ -207,15 +210,7 @@ def _show(
                 "platform": vouched,
                 "vmsa": verdict.vmsa or None,
                 "checks": checks_json(verdict.checks),
-                "search": None
-                if findings is None
-                else {
-                    "changes": findings.changes,
-                    "text": str(findings),
-                    "tried": findings.tried,
-                    "complete": findings.complete,
-                    "subjects": list(findings.subjects),
-                },
+                "search": search_json(findings),
                 "packet": written.to_dict() if written else None,
             }
         )

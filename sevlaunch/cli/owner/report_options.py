@@ -1,0 +1,276 @@
+"""What `owner report` and `attest` have in common: what is asked of a report, and its answer."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from sevlaunch.cli.failures import note
+from sevlaunch.cli.output import Format, print_json, progress, say
+from sevlaunch.cli.owner import options as launch
+from sevlaunch.cli.profiles import SetOption
+from sevlaunch.errors import UsageError
+
+if TYPE_CHECKING:
+    from sevlaunch.owner.expected_report import Expected
+    from sevlaunch.owner.report import ReportVerdict, Trust
+    from sevlaunch.owner.report_file import ReportFile
+    from sevlaunch.owner.report_wanted import WantedReport
+    from sevlaunch.owner.search import Findings
+
+
+class ReportOptions(NamedTuple):
+    """The options, as the command line has them."""
+
+    certs: Annotated[
+        Path | None,
+        typer.Option(
+            "--certs",
+            metavar="PATH",
+            help="A folder or file with VCEK or VLEK, ASK or ASVK, and ARK; or a host's table.",
+        ),
+    ] = None
+    crl: Annotated[
+        list[Path],
+        typer.Option("--crl", metavar="FILE", help="AMD's revocation list: the chain has to be covered by it."),
+    ] = []  # noqa: RUF012 - typer reads the default
+    profile: Annotated[
+        Path | None,
+        typer.Option("--profile", help="The profile that the launch must be of, which says digest and policy."),
+    ] = None
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            "--lock", metavar="FILE", help="A launch lock file: digest, policy, host data and the ID block's keys."
+        ),
+    ] = None
+    overrides: SetOption = []  # noqa: RUF012 - typer reads the default
+    host: launch.HostOption = None
+    firmware: launch.FirmwareOption = None
+    tries: launch.TryOption = []  # noqa: RUF012 - typer reads the default
+    digest: Annotated[str | None, typer.Option("--digest", metavar="HEX", help="The launch digest, 48 bytes.")] = None
+    any_digest: Annotated[bool, typer.Option("--any-digest", help="Take any guest.")] = False
+    policy: Annotated[str | None, typer.Option("--policy", help="The exact policy.")] = None
+    any_policy: Annotated[bool, typer.Option("--any-policy", help="Take any policy that does not allow debugging.")] = (
+        False
+    )
+    host_data: Annotated[str | None, typer.Option("--host-data", metavar="HEX", help="32 bytes.")] = None
+    initdata: Annotated[
+        Path | None,
+        typer.Option("--initdata", metavar="FILE", help="Init-data, whose digest the host data has to be."),
+    ] = None
+    id_key_digest: Annotated[str | None, typer.Option("--id-key-digest", metavar="HEX", help="48 bytes.")] = None
+    author_key_digest: Annotated[str | None, typer.Option("--author-key-digest", metavar="HEX", help="48 bytes.")] = (
+        None
+    )
+    family_id: Annotated[str | None, typer.Option("--family-id", metavar="HEX", help="16 bytes.")] = None
+    image_id: Annotated[str | None, typer.Option("--image-id", metavar="HEX", help="16 bytes.")] = None
+    chip_id: Annotated[
+        str | None,
+        typer.Option("--chip-id", metavar="HEX", help="The only processor to take: 64 bytes, 8 since Turin."),
+    ] = None
+    min_guest_svn: Annotated[int | None, typer.Option("--min-guest-svn", min=0, max=0xFFFFFFFF)] = None
+    min_tcb: Annotated[
+        str | None,
+        typer.Option(
+            "--min-tcb",
+            metavar="NAME=N,...",
+            help="The least version numbers of reported and launch TCB: boot_loader, tee, snp, microcode, fmc; or the "
+            "whole TCB as 0x and 16 digits.",
+        ),
+    ] = None
+    min_abi: Annotated[
+        str | None, typer.Option("--min-abi", metavar="MAJOR.MINOR", help="Of the current and the committed firmware.")
+    ] = None
+    platform: Annotated[
+        str | None,
+        typer.Option(
+            "--platform",
+            metavar="NAME,...",
+            help="What PLATFORM_INFO has to say, such as alias-check-complete,ecc,no-smt.",
+        ),
+    ] = None
+    mitigations: Annotated[
+        str | None,
+        typer.Option("--mitigations", metavar="HEX", help="Bits that launch and current mitigation vector must have."),
+    ] = None
+    report_id_ma: Annotated[
+        str | None, typer.Option("--report-id-ma", metavar="HEX", help="The migration agent's report id, 32 bytes.")
+    ] = None
+    no_migration_agent: Annotated[
+        bool, typer.Option("--no-migration-agent", help="The policy must allow none, and there must be none.")
+    ] = False
+    vmpl: Annotated[int | None, typer.Option("--vmpl", min=0, max=3, help="The level that asked for it.")] = None
+    allow_debug: Annotated[bool, typer.Option("--allow-debug", help="Take a policy that allows debugging.")] = False
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="FILE", help="The only ARK to trust, instead of AMD's.")
+    ] = None
+    at: Annotated[
+        datetime | None, typer.Option("--at", help="When the certificates have to be in force (UTC), instead of now.")
+    ] = None
+    rehearsal: Annotated[bool, typer.Option("--rehearsal", help="Take an emulated processor's report and root.")] = (
+        False
+    )
+
+
+def read_wanted(
+    given: ReportOptions, expected: Expected | None, *, report_data: bytes | None, any_report_data: bool = False
+) -> WantedReport:
+    """What the options ask of a report.
+
+    :param expected: the launch that it has to be of, where one is named.
+    :param report_data: the nonce, 64 bytes.
+    :raise UsageError: when one is not what it should be, or two contradict each other.
+    """
+    from sevlaunch.cli.owner.options import number, optional_hexadecimal, version
+    from sevlaunch.owner.initdata import read_initdata_file
+    from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_platform, parse_tcb, waiver_of
+    from sevlaunch.profile.policy import SNP_POLICY, parse_policy
+
+    if expected and given.digest is not None:
+        raise UsageError("--digest says the same as --profile or --lock", hint="give one of them")
+    if given.initdata and given.host_data is not None:
+        raise UsageError("--initdata and --host-data say the same twice", hint="give one of them")
+    waived = {"digest": given.any_digest, "policy": given.any_policy, "report_data": any_report_data}
+    try:
+        wanted = WantedReport(
+            digest=expected.digest if expected else optional_hexadecimal("--digest", given.digest, 48),
+            policy=parse_policy(given.policy, SNP_POLICY) if given.policy is not None else None,
+            host_data=read_initdata_file(given.initdata).host_data
+            if given.initdata
+            else optional_hexadecimal("--host-data", given.host_data, 32),
+            report_data=report_data,
+            id_key_digest=optional_hexadecimal("--id-key-digest", given.id_key_digest, 48),
+            author_key_digest=optional_hexadecimal("--author-key-digest", given.author_key_digest, 48),
+            family_id=optional_hexadecimal("--family-id", given.family_id, 16),
+            image_id=optional_hexadecimal("--image-id", given.image_id, 16),
+            chip_id=optional_hexadecimal("--chip-id", given.chip_id, 8, 64),
+            report_id_ma=optional_hexadecimal("--report-id-ma", given.report_id_ma, 32),
+            min_guest_svn=given.min_guest_svn,
+            min_tcb=parse_tcb(given.min_tcb) if given.min_tcb is not None else {},
+            min_abi=version("--min-abi", given.min_abi) if given.min_abi is not None else None,
+            platform=parse_platform(given.platform) if given.platform is not None else {},
+            mitigations=number("--mitigations", given.mitigations, 64) or 0,
+            vmpl=given.vmpl,
+            no_migration_agent=given.no_migration_agent,
+            allow_debug=given.allow_debug,
+            waived=frozenset(name for name, one in waived.items() if one),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for name in wanted.waived:
+        if getattr(wanted, name) is not None:
+            option = ASKED[name]
+            raise UsageError(f"{option} and {waiver_of(option)} contradict each other", hint="give one of them")
+    return expected.completing(wanted) if expected else wanted
+
+
+def read_expected(given: ReportOptions) -> Expected | None:
+    """The launch that a report has to be of, by the profile or the lock file that the options name.
+
+    :raise UsageError: when they contradict each other, or a file can't be read.
+    """
+    from sevlaunch.owner.expected_report import expected_of_lock, expected_of_setup
+    from sevlaunch.owner.lock import read_lock
+    from sevlaunch.owner.setup import Options
+
+    if given.lock:
+        keys = (given.id_key_digest, given.author_key_digest)
+        said = (given.digest, given.policy, given.host_data, given.initdata, *keys)
+        if given.profile or given.overrides or given.host or any(one is not None for one in said):
+            raise UsageError(
+                "a lock file says everything about a launch", hint="leave out what describes it, or --lock"
+            )
+        return expected_of_lock(read_lock(given.lock), given.firmware)
+    if given.profile is None:
+        if given.overrides or given.host or given.firmware:
+            raise UsageError("--set, --host and --firmware need a profile", hint="name one: --profile FILE")
+        return None
+    setup, named = launch.resolve_options(
+        given.profile, given.overrides, given.host, Options(firmware=given.firmware, policy=given.policy)
+    )
+    return expected_of_setup(setup, named)
+
+
+def read_trust(given: ReportOptions, found: ReportFile) -> tuple[ReportFile, Trust]:
+    """The report with the certificates that it is checked with, and what is trusted.
+
+    :raise UsageError: when there are none, or a file can't be read.
+    """
+    from datetime import UTC
+
+    from msgspec.structs import replace
+
+    from sevlaunch.owner.endorsement import root_fingerprint
+    from sevlaunch.owner.report import Trust
+    from sevlaunch.owner.x509_files import read_certificate_folder, read_certificates, read_revocations
+
+    try:
+        trusted = root_fingerprint(read_certificates(given.root, "root")) if given.root else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    revocations = [each for one in given.crl for each in read_revocations(one)]
+    if given.certs is not None:
+        more = read_certificate_folder(given.certs)
+        found = replace(found, certificates=more.certificates, skipped=(*found.skipped, *more.skipped))
+        revocations += more.revocations
+    elif not found.certificates:
+        raise UsageError("wanted certificates for the report", hint="give --certs PATH")
+    for text in found.skipped:
+        note(f"sevlaunch: not a certificate: {text}")
+    moment = given.at.replace(tzinfo=UTC) if given.at else datetime.now(UTC)
+    lists = (*revocations, *found.revocations)
+    return found, Trust(at=moment, root=trusted, rehearsal=given.rehearsal, revocations=lists)
+
+
+def why_not(given: ReportOptions, expected: Expected | None, verdict: ReportVerdict) -> Findings | None:
+    """What would have to be otherwise, for a report of another digest than the expected launch gives."""
+    if expected is None or expected.digest == verdict.report.measurement:
+        return None
+    from sevlaunch.owner.others import read_others
+
+    end = time.monotonic() + launch.SEARCH_LIMIT
+    with progress("looking for what differs"):
+        others = read_others(given.tries)
+        return expected.why_not(verdict.report.measurement, others, go_on=lambda: time.monotonic() < end)
+
+
+def show_answer(
+    verdict: ReportVerdict,
+    findings: Findings | None,
+    given: ReportOptions,
+    output: Format,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Print the answer; ``more``: further fields of the JSON."""
+    from sevlaunch.cli.owner.checks import checks_json, print_checks, search_json
+    from sevlaunch.owner.report import report_fields, report_lines
+
+    if output is Format.JSON:
+        print_json(
+            {
+                "ok": verdict.verified,
+                "rehearsal": given.rehearsal,
+                "generation": verdict.generation,
+                "checks": checks_json(verdict.checks),
+                "not_compared": list(verdict.not_compared),
+                "search": search_json(findings),
+                "report": report_fields(verdict),
+                **(more or {}),
+            }
+        )
+        return
+    print_checks(verdict.checks)
+    say("the report says:", *(f"  {name:<16} {value}" for name, value in report_lines(verdict)))
+    if verdict.not_compared:
+        say(f"not compared, as not asked for: {', '.join(verdict.not_compared)}")
+    if findings is not None:
+        say(f"measurement: {findings}")
+    elif given.digest is not None and any(one.name == "measurement" and one.ok is False for one in verdict.checks):
+        say("with --profile or --lock in place of --digest, what differs is searched for")
+    mark = "REHEARSAL, which proves nothing: " if given.rehearsal else ""
+    say(f"{mark}{'yes: every check holds' if verdict.verified else 'no: a check fails'}")
