@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from sevlaunch.evidence import Ended, Evidence, FirmwareInfo, QemuInfo, SevInfo, Status
+    from sevlaunch.flows.attest import FetchedReport, fetch_report
     from sevlaunch.flows.bring_up import BroughtUp, bring_up
     from sevlaunch.flows.completion import complete_plan
     from sevlaunch.flows.fetching import fetch_image, fetch_missing
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from sevlaunch.owner.report import ReportVerdict, Trust, verify_report
     from sevlaunch.owner.report_file import ReportFile, read_report
     from sevlaunch.owner.report_wanted import WantedReport, parse_tcb
+    from sevlaunch.owner.request import new_nonce, request_script
     from sevlaunch.owner.secret import Packet, Secret, read_packet, read_secret, wrap_secrets
     from sevlaunch.owner.session import LaunchSession, make_session, write_session
     from sevlaunch.owner.setup import Options as LaunchOptions
@@ -115,6 +117,7 @@ _HOMES = {
     "FetchOptions": "image.proof.FetchOptions",
     "FetchReports": "image.download.Reports",
     "FetchedImage": "image.fetch.Fetched",
+    "FetchedReport": "flows.attest.FetchedReport",
     "Firmware": "owner.firmware.Firmware",
     "FirmwareInfo": "evidence.FirmwareInfo",
     "ForwardInfo": "ports.ForwardInfo",
@@ -179,6 +182,7 @@ _HOMES = {
     "fetch_image": "flows.fetching.fetch_image",
     "fetch_keys": "flows.fetching_keys.fetch_keys",
     "fetch_missing": "flows.fetching.fetch_missing",
+    "fetch_report": "flows.attest.fetch_report",
     "guest_status": "flows.guests.guest_status",
     "launch": "guest.launch.launch",
     "launch_digest": "owner.digest.launch_digest",
@@ -187,6 +191,7 @@ _HOMES = {
     "lock_plan": "owner.lock.lock_plan",
     "make_hash_tree": "image.verity.make_hash_tree",
     "make_session": "owner.session.make_session",
+    "new_nonce": "owner.request.new_nonce",
     "parse_claims": "owner.claims.parse_claims",
     "parse_condition": "guest.readiness.parse_condition",
     "parse_sev_certificates": "owner.chain.parse_sev_certificates",
@@ -209,6 +214,7 @@ _HOMES = {
     "read_sev_certificates": "owner.chain.read_sev_certificates",
     "remove_image": "image.store.remove_image",
     "render": "plan.command_line.argv",
+    "request_script": "owner.request.request_script",
     "require_vouched": "owner.platform.require_vouched",
     "resolve_setup": "owner.setup.resolve_setup",
     "restart": "flows.restart.restart",
@@ -244,6 +250,7 @@ __all__ = [
     "FetchOptions",
     "FetchReports",
     "FetchedImage",
+    "FetchedReport",
     "Firmware",
     "FirmwareInfo",
     "ForwardInfo",
@@ -308,6 +315,7 @@ __all__ = [
     "fetch_image",
     "fetch_keys",
     "fetch_missing",
+    "fetch_report",
     "guest_status",
     "launch",
     "launch_digest",
@@ -316,6 +324,7 @@ __all__ = [
     "lock_plan",
     "make_hash_tree",
     "make_session",
+    "new_nonce",
     "parse_claims",
     "parse_condition",
     "parse_sev_certificates",
@@ -338,6 +347,7 @@ __all__ = [
     "read_sev_certificates",
     "remove_image",
     "render",
+    "request_script",
     "require_vouched",
     "resolve_setup",
     "restart",

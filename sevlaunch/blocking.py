@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sevlaunch import api
 from sevlaunch.guest.ending import POWERDOWN_LIMIT
@@ -283,6 +283,20 @@ def run_in_guest(
 ) -> api.ProgramEnd:
     """:func:`sevlaunch.api.run_in_guest`."""
     return _run(api.run_in_guest(name, command, root=root, given=given, limit=limit))
+
+
+def fetch_report(
+    name: str,
+    *,
+    by: Literal["ssh", "agent"] | None = None,
+    nonce: bytes | None = None,
+    root: Path | None = None,
+    user: str | None = None,
+    key: Path | None = None,
+    limit: float = 60.0,
+) -> api.FetchedReport:
+    """:func:`sevlaunch.api.fetch_report`."""
+    return _run(api.fetch_report(name, by=by, nonce=nonce, root=root, user=user, key=key, limit=limit))
 
 
 def wait_for(

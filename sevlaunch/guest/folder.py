@@ -30,6 +30,10 @@ LAUNCHER = "launcher"
 RECORD = "guest.json"
 EVIDENCE = "evidence.json"
 ATTESTATION = "attestation.json"
+# Where a rehearsed SNP guest's reports are asked for.
+REPORT_SOCKET = "report.sock"
+# The last report that a command asked the guest for.
+REPORT = "report.bin"
 PLAN = "plan.json"
 QEMU_LOG = "qemu.log"
 # How the guest ended, where its launcher was there to see.
@@ -144,6 +148,14 @@ class GuestFolder:
         :raise OSError: when nobody listens there.
         """
         with self.qemu_folder() as folder:
+            folder.connect(connection, name)
+
+    def connect_own(self, connection: socket.socket, name: str) -> None:
+        """Connect to a socket of a process beside QEMU, in the launching user's folder.
+
+        :raise OSError: when nobody listens there.
+        """
+        with self.opened() as folder:
             folder.connect(connection, name)
 
     def lock_of(self, name: str, wanted: Range) -> Range | None:

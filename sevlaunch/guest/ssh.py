@@ -31,6 +31,9 @@ from sevlaunch.profile.network_rules import LOOPBACK
 CONNECT_LIMIT = 30
 # ssh's own exit code for what went wrong before the command ran.
 FAILED = 255
+# As much of each output is kept as the guest agent keeps: a guest may send on and on.
+LONGEST_OUTPUT = 16 << 20
+_PIECE = 1 << 16
 # The host's name in the file of host keys, which is one guest's: ports come and go.
 _ALIAS = "guest"
 
@@ -167,16 +170,45 @@ async def run_over_ssh(
         start_new_session=True,
     )
     try:
-        stdout, stderr = await process.communicate(given)
+        stdout, stderr = await _communicate(process, given)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+    truncated = max(len(stdout), len(stderr)) > LONGEST_OUTPUT
+    stdout, stderr = stdout[:LONGEST_OUTPUT], stderr[:LONGEST_OUTPUT]
     code = process.returncode
     if code is not None and code < 0:
-        return ProgramEnd(None, -code, stdout, stderr, truncated=False)
-    return ProgramEnd(code, None, stdout, stderr, truncated=False)
+        return ProgramEnd(None, -code, stdout, stderr, truncated=truncated)
+    return ProgramEnd(code, None, stdout, stderr, truncated=truncated)
+
+
+async def _communicate(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:
+    """Both outputs; one that is longer than :data:`LONGEST_OUTPUT` ends the process."""
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+
+    async def write(stream: asyncio.StreamWriter) -> None:
+        # A command need not read its input.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            stream.write(given)
+            await stream.drain()
+        stream.close()
+
+    async def read(stream: asyncio.StreamReader) -> bytes:
+        content = b""
+        while len(content) <= LONGEST_OUTPUT and (piece := await stream.read(_PIECE)):
+            content += piece
+        if len(content) > LONGEST_OUTPUT:
+            with suppress(ProcessLookupError):
+                process.kill()
+        return content
+
+    _, stdout, stderr = await asyncio.gather(write(process.stdin), read(process.stdout), read(process.stderr))
+    await process.wait()
+    return stdout, stderr
 
 
 def _program(name: str) -> str:

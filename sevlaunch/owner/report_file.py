@@ -46,6 +46,20 @@ def read_report(file: Path) -> ReportFile:
     return recognise(content, _around, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError)
 
 
+def parse_report(content: bytes, name: str, *, rehearsal: bool = False) -> ReportFile:
+    """The report in ``content``, raw, with the table of certificates that may stand behind it.
+
+    :param name: what it is called in an error.
+    :param rehearsal: an emulated processor made it.
+    :raise EvidenceError: when it is none.
+    """
+    try:
+        found = _around(content)
+    except ValueError as error:
+        raise EvidenceError(f"{name} is no report: {error}", hint="ask once more") from error
+    return ReportFile(found.content, found.certificates, rehearsal, found.revocations, found.skipped)
+
+
 def require_no_rehearsal(found: ReportFile, *, allowed: bool) -> None:
     """Refuse the report of an emulated processor.
 

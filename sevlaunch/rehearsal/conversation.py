@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sevlaunch.guest_type import GuestType
-from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevEsInit2, EmulatedSevInit2
+from sevlaunch.rehearsal.kvm import Answer, EmulatedSev, EmulatedSevEsInit2, EmulatedSevInit2, Service
 from sevlaunch.rehearsal.platform import user_platform
 from sevlaunch.rehearsal.processor import SecureProcessor
 from sevlaunch.rehearsal.seccomp import Listener, Notification
@@ -60,14 +60,17 @@ def emulate(kind: str, *, init2: bool, state_folder: Path, folder: Path) -> Emul
     def attest(guest: SnpGuest) -> None:
         # X.509 takes longer to import than all the rest: only a launch that is finished needs it.
         from sevlaunch.guest.folder import ATTESTATION, GuestFolder
+        from sevlaunch.rehearsal.report_service import ReportService
         from sevlaunch.sevapi.report import REPORT_DATA_BYTES
 
         report = guest.report(REPORT_DATA.ljust(REPORT_DATA_BYTES, b"\0"))
         documents = [base64.b64encode(one).decode() for one in (report, *platform.endorsement)]
         content = {"report": documents[0], "certificates": documents[1:]}
+        emulated.service = ReportService(folder, guest.report, platform.endorsement)
         GuestFolder(folder.parent, folder.name).write(ATTESTATION, json.dumps(content).encode())
 
-    return EmulatedSnp(processor, SnpGuest(platform), attest)
+    emulated = EmulatedSnp(processor, SnpGuest(platform), attest)
+    return emulated
 
 
 class Conversation:
@@ -90,6 +93,7 @@ class Conversation:
         # Before Linux 5.19 a signal can interrupt a caller that we answer at this moment: the kernel then makes the
         # same ioctl again, and what it did must not be done twice.
         self._unheard: tuple[Notification, Answer] | None = None
+        self._service: Service | None = None
 
     def hold(self) -> int:
         """Answer until QEMU ends; its wait status."""
@@ -103,6 +107,8 @@ class Conversation:
                     self._receive_listener(poll)
                 elif self._listener and fd == self._listener.fd:
                     self._answer(poll)
+                elif self._service and fd == self._service.fileno():
+                    self._service.answer()
             with suppress(BlockingIOError):
                 os.read(self._wakeup, 512)
             status = self._child_status()
@@ -142,6 +148,17 @@ class Conversation:
         self._unheard = None if heard else (notification, answer)
         if heard and answer.new_fd is not None:
             os.close(answer.new_fd)
+        self._watch_service(poll)
+
+    def _watch_service(self, poll: select.poll) -> None:
+        service = self._emulated.service
+        if service is self._service:
+            return
+        if self._service:
+            poll.unregister(self._service.fileno())
+        self._service = service
+        if service:
+            poll.register(service.fileno(), select.POLLIN)
 
 
 def _send(listener: Listener, notification: Notification, answer: Answer) -> bool:

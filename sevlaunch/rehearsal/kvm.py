@@ -105,10 +105,20 @@ OK = Answer()
 PASS = Answer(let_pass=True)
 
 
+class Service(Protocol):
+    """What the emulated processor does for others than QEMU."""
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when somebody asks."""
+
+    def answer(self) -> None:
+        """Answer one request."""
+
+
 class EmulatedSev:
     """One QEMU's view of SEV and SEV-ES on a kernel that has KVM_SEV_INIT and KVM_SEV_ES_INIT.
 
-    ``extensions``: what KVM_CHECK_EXTENSION answers.
+    ``extensions``: what KVM_CHECK_EXTENSION answers. ``service``: what it does for others than QEMU, from a moment on.
     """
 
     # KVM_CAP_VM_TYPES: the default one only, also where this KVM has SEV and would make an encrypted VM.
@@ -121,6 +131,7 @@ class EmulatedSev:
         self._init2 = False
         self._vmsa_features = 0
         self._firmware = b""
+        self.service: Service | None = None
         self._vcpus: set[int] = set()
         self._cpu_signature = 0
 
