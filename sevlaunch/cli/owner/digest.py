@@ -13,7 +13,6 @@ import typer
 
 from sevlaunch.cli.output import print_json, progress, say
 from sevlaunch.cli.owner import options as launch
-from sevlaunch.cli.owner.checks import search_json
 from sevlaunch.cli.profiles import SetOption
 
 if TYPE_CHECKING:
@@ -123,6 +122,7 @@ def _compare(setup: Setup, profile: Profile | None, against: str, tries: Sequenc
 
 
 def _show(setup: Setup, profile: Profile | None, output: DigestFormat, compared: _Compared | None) -> None:
+    from sevlaunch.cli.owner.checks import search_json
     from sevlaunch.owner.identity import report_shows
 
     digests = setup.digests()
