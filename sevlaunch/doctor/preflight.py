@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from sevlaunch.doctor.network import descriptor_problem, interface_problem, program_problem
 from sevlaunch.errors import HostError, Problem
 from sevlaunch.host import accounts
-from sevlaunch.host.images import image_facts
 from sevlaunch.opening import other_kind
 from sevlaunch.plan.needs import (
     Companion,
@@ -150,6 +149,8 @@ def _firmware_image(plan: Plan) -> Problem | None:
 
 def _disk_image(file: NeededFile) -> Problem | None:
     """A plan for a host that was probed without a look at the images has their formats by name alone."""
+    from sevlaunch.host.images import image_facts
+
     facts = image_facts(file.path)
     if facts is None or facts.format == file.image_format:
         return None

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import IO
 
-from sevlaunch.plan.disk_image import CACHE
 from sevlaunch.profile.model import Cache
 
 
@@ -17,6 +16,9 @@ def open_as_cached(file: IO[bytes], cache: Cache) -> None:
 
     :raise OSError: where the file system has no such way.
     """
+    # Few disks are handed over, and many guests have none.
+    from sevlaunch.plan.disk_image import CACHE
+
     if CACHE[cache].direct == "on":
         fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)
 

@@ -1,13 +1,39 @@
-"""A disk as the guest sees it."""
+"""A disk as the guest sees it, and the controller of those that hang on one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
+from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.disk_image import CACHE, ImagePlan
 from sevlaunch.plan.option import Choice, Option, Parameter, rule
-from sevlaunch.plan.part import virtio_parameters
+from sevlaunch.plan.part import Part, virtio_parameters
+from sevlaunch.profile.io_threads import SCSI_CONTROLLER
 from sevlaunch.profile.model import Bus
+
+
+class ScsiPlan(Part, frozen=True, kw_only=True):
+    """The controller of all virtio-scsi disks."""
+
+    address: Address
+    iothread: Choice[str] | None
+    queues: Choice[int] | None
+    dma_api: Choice[bool]
+
+    def options(self) -> Iterator[Option]:
+        """The device."""
+        parameters = [
+            Parameter("", "virtio-scsi-pci", rule("controller of the virtio-scsi disks")),
+            Parameter("id", SCSI_CONTROLLER, rule("name of the controller")),
+            *self.address.parameters(),
+        ]
+        if self.iothread:
+            parameters.append(self.iothread.parameter("iothread"))
+        if self.queues:
+            parameters.append(self.queues.parameter("num_queues"))
+        yield Option("-device", (*parameters, *virtio_parameters(self.dma_api)))
 
 
 class DiskPlan(Struct, frozen=True, kw_only=True):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.context import Context
-from sevlaunch.profile.io_threads import loops
-from sevlaunch.profile.model import Video
+from sevlaunch.profile.model import Disk, Video
 from sevlaunch.units import MEBIBYTE, mebibytes
 
 # QEMU's hw/i386/pc_sysfw.c takes at most this much on pflash, and hw/i386/pc.c as max-fw-size.
@@ -72,7 +71,7 @@ class Footprint(Struct, frozen=True):
 def locked(context: Context, accel: str) -> Footprint:
     """What mlockall() of QEMU counts: all that it maps, whether it is used or not. Huge pages are not among it."""
     profile = context.profile
-    disk_loops = loops(profile.disks)
+    disk_loops = _loops(profile.disks)
     threads = profile.cpu.count + OTHER_THREADS + len(disk_loops - {None})
     pieces = [
         *_guest(context),
@@ -86,6 +85,14 @@ def locked(context: Context, accel: str) -> Footprint:
     return Footprint(tuple(pieces))
 
 
+def _loops(disks: Sequence[Disk]) -> set[str | None]:
+    if not disks:
+        return set()
+    from sevlaunch.profile.io_threads import loops
+
+    return loops(disks)
+
+
 def pinned(context: Context) -> Footprint:
     """What KVM counts against the same limit for a SEV or SEV-ES guest, huge pages included.
 
@@ -97,7 +104,7 @@ def pinned(context: Context) -> Footprint:
 def charged(context: Context, accel: str, lock: bool) -> Footprint:
     """What the memory controller of cgroup v2 charges, at most. Huge pages are not among it."""
     profile = context.profile
-    disk_loops = loops(profile.disks)
+    disk_loops = _loops(profile.disks)
     threads = profile.cpu.count + OTHER_THREADS + len(disk_loops - {None}) + WORKERS * len(disk_loops)
     # Unlocked, a stack is as large as it was ever used.
     stack = context.host.memory.stack if lock else MEBIBYTE

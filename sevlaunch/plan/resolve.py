@@ -21,7 +21,7 @@ from sevlaunch.plan.option import Choice, rule
 from sevlaunch.plan.part import Part
 from sevlaunch.plan.places import LONGEST_SOCKET
 from sevlaunch.plan.plan import Plan, Reboot
-from sevlaunch.plan.storage import resolve_storage
+from sevlaunch.plan.storage import NO_DISKS, StoragePlan
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import Clock, NoDisplay, SevSecurity, Smbios, SnpSecurity
 from sevlaunch.remedies import INSTALL_QEMU
@@ -125,7 +125,7 @@ def resolve(loaded: LoadedProfile, host: Host, *, rehearse: bool = False) -> Pla
     firmware = resolve_firmware(context)
     security = _security(context)
     iommu = tuple(_iommu(context, machine.accel.value))
-    storage = resolve_storage(context)
+    storage = _storage(context)
     first_boot = _first_boot(context)
     initdata = _initdata(context)
     networks = resolve_networks(context)
@@ -180,6 +180,14 @@ def _security(context: Context) -> SecurityPlan | None:
     from sevlaunch.plan.security import resolve_security
 
     return resolve_security(context, security)
+
+
+def _storage(context: Context) -> StoragePlan:
+    if not context.profile.disks:
+        return NO_DISKS
+    from sevlaunch.plan.disks import resolve_disks
+
+    return resolve_disks(context)
 
 
 def _first_boot(context: Context) -> FirstBootPlan | None:

@@ -8,25 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sevlaunch.profile.board_rules import board_cautions, check_board
-from sevlaunch.profile.boot_rules import boot_cautions, check_boot
-from sevlaunch.profile.device_rules import check_devices, device_cautions
-from sevlaunch.profile.direct_boot_rules import check_direct_boot, direct_boot_cautions
-from sevlaunch.profile.disk_rules import check_disks, disk_cautions
-from sevlaunch.profile.dma_rules import check_dma_api
-from sevlaunch.profile.first_boot_rules import check_first_boot, first_boot_cautions
-from sevlaunch.profile.initdata_rules import check_initdata, initdata_cautions
 from sevlaunch.profile.machine_rules import check_machine, check_machine_cautions
 from sevlaunch.profile.memory_rules import check_memory
 from sevlaunch.profile.model import IdKeys, Profile, SevSecurity, SnpSecurity
-from sevlaunch.profile.network_rules import check_networks, network_cautions
 from sevlaunch.profile.places import check_places
 from sevlaunch.profile.policy import SEV_ES, SEV_POLICY, policy_format, policy_warnings
-from sevlaunch.profile.verity_rules import check_verity, verity_cautions
 from sevlaunch.profile.violation import Violation
 
 if TYPE_CHECKING:
     from sevlaunch.profile.extra_args import Finding
+
+# The rules about what few guests have are imported for a profile that says something under one of their keys.
+_BOARD = ("fw_cfg", "ignition", "credentials", "smbios", "watchdog")
+_DEVICES = ("video", "display", "channels", "shares", "tpm")
+_DEFAULTS = Profile(name="guest")
 
 
 def check_rules(profile: Profile) -> Iterator[Violation]:
@@ -39,18 +34,44 @@ def check_rules(profile: Profile) -> Iterator[Violation]:
         yield from _snp(profile)
     yield from _flash(profile)
     yield from _consistency(profile)
-    yield from check_direct_boot(profile)
-    yield from check_boot(profile)
-    yield from check_verity(profile)
+    if _says(profile, "boot") or profile.security.measures_boot:
+        from sevlaunch.profile.boot_rules import check_boot
+        from sevlaunch.profile.direct_boot_rules import check_direct_boot
+        from sevlaunch.profile.verity_rules import check_verity
+
+        yield from check_direct_boot(profile)
+        yield from check_boot(profile)
+        yield from check_verity(profile)
     yield from check_machine(profile)
     yield from check_memory(profile)
-    yield from check_board(profile)
-    yield from check_disks(profile)
-    yield from check_first_boot(profile)
-    yield from check_initdata(profile)
-    yield from check_networks(profile)
-    yield from check_dma_api(profile)
-    yield from check_devices(profile)
+    if _says(profile, *_BOARD):
+        from sevlaunch.profile.board_rules import check_board
+
+        yield from check_board(profile)
+    if profile.disks:
+        from sevlaunch.profile.disk_rules import check_disks
+
+        yield from check_disks(profile)
+    if profile.first_boot:
+        from sevlaunch.profile.first_boot_rules import check_first_boot
+
+        yield from check_first_boot(profile)
+    if profile.initdata:
+        from sevlaunch.profile.initdata_rules import check_initdata
+
+        yield from check_initdata(profile)
+    if profile.networks:
+        from sevlaunch.profile.network_rules import check_networks
+
+        yield from check_networks(profile)
+    if profile.security.encrypted or profile.disks:
+        from sevlaunch.profile.dma_rules import check_dma_api
+
+        yield from check_dma_api(profile)
+    if _says(profile, *_DEVICES):
+        from sevlaunch.profile.device_rules import check_devices
+
+        yield from check_devices(profile)
     yield from check_places(profile)
     for finding in extra_args_findings(profile):
         if finding.refused:
@@ -63,19 +84,47 @@ def check_cautions(profile: Profile) -> Iterator[Violation]:
     if isinstance(security, (SevSecurity, SnpSecurity)) and security.policy is not None:
         for warning in policy_warnings(security.policy, policy_format(security.guest_type)):
             yield Violation(("security", "policy"), warning)
-    yield from direct_boot_cautions(profile)
-    yield from boot_cautions(profile)
-    yield from verity_cautions(profile)
-    yield from disk_cautions(profile)
-    yield from first_boot_cautions(profile)
-    yield from initdata_cautions(profile)
-    yield from network_cautions(profile)
-    yield from device_cautions(profile)
+    if _says(profile, "boot"):
+        from sevlaunch.profile.boot_rules import boot_cautions
+        from sevlaunch.profile.direct_boot_rules import direct_boot_cautions
+        from sevlaunch.profile.verity_rules import verity_cautions
+
+        yield from direct_boot_cautions(profile)
+        yield from boot_cautions(profile)
+        yield from verity_cautions(profile)
+    if profile.disks:
+        from sevlaunch.profile.disk_rules import disk_cautions
+
+        yield from disk_cautions(profile)
+    if profile.first_boot:
+        from sevlaunch.profile.first_boot_rules import first_boot_cautions
+
+        yield from first_boot_cautions(profile)
+    if profile.initdata:
+        from sevlaunch.profile.initdata_rules import initdata_cautions
+
+        yield from initdata_cautions(profile)
+    if profile.networks:
+        from sevlaunch.profile.network_rules import network_cautions
+
+        yield from network_cautions(profile)
+    if _says(profile, *_DEVICES):
+        from sevlaunch.profile.device_rules import device_cautions
+
+        yield from device_cautions(profile)
     yield from check_machine_cautions(profile)
-    yield from board_cautions(profile)
+    if _says(profile, *_BOARD):
+        from sevlaunch.profile.board_rules import board_cautions
+
+        yield from board_cautions(profile)
     for finding in extra_args_findings(profile):
         if not finding.refused:
             yield Violation(("qemu", "extra_args", finding.position), finding.message)
+
+
+def _says(profile: Profile, *keys: str) -> bool:
+    """Whether ``profile`` has something else than the default under one of ``keys``."""
+    return any(getattr(profile, key) != getattr(_DEFAULTS, key) for key in keys)
 
 
 def extra_args_findings(profile: Profile) -> list[Finding]:

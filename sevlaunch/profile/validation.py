@@ -19,7 +19,7 @@ import msgspec
 from sevlaunch.errors import Problem
 from sevlaunch.profile.fields import Parser, Placeholder
 from sevlaunch.profile.model import Model, Profile
-from sevlaunch.profile.model.base import attribute_of, key_of
+from sevlaunch.profile.model.base import attribute_of
 from sevlaunch.profile.other_keys import INSTEAD, NOT_HERE
 from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.profile.source import MAX_DIGITS
@@ -66,12 +66,22 @@ class FieldType(NamedTuple):
 
 
 @functools.cache
+def type_of(kind: type[Model], key: str) -> FieldType:
+    """The type of one field of a kind of mapping. A profile has few of the fields that it may have."""
+    return field_type_of(_annotations(kind)[attribute_of(key)])
+
+
 def field_types(kind: type[Model]) -> dict[str, FieldType]:
-    """The fields of a kind of mapping."""
+    """The types of all fields of a kind of mapping."""
+    return {key: type_of(kind, key) for key in kind.__struct_encode_fields__}
+
+
+@functools.cache
+def _annotations(kind: type[Model]) -> dict[str, Any]:
     annotations: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         annotations |= inspect.get_annotations(base, eval_str=True)
-    return {key_of(name): field_type_of(annotations[name]) for name in kind.__struct_fields__}
+    return annotations
 
 
 def field_type_of(annotation: Any) -> FieldType:
@@ -109,7 +119,7 @@ def _members(annotation: Any, extras: tuple[Any, ...] = ()) -> Iterator[tuple[An
 
 def placeholder(kind: type[Model]) -> Model:
     """A mapping of this kind that no rule minds."""
-    return kind(**{key: field_types(kind)[key].placeholder for key in _required(kind)})
+    return kind(**{key: type_of(kind, key).placeholder for key in _required(kind)})
 
 
 def _required(kind: type[Model]) -> Iterator[str]:
@@ -121,14 +131,14 @@ def _required(kind: type[Model]) -> Iterator[str]:
 def known_keys(structs: tuple[type[Model], ...], value: Any) -> list[str]:
     """The keys that a mapping of one of these kinds may have; which one ``value`` says."""
     kind = _kind(structs, value)
-    keys = list(field_types(kind)) if kind else [_TAG]
+    keys = list(kind.__struct_encode_fields__) if kind else [_TAG]
     return [*_LOADERS_KEYS, *keys] if kind is Profile else keys
 
 
 def _kind(structs: tuple[type[Model], ...], value: Any) -> type[Model] | None:
     if len(structs) == 1:
         return structs[0]
-    return next((kind for kind in structs if value.get(_TAG) in field_types(kind)[_TAG].words), None)
+    return next((kind for kind in structs if value.get(_TAG) in type_of(kind, _TAG).words), None)
 
 
 class Reading:
@@ -159,24 +169,23 @@ class Reading:
             # Without its type, nothing in a mapping means anything.
             tag = (*path, _TAG)
             if _TAG in value:
-                words = [word for one in structs for word in field_types(one)[_TAG].words]
+                words = [word for one in structs for word in type_of(one, _TAG).words]
                 self._mistake(tag, _wanted_one_of(words, value[_TAG]), wrong=path)
             else:
                 self._mistake(tag, f"{_TAG} is required", wrong=path)
             return placeholder(structs[0])
-        fields = field_types(kind)
         found: dict[str, Any] = {}
         for key, inner in value.items():
             place = (*path, key)
-            if key not in fields:
+            if key not in kind.__struct_encode_fields__:
                 self._mistake(place, _unknown_key(key, structs, value), at_key=True)
                 continue
-            read = self._value(fields[key], inner, place)
+            read = self._value(type_of(kind, key), inner, place)
             if place not in self.wrong:
                 found[key] = read
         for key in _required(kind):
             if key not in found:
-                found[key] = fields[key].placeholder
+                found[key] = type_of(kind, key).placeholder
                 if key not in value:
                     self._mistake((*path, key), f"{key} is required")
         return kind(**{attribute_of(key): inner for key, inner in found.items()})
@@ -281,7 +290,7 @@ def _wanted_one_of(words: list[str], value: Any) -> str:
 def _unknown_key(key: str, structs: tuple[type[Model], ...], value: Any) -> str:
     if key in NOT_HERE:
         return f"unknown key {key!r}: {NOT_HERE[key]}"
-    others = [word for kind in structs if key in field_types(kind) for word in field_types(kind)[_TAG].words]
+    others = [word for kind in structs if key in kind.__struct_encode_fields__ for word in type_of(kind, _TAG).words]
     if others:
         instead = INSTEAD.get((value[_TAG], key))
         other = f"unknown key {key!r} for type {value[_TAG]}: it is for type {' and '.join(others)}"

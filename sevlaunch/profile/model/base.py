@@ -13,11 +13,6 @@ def attribute_of(key: str) -> str:
     return "from_" if key == "from" else key
 
 
-def key_of(attribute: str) -> str:
-    """The key whose value an attribute holds: see :func:`attribute_of`."""
-    return "from" if attribute == "from_" else attribute
-
-
 class Model(Struct, frozen=True, kw_only=True):
     """A mapping of a profile. ``one_of``: keys of which there is exactly one, as a rule says in words."""
 
