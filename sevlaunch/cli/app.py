@@ -21,7 +21,8 @@ from sevlaunch.opening import too_few_descriptors
 
 # The modules of the commands. Only the command that is asked for is imported and read: nobody waits for the others.
 MODULES = {
-    "guests": ("up", "down", "rm", "ps", "ls", "status", "evidence", "console", "qmp", "inject", "resume"),
+    "up": ("up",),
+    "guests": ("down", "rm", "ps", "ls", "status", "evidence", "console", "qmp", "inject", "resume"),
     "restarting": ("restart",),
     "logs": ("logs",),
     "inside": ("exec", "wait", "events", "pause"),

@@ -24,6 +24,7 @@ def host_for(
         profile.qemu.binary,
         runtime=runtime,
         thorough=thorough,
+        ordinary=not (thorough or profile.security.encrypted or profile.accel == "kvm"),
         images=profile.images,
         verity=profile.verity,
         helpers=profile.helpers,

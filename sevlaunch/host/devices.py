@@ -82,11 +82,14 @@ def parse_acl(content: bytes) -> list[str]:
     return entries
 
 
-def kvm_facts(system: System) -> KvmFacts:
-    """KVM: its modules, their parameters, /dev/kvm and /dev/sev."""
+def kvm_facts(system: System, *, ordinary: bool = False) -> KvmFacts:
+    """KVM: its modules, /dev/kvm and, but for an ordinary guest, the modules' parameters and /dev/sev."""
     holders = system.names("/sys/module/kvm/holders")
     # With KVM built into the kernel there are no holders, only the modules' parameters.
     modules = holders or [name for name in system.names("/sys/module") if name.startswith("kvm_")]
+    if ordinary:
+        module = modules[0] if modules else ""
+        return KvmFacts(module=module, most_vcpus=_most_vcpus(system), device=device_facts(system, "/dev/kvm"))
     parameters: dict[str, str] = {}
     for module in ("kvm", *modules):
         folder = f"/sys/module/{module}/parameters"

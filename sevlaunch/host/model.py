@@ -96,6 +96,7 @@ class Host(Facts, frozen=True, kw_only=True):
         state: Path | None = None,
         system: System | None = None,
         thorough: bool = False,
+        ordinary: bool = False,
         images: Iterable[str] = (),
         verity: tuple[str, str | None] | None = None,
         helpers: Iterable[str] = (),
@@ -111,6 +112,8 @@ class Host(Facts, frozen=True, kw_only=True):
         :param state: the folder of what outlives them instead of the user's own.
         :param system: another machine's recording instead of this machine.
         :param thorough: look at what only the doctor wants to know, too.
+        :param ordinary: leave out what only an encrypted guest depends on, or one that insists on KVM: CPUID, and the
+            parameters of KVM's modules.
         :param images: disks' images to look into: paths, and entries of the cache of fetched ones.
         :param verity: the disk whose hash tree is looked at, and the one that has the tree (None: appended).
         :param helpers: names of helper programs to ask for their options, such as virtiofsd.
@@ -124,8 +127,6 @@ class Host(Facts, frozen=True, kw_only=True):
         from sevlaunch.host.devices import kvm_facts, user_name
         from sevlaunch.host.distribution import distribution_of
         from sevlaunch.host.firmware import UNDESCRIBED, folders, read_descriptors
-        from sevlaunch.host.helpers import helpers_here
-        from sevlaunch.host.images import images_at
         from sevlaunch.host.ovmf import firmware_images
         from sevlaunch.host.system import System
 
@@ -151,8 +152,8 @@ class Host(Facts, frozen=True, kw_only=True):
             kernel=system.text("/proc/sys/kernel/osrelease") or machine.release,
             architecture=machine.machine,
             user=user_name(os.geteuid()),
-            cpu=processor.cpu_facts(system),
-            kvm=kvm_facts(system),
+            cpu=processor.cpu_facts(system, ordinary=ordinary),
+            kvm=kvm_facts(system, ordinary=ordinary),
             qemu=qemu_facts,
             qemu_problem=qemu_problem,
             firmware=descriptors,
@@ -162,10 +163,10 @@ class Host(Facts, frozen=True, kw_only=True):
             memory=memory.memory_facts(system),
             io_uring=ring,
             platform=platform_facts,
-            images=images_at(images),
+            images=_images_at(tuple(images)),
             boot=boot_of(kernel, boot_image),
             verity=verity_of(verity),
-            helpers=helpers_here(helpers),
+            helpers=_helpers_here(tuple(helpers)),
             folders=Folders(
                 runtime=str((runtime or runtime_folder()).absolute()),
                 state=str((state or state_folder()).absolute()),
@@ -222,3 +223,19 @@ def verity_of(verity: tuple[str, str | None] | None) -> VerityFacts | None:
     from sevlaunch.host.verity import verity_facts
 
     return verity_facts(*verity)
+
+
+def _images_at(sources: tuple[str, ...]) -> dict[str, ImageFacts]:
+    if not sources:
+        return {}
+    from sevlaunch.host.images import images_at
+
+    return images_at(sources)
+
+
+def _helpers_here(names: tuple[str, ...]) -> dict[str, HelperFacts]:
+    if not names:
+        return {}
+    from sevlaunch.host.helpers import helpers_here
+
+    return helpers_here(names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from sevlaunch.host import cpuid
 from sevlaunch.host.facts import CpuFacts, EncryptionLeaf
 from sevlaunch.host.system import System
 
@@ -13,8 +12,13 @@ from sevlaunch.host.system import System
 FLAGS = ("svm", "vmx", "sme", "sev", "sev_es", "sev_snp")
 
 
-def cpu_facts(system: System) -> CpuFacts:
-    """The processor, by CPUID and by what the kernel makes of it."""
+def cpu_facts(system: System, *, ordinary: bool = False) -> CpuFacts:
+    """The processor, by CPUID and by what the kernel makes of it; for an ordinary guest, how many CPUs there are."""
+    if ordinary:
+        allowed = sorted(os.sched_getaffinity(0))
+        return CpuFacts(count=len(allowed), allowed=allowed)
+    from sevlaunch.host.cpuid import ENCRYPTION_LEAF
+
     flags, allowed = _kernel_flags(system), sorted(os.sched_getaffinity(0))
     try:
         read, read_by = system.cpuid()
@@ -39,8 +43,8 @@ def cpu_facts(system: System) -> CpuFacts:
             b"".join(number.to_bytes(4, "little") for number in leaves).rstrip(b"\0").decode("ascii", "replace").strip()
         )
     encryption = None
-    if highest >= cpuid.ENCRYPTION_LEAF:
-        registers = read(cpuid.ENCRYPTION_LEAF, 0)
+    if highest >= ENCRYPTION_LEAF:
+        registers = read(ENCRYPTION_LEAF, 0)
         encryption = EncryptionLeaf(**registers._asdict()) if any(registers) else None
     return CpuFacts(
         vendor=vendor,
@@ -51,7 +55,7 @@ def cpu_facts(system: System) -> CpuFacts:
         count=len(allowed),
         allowed=allowed,
         read_by=read_by,
-        instruction_cbitpos=read(cpuid.ENCRYPTION_LEAF, 0).ebx & 0x3F,
+        instruction_cbitpos=read(ENCRYPTION_LEAF, 0).ebx & 0x3F,
         encryption=encryption,
         hypervisor=bool(processor.ecx >> 31),
         kernel_flags=flags,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import resource
@@ -10,10 +9,12 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sevlaunch.host import cpuid
+if TYPE_CHECKING:
+    from sevlaunch.host.cpuid import Reader
 
 # linux/psp-sev.h: _IOWR('S', 0x0, struct sev_issue_cmd), packed: cmd, data, error.
 _SEV_ISSUE_CMD = 0xC0105300
@@ -25,11 +26,20 @@ _ATTRIBUTE = struct.Struct("<IIQQ")
 _IO_URING_SETUP, _IO_URING_PARAMS = 425, 120
 
 
+def read_cpuid() -> tuple[Reader, str]:
+    """As :func:`sevlaunch.host.cpuid.reader`, which takes ctypes: an ordinary guest does without either."""
+    from sevlaunch.host.cpuid import reader
+
+    return reader()
+
+
 def sev_command(device: Path, command: int, size: int) -> bytes:
     """Ask the secure processor something that changes nothing; ``size`` bytes of answer.
 
     :raise OSError: when the device can't be opened, or the command fails.
     """
+    import ctypes
+
     answer = ctypes.create_string_buffer(size)
     request = bytearray(_ISSUE.pack(command, ctypes.addressof(answer), 0))
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
@@ -61,6 +71,8 @@ def kvm_attribute(device: Path, group: int, attribute: int) -> int:
 
     :raise OSError: when the device can't be opened, or KVM does not have the attribute (ENXIO, ENOTTY).
     """
+    import ctypes
+
     answer = ctypes.c_uint64()
     request = _ATTRIBUTE.pack(0, group, attribute, ctypes.addressof(answer))
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
@@ -92,7 +104,7 @@ class System(Struct, frozen=True):
     """
 
     root: Path = Path("/")
-    cpuid: Callable[[], tuple[cpuid.Reader, str]] = cpuid.reader
+    cpuid: Callable[[], tuple[Reader, str]] = read_cpuid
     sev_command: Callable[[Path, int, int], bytes] = sev_command
     kvm_ioctl: Callable[[Path, int, int], int] = kvm_ioctl
     kvm_attribute: Callable[[Path, int, int], int] = kvm_attribute

@@ -11,7 +11,7 @@ from sevlaunch.plan.addresses import buses_behind
 from sevlaunch.plan.boot import resolve_boot
 from sevlaunch.plan.console import resolve_agent, resolve_console
 from sevlaunch.plan.context import Context
-from sevlaunch.plan.cpu import resolve_cpu
+from sevlaunch.plan.cpu import LAST_XAPIC_ID, resolve_cpu
 from sevlaunch.plan.devices import resolve_balloon, resolve_rng, resolve_vsock
 from sevlaunch.plan.firmware import resolve_firmware
 from sevlaunch.plan.machine import resolve_machine
@@ -22,6 +22,7 @@ from sevlaunch.plan.part import Part
 from sevlaunch.plan.places import LONGEST_SOCKET
 from sevlaunch.plan.plan import Plan, Reboot
 from sevlaunch.plan.storage import NO_DISKS, StoragePlan
+from sevlaunch.plan.topology import highest_apic_id
 from sevlaunch.profile.loader import LoadedProfile
 from sevlaunch.profile.model import Clock, NoDisplay, SevSecurity, Smbios, SnpSecurity
 from sevlaunch.remedies import INSTALL_QEMU
@@ -82,7 +83,8 @@ def _board(context: Context) -> Iterator[Part]:
 
 
 def _iommu(context: Context, accel: str) -> Iterator[Part]:
-    if context.profile.iommu.type != "none":
+    wanted = context.profile.iommu.type
+    if wanted != "none" and (wanted != "auto" or highest_apic_id(context.profile.cpu) > LAST_XAPIC_ID):
         from sevlaunch.plan.iommu import resolve_iommu
 
         yield from resolve_iommu(context, accel)
