@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from sevlaunch.guest.failure import Known
-from sevlaunch.guest.known_failures import KNOWN
-from sevlaunch.guest.sev_failures import EXACT, SEV
+if TYPE_CHECKING:
+    from sevlaunch.guest.failure import Known
 
 # How QEMU ended, where it says nothing of it: its exit code, negative for a signal.
 SIGNALS = {
@@ -29,6 +29,10 @@ def hint_for(lines: Sequence[str], exit_code: int | None = None) -> str:
 
     :param exit_code: of QEMU, negative for a signal; None: it runs, or that is not known.
     """
+    # Most starts don't fail.
+    from sevlaunch.guest.known_failures import KNOWN
+    from sevlaunch.guest.sev_failures import EXACT, SEV
+
     text = "\n".join(lines)
     exact = _first(EXACT, text)
     answered = re.search(_FIRMWARE_ERROR, text)

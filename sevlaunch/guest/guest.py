@@ -7,14 +7,12 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
 from sevlaunch.errors import GuestEnded, QemuError
 from sevlaunch.evidence import Ended, Evidence, SevInfo
-from sevlaunch.guest.agent import Agent
-from sevlaunch.guest.agent_programs import ProgramEnd
 from sevlaunch.guest.alive import while_alive
 from sevlaunch.guest.ending import ANSWER_LIMIT, POWERDOWN_LIMIT, end_guest, end_qemu, press_power_button
 from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
@@ -24,11 +22,16 @@ from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
 from sevlaunch.guest.outcome import CRASHED, crashed, failure
 from sevlaunch.guest.process import Process
 from sevlaunch.guest.record import Record, Started
-from sevlaunch.guest.serial import Console
-from sevlaunch.guest.ssh import Way, find_way, run_over_ssh
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
 from sevlaunch.ports import ForwardInfo
+
+if TYPE_CHECKING:
+    # Ways into the guest: each is imported once it is taken.
+    from sevlaunch.guest.agent import Agent
+    from sevlaunch.guest.agent_programs import ProgramEnd
+    from sevlaunch.guest.serial import Console
+    from sevlaunch.guest.ssh import Way
 
 T = TypeVar("T")
 
@@ -69,7 +72,7 @@ class Guest:
                 try:
                     yield guest
                 finally:
-                    guest.console.close()
+                    guest.close_console()
         finally:
             process.close()
 
@@ -91,11 +94,20 @@ class Guest:
     @cached_property
     def console(self) -> Console:
         """Its serial console."""
+        from sevlaunch.guest.serial import Console
+
         return Console(self._folder, self._process)
+
+    def close_console(self) -> None:
+        """Close its console, if anybody has asked for it."""
+        if "console" in vars(self):
+            self.console.close()
 
     @cached_property
     def agent(self) -> Agent:
         """The guest agent in it, if its profile gives it a channel."""
+        from sevlaunch.guest.agent import Agent
+
         return Agent(self._folder)
 
     @property
@@ -123,6 +135,8 @@ class Guest:
 
         :raise UsageError: when there is no way to one.
         """
+        from sevlaunch.guest.ssh import find_way
+
         return find_way(self._record, self._folder.path)
 
     async def ssh(self, *command: str, given: bytes = b"") -> ProgramEnd:
@@ -135,6 +149,8 @@ class Guest:
         :raise UsageError: when there is no way to an SSH server in it.
         :raise HostError: when this host has no ssh.
         """
+        from sevlaunch.guest.ssh import run_over_ssh
+
         return await run_over_ssh(self.ssh_way(), command, given=given)
 
     async def while_alive(self, action: Awaitable[T]) -> T:

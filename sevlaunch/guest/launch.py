@@ -68,7 +68,7 @@ async def finish(start: Start, *, paused: bool = False, limit: float | None = No
         try:
             async with asyncio.timeout(seconds):
                 guest = await _bring_up(start, connection)
-                connection.callback(guest.console.close)
+                connection.callback(guest.close_console)
                 if not paused:
                     await guest.run()
         except TimeoutError as error:

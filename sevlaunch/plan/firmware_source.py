@@ -6,7 +6,6 @@ from msgspec import Struct
 
 from sevlaunch.host.firmware_choice import Boots, Wanted, choose, is_stateless, lacking_features
 from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
-from sevlaunch.host.packages import install_firmware
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Reason, fact, rule
 
@@ -127,6 +126,8 @@ def _of_descriptor(context: Context, chosen: FirmwareDescriptor, passed_over: tu
 
 def _install(context: Context) -> str:
     security = context.profile.security
+    from sevlaunch.host.packages import install_firmware
+
     return install_firmware(context.host.distribution, security.guest_type, kernel_hashes=security.measures_boot)
 
 

@@ -20,7 +20,6 @@ from sevlaunch.errors import Problem
 from sevlaunch.profile.fields import Parser, Placeholder
 from sevlaunch.profile.model import Model, Profile
 from sevlaunch.profile.model.base import attribute_of
-from sevlaunch.profile.other_keys import INSTEAD, NOT_HERE
 from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.profile.source import MAX_DIGITS
 
@@ -288,6 +287,8 @@ def _wanted_one_of(words: list[str], value: Any) -> str:
 
 
 def _unknown_key(key: str, structs: tuple[type[Model], ...], value: Any) -> str:
+    from sevlaunch.profile.other_keys import INSTEAD, NOT_HERE
+
     if key in NOT_HERE:
         return f"unknown key {key!r}: {NOT_HERE[key]}"
     others = [word for kind in structs if key in kind.__struct_encode_fields__ for word in type_of(kind, _TAG).words]
