@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -17,14 +17,14 @@ _Pid = Annotated[int, Meta(ge=1, le=1 << 22)]
 _Number = Annotated[int, Meta(ge=0)]
 
 
-class FileIdentity(NamedTuple):
+class FileIdentity(Struct, frozen=True, array_like=True):
     """Which file it is, whatever its name is by now."""
 
     device: _Number
     inode: _Number
 
 
-class CompanionProcess(NamedTuple):
+class CompanionProcess(Struct, frozen=True, array_like=True):
     """A process beside QEMU; ``start_time`` as in :class:`Record`."""
 
     pid: _Pid
@@ -32,7 +32,7 @@ class CompanionProcess(NamedTuple):
     name: str
 
 
-class Login(NamedTuple):
+class Login(Struct, frozen=True, array_like=True):
     """Who may log in to a guest by SSH: ``user``, or the one that its image has; ``key``: the private key's file.
 
     ``alone``: that key and no other. A disk that is kept may have had its first boot when the user's own keys were
@@ -44,7 +44,7 @@ class Login(NamedTuple):
     alone: bool = False
 
 
-class Started(NamedTuple):
+class Started(Struct, frozen=True, array_like=True):
     """How a guest was started: ``paused`` before its first instruction, ``verified`` before it ran, by a command that
     stays with it (``foreground``), within ``limit`` seconds (None: the usual ones).
     """

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from sevlaunch.documents import whole
 from sevlaunch.image_reference import is_name, is_url
@@ -41,7 +41,7 @@ _REMOTE = (
 )
 
 
-class Parser(NamedTuple):
+class Parser(Struct, frozen=True):
     """On a field's type: how its value is made of what stands in the profile. ``read`` raises ValueError.
 
     ``names_file``: the value is the path of a file, a folder, a device or a program.
@@ -51,7 +51,7 @@ class Parser(NamedTuple):
     names_file: bool = False
 
 
-class Placeholder(NamedTuple):
+class Placeholder(Struct, frozen=True):
     """On a field's type: what stands in for a value that is missing or wrong, while the rest is looked at."""
 
     value: Any

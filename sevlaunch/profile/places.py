@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sevlaunch.profile.model import Disk, Profile
 from sevlaunch.profile.seats import IDE_UNITS, SATA_PORTS, SCSI_TARGETS, network_slots, seats
@@ -14,7 +15,7 @@ FUNCTIONS = 8
 _SLOTS = 32
 
 
-class Places(NamedTuple):
+class Places(Struct, frozen=True):
     """The slots of the root bus for one kind of device: ``slots`` first, then ``further``, with ports or bridges."""
 
     slots: range

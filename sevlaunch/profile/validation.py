@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -29,7 +29,7 @@ _LOADERS_KEYS = ("extends", "cpus")
 _TAG = "type"
 
 
-class FieldType(NamedTuple):
+class FieldType(msgspec.Struct, frozen=True):
     """What the type of a field says of its values.
 
     ``element``: that of a list's; ``names`` and ``named``: those of the keys of a mapping whose keys are anybody's to
