@@ -88,6 +88,8 @@ def io_uring_setup() -> None:
 
     :raise OSError: when the kernel gives this process none.
     """
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(_IO_URING_PARAMS))
     if fd < 0:
