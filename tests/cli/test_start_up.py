@@ -31,11 +31,15 @@ main()
 # What is for guests that have a disk, or are encrypted, or have one of the rarer keys.
 FOR_FEW = {
     *(f"sevlaunch.profile.{name}" for name in ("board_rules", "device_rules", "disk_rules", "dma_rules", "extra_args")),
-    *(f"sevlaunch.profile.{name}" for name in ("direct_boot_rules", "first_boot_rules", "io_threads")),
+    *(
+        f"sevlaunch.profile.{name}"
+        for name in ("boot_rules", "direct_boot_rules", "first_boot_rules", "initdata_rules")
+    ),
+    *(f"sevlaunch.profile.{name}" for name in ("io_threads", "verity_rules")),
     *(f"sevlaunch.plan.{name}" for name in ("board", "channels", "disk", "disk_image", "disks", "display")),
     *(f"sevlaunch.plan.{name}" for name in ("first_boot", "folder_disk", "iommu", "overlay", "passt", "shares")),
-    *(f"sevlaunch.host.{name}" for name in ("boot", "cpuid", "helpers", "images", "platform")),
-    *(f"sevlaunch.plan.{name}" for name in ("direct_boot", "security", "tpm", "video")),
+    *(f"sevlaunch.host.{name}" for name in ("boot", "cpuid", "helpers", "images", "io_uring", "platform", "verity")),
+    *(f"sevlaunch.plan.{name}" for name in ("direct_boot", "initdata", "security", "tpm", "video")),
     *("ctypes", "sevlaunch.flows.images", "sevlaunch.image.inspection"),
 }
 # What a start takes once QEMU runs, and boots.
