@@ -36,3 +36,20 @@ async def while_alive(action: Awaitable[T], process: Process, death: Callable[[]
         for pending in (task, end):
             pending.cancel()
         await asyncio.gather(task, end, return_exceptions=True)
+
+
+async def unless(action: Awaitable[T], *troubles: Awaitable[None]) -> T:
+    """The result of ``action``, which is cancelled when one of ``troubles`` raises before: that is raised here."""
+    task = asyncio.ensure_future(action)
+    watches = [asyncio.ensure_future(trouble) for trouble in troubles]
+    waiting = {task, *watches}
+    try:
+        while not task.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for watch in done - {task}:
+                watch.result()
+        return task.result()
+    finally:
+        for pending in (task, *watches):
+            pending.cancel()
+        await asyncio.gather(task, *watches, return_exceptions=True)

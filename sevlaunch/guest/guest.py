@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,14 @@ from msgspec.structs import replace
 
 from sevlaunch.errors import GuestEnded, QemuError
 from sevlaunch.evidence import Ended, Evidence, SevInfo
-from sevlaunch.guest.alive import while_alive
+from sevlaunch.guest.alive import unless, while_alive
 from sevlaunch.guest.ending import ANSWER_LIMIT, POWERDOWN_LIMIT, end_guest, end_qemu, press_power_button
 from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, sev_info, shown_state
 from sevlaunch.guest.folder import GuestFolder, find
 from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
-from sevlaunch.guest.outcome import CRASHED, crashed, failure
-from sevlaunch.guest.process import Process
+from sevlaunch.guest.outcome import CRASHED, crashed, died, failure
+from sevlaunch.guest.process import Process, one_ends
 from sevlaunch.guest.record import Record, Started
 from sevlaunch.guest.starting import Start
 from sevlaunch.host.folders import runtime_folder
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from sevlaunch.guest.ssh import Way
 
 T = TypeVar("T")
+
+# Seconds between the end of QEMU and that of the helpers that end with it, whichever is seen first.
+_WITH_QEMU = 1.0
 
 
 class Guest:
@@ -159,6 +162,38 @@ class Guest:
         :raise QemuError: when it does; with the end of QEMU's output.
         """
         return await while_alive(action, self._process, self._death)
+
+    async def while_sound(self, action: Awaitable[T]) -> T:
+        """The result of ``action``, which is cancelled when the guest ends or crashes before.
+
+        :raise QemuError: when it does; with the end of QEMU's output.
+        """
+        return await self.while_alive(unless(action, *self._troubles()))
+
+    def _troubles(self) -> list[Coroutine[Any, Any, None]]:
+        """What keeps the guest from doing what is waited for while its QEMU lives: each raises when it comes."""
+        return [self._raise_when_crashed()]
+
+    async def _raise_when_crashed(self) -> None:
+        # From this moment on; what was before is in the state of now.
+        stops = self._qmp.events(self._process, ("STOP",))
+        state = await self._state_after_stop()
+        while state not in CRASHED:
+            if await anext(stops, None) is None:
+                return
+            state = await self._state_after_stop()
+        raise self.failure(crashed(state))
+
+    async def _state_after_stop(self) -> str:
+        try:
+            return await self.state()
+        except QemuError:
+            # It stops before it ends, too.
+            return ""
+
+    def failure(self, ended: Ended) -> QemuError:
+        """The error for an end that nobody wanted."""
+        return failure(self.name, ended, self._folder)
 
     def _death(self) -> QemuError:
         return QemuError(f"{self.name} has ended", stderr=self._folder.log_tail())
@@ -305,13 +340,14 @@ class LaunchedGuest(Guest):
                 return crashed(state)
         return await self._start.outcome(shutdown)
 
-    async def _state_after_stop(self) -> str:
-        try:
-            return await self.state()
-        except QemuError:
-            # It stops before it ends, too.
-            return ""
+    def _troubles(self) -> list[Coroutine[Any, Any, None]]:
+        return [*super()._troubles(), self._raise_when_helper_ends()]
 
-    def failure(self, ended: Ended) -> QemuError:
-        """The error for an end that nobody wanted."""
-        return failure(self.name, ended, self._folder)
+    async def _raise_when_helper_ends(self) -> None:
+        await one_ends(self._start.companions.values())
+        # Those that end with QEMU are not the reason.
+        if not await self._process.ends_within(_WITH_QEMU):
+            self.check_helpers()
+
+    def _death(self) -> QemuError:
+        return self.failure(died(self._process.exit_code))

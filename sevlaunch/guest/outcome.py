@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from msgspec.structs import replace
+
 from sevlaunch.errors import QemuError
 from sevlaunch.evidence import Ended
 from sevlaunch.guest.diagnosis import hint_for
@@ -35,6 +37,14 @@ def crashed(state: str) -> Ended:
     return Ended("crashed", None, state)
 
 
+def died(exit_code: int | None) -> Ended:
+    """The end of a QEMU that was still needed.
+
+    :param exit_code: QEMU's, as for :func:`judge`.
+    """
+    return Ended("exited" if not exit_code else "killed" if exit_code < 0 else "failed", exit_code, None)
+
+
 def judge(shutdown: str, exit_code: int | None, folder: GuestFolder, lock_file: int) -> Ended:
     """How a guest ended whose QEMU has just ended.
 
@@ -50,9 +60,7 @@ def judge(shutdown: str, exit_code: int | None, folder: GuestFolder, lock_file: 
     # `down` holds this lock while it ends QEMU, and until the folder is gone.
     if folder.lock_of(LAUNCHER, REMOVING) or not folder.is_locked_by(lock_file):
         return Ended("taken-down", exit_code, shutdown or None)
-    how = "exited" if exit_code is None else "killed" if exit_code < 0 else "failed"
-    said = last_words(folder)
-    return Ended(how, exit_code, said or shutdown or None)
+    return replace(died(exit_code), reason=last_words(folder) or shutdown or None)
 
 
 def last_words(folder: GuestFolder) -> str | None:

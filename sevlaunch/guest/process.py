@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from sevlaunch.errors import HostError, QemuError
@@ -122,6 +122,21 @@ class Process:
         if self._child and self._child.poll() is None:
             # Nobody else can take away what is left of a child that ends while this process lives on.
             threading.Thread(target=self._child.wait, name=f"sevlaunch: end of {self.pid}", daemon=True).start()
+
+
+async def one_ends(processes: Collection[Process]) -> None:
+    """Wait until one of them ends; for ever where there is none."""
+    import asyncio
+
+    waits: list[asyncio.Future[None]] = [asyncio.ensure_future(process.wait()) for process in processes]
+    if not waits:
+        waits.append(asyncio.get_running_loop().create_future())
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 def spawn(

@@ -53,11 +53,12 @@ async def wait_until_ready(guest: Guest, condition: Condition, *, limit: float =
     """Wait until ``condition`` is reached.
 
     :raise GuestTimeout: when it is not within ``limit`` seconds; the error shows the end of the console.
-    :raise SevlaunchError: when the guest ends before.
+    :raise QemuError: when the guest ends or crashes before, at once; or a helper program that was started with it ends.
+    :raise SevlaunchError: when it can never be reached.
     """
     try:
         async with asyncio.timeout(limit):
-            await guest.while_alive(condition.reached(guest))
+            await guest.while_sound(condition.reached(guest))
     except TimeoutError as error:
         raise GuestTimeout(
             f"{guest.name} was not ready within {limit:g} s: {condition}"

@@ -1,0 +1,120 @@
+"""A wait for a guest that can't become ready any more ends at once, and says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from sevlaunch.api import (
+    Guest,
+    Host,
+    LaunchedGuest,
+    Profile,
+    QemuError,
+    launch,
+    parse_condition,
+    plan,
+    wait_until_ready,
+)
+from tests.conftest import Command, qemu_binary_of, wait_for_console
+from tests.guest.support import PLAIN, fake_qemu, finish, no_traceback, nothing_left, qemu_processes
+from tests.guest.test_helpers import WITH_PASST, fake_passt, passt_of
+from tests.guest.tiny_firmware import options_for, prints, writes_to_port
+
+# Far beyond the time that the test has.
+WAITS = ("--wait", "console:never", "--wait-timeout", "3000")
+LIMIT = 90
+FOREGROUND = pytest.mark.parametrize("foreground", [[], ["--foreground"]], ids=["detached", "foreground"])
+
+
+def fails(command: Command, *options: str, then: Callable[[], object] | None = None) -> str:
+    """What a start says that fails in its wait.
+
+    :param then: what is done once the guest has printed something.
+    """
+    process = command.start("up", PLAIN, *WAITS, *options)
+    if then:
+        wait_for_console(command, "plain", "begins", 60)
+        then()
+    result = finish(process, LIMIT)
+    no_traceback(result)
+    assert result.code == 5, result
+    nothing_left(command, result)
+    return result.stderr
+
+
+def killed(command: Command, find: Callable[[], list[int]], *options: str) -> str:
+    """What a start says when a process of it is killed in its wait, or a moment before."""
+
+    def kill() -> None:
+        [pid] = find()
+        os.kill(pid, signal.SIGKILL)
+
+    code = prints(b"begins\n") + b"\xf4"
+    return fails(command, *options_for(command.base, qemu_binary_of("10.0"), code), *options, then=kill)
+
+
+@FOREGROUND
+def test_a_guest_that_panics_is_not_waited_for(foreground: list[str], qemu_binary: str, sevlaunch: Command) -> None:
+    # QEMU's docs/specs/pvpanic.rst: bit 0 of port 0x505.
+    code = writes_to_port(0x505, 1)
+    options = options_for(sevlaunch.base, qemu_binary, code, "-device", "pvpanic", "-action", "panic=pause")
+    assert "plain has crashed (guest-panicked)" in fails(sevlaunch, *foreground, *options)
+
+
+@FOREGROUND
+@pytest.mark.parametrize("state", ["internal-error", "io-error"])
+def test_a_guest_that_stops_for_good_is_not_waited_for(state: str, foreground: list[str], sevlaunch: Command) -> None:
+    options = fake_qemu(sevlaunch, "stops", answer={"status": state, "running": False})
+    assert f"plain has crashed ({state})" in fails(sevlaunch, *foreground, *options)
+
+
+@FOREGROUND
+def test_a_qemu_that_ends_is_not_waited_for(foreground: list[str], qemu_binary: str, sevlaunch: Command) -> None:
+    # QEMU's hw/misc/debugexit.c: it ends with twice the value and one.
+    code = writes_to_port(0x501, 3)
+    options = options_for(sevlaunch.base, qemu_binary, code, "-device", "isa-debug-exit")
+    # It may end before the wait has begun.
+    assert "exit code 7" in fails(sevlaunch, *foreground, *options)
+
+
+@FOREGROUND
+def test_a_qemu_that_is_killed_is_not_waited_for(foreground: list[str], sevlaunch: Command) -> None:
+    said = killed(sevlaunch, partial(qemu_processes, sevlaunch), *foreground)
+    assert "QEMU was killed by signal 9" in said
+
+
+@FOREGROUND
+def test_a_guest_without_its_helper_is_not_waited_for(foreground: list[str], sevlaunch: Command) -> None:
+    sevlaunch.environment["PATH"] = fake_passt(sevlaunch.base, fails=False)
+    said = killed(sevlaunch, lambda: [passt_of(sevlaunch)], *foreground, *WITH_PASST)
+    assert "the helper program passt0 ended" in said
+    assert "passt: no external interface" in said
+
+
+async def test_a_program_hears_of_it_too(sevlaunch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, sevlaunch.environment[name])
+    options = options_for(
+        sevlaunch.base, qemu_binary_of("10.0"), writes_to_port(0x505, 1), "-device", "pvpanic", "-action", "panic=pause"
+    )
+    profile = Profile.load(PLAIN, overrides=options[1::2])
+    condition = parse_condition("console:never")
+
+    async def not_waited_for(guest: Guest) -> None:
+        with pytest.raises(QemuError, match=r"plain has crashed \(guest-panicked\)"):
+            await wait_until_ready(guest, condition, limit=3000)
+
+    async with launch(plan(profile, Host.probe(qemu_binary_of("10.0"))), paused=True) as guest:
+        assert isinstance(guest, LaunchedGuest)
+        guest.announce()
+        async with Guest.attach("plain") as other:
+            # Both see the crash come, and then that it is there.
+            await guest.resume()
+            for one in (guest, other, guest, other):
+                await not_waited_for(one)
+    assert sevlaunch.left_behind() == []
