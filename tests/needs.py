@@ -101,6 +101,14 @@ def debian_disk() -> Path:
     return found
 
 
+def cluster() -> Path:
+    """The root folder of Pacemaker and Corosync."""
+    found = tool("cluster")
+    if found is None:
+        pytest.skip("Pacemaker and Corosync are not here: scripts/test-tools cluster brings them")
+    return found
+
+
 def cloud_init() -> Path:
     """The folder of cloud-init's Python."""
     found = tool("cloud-init")
