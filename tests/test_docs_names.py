@@ -106,7 +106,8 @@ def test_the_versions_of_qemu_are_those_of_the_tests() -> None:
 
 def test_every_section_of_a_profile_that_a_domain_can_fill_is_named() -> None:
     named = {key.partition(".")[0] for key in KEYS}
-    # Whom QEMU runs as is in libvirt's qemu.conf and how large a log grows in virtlogd's, not in a domain.
+    # Whom QEMU runs as is in libvirt's qemu.conf, how large a log grows in virtlogd's; the journal takes no consoles.
     # For a first boot, a domain has disks, files of fw_cfg and OEM strings, of which it does not say what they are for.
-    elsewhere = {"extends", "cpus", "run_as", "console_log", "first_boot", "initdata", "ignition", "credentials"}
+    elsewhere = {"extends", "cpus", "run_as", "console_log", "console_journal", "first_boot", "initdata", "ignition"}
+    elsewhere |= {"credentials"}
     assert named == set(profile_schema()["properties"]) - elsewhere

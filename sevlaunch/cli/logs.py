@@ -80,8 +80,8 @@ def logs(
     pid = qemu_pid(folder) if follow else None
     log = QEMU_LOG if qemu else CONSOLE_LOG
     with _opened(folder, log, qemu=qemu) as opened:
-        begin = _begin(opened, log, lines, moment)
-        run(_copy(opened, log, begin, pid, raw=raw))
+        begin, end = _places(opened, log, lines, moment)
+        run(_copy(opened, log, begin, sys.maxsize if pid else end, pid, raw=raw))
 
 
 @contextmanager
@@ -100,26 +100,29 @@ def _opened(folder: GuestFolder, log: str, *, qemu: bool) -> Iterator[OpenFolder
         raise missing from error
 
 
-def _begin(opened: OpenFolder, log: str, lines: int | None, moment: float | None) -> int:
-    from sevlaunch.guest.log_places import beginning, last_lines, since
+def _places(opened: OpenFolder, log: str, lines: int | None, moment: float | None) -> tuple[int, int]:
+    """Where what is asked for begins, and where the log ends in this moment."""
+    from sevlaunch.guest.log_places import beginning, first_place, last_lines, since
 
     fd = opened.open_file(log)
     try:
+        end = os.fstat(fd).st_size
         if moment is not None:
-            return since(opened, fd, moment)
-        return beginning(fd) if lines is None else last_lines(fd, lines)
+            return since(opened, fd, moment), end
+        first = first_place(opened) if log == CONSOLE_LOG else 0
+        return (beginning(fd, first) if lines is None else last_lines(fd, lines, end, first)), end
     finally:
         os.close(fd)
 
 
-async def _copy(opened: OpenFolder, log: str, begin: int, pid: int | None, *, raw: bool) -> None:
+async def _copy(opened: OpenFolder, log: str, begin: int, end: int, pid: int | None, *, raw: bool) -> None:
     from sevlaunch.guest.process import Process
     from sevlaunch.guest.watch import follow
     from sevlaunch.text import VisibleStream
 
     process = Process.attach(pid) if pid else None
     shown = VisibleStream()
-    async for piece in follow(opened, log, process, begin):
+    async for piece in follow(opened, log, process, begin, end):
         sys.stdout.buffer.write(piece) if raw else print(shown.feed(piece), end="")
         sys.stdout.flush()
         if not is_read():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 from sevlaunch.atomic import make_private_folder, space_hint
 from sevlaunch.errors import HostError
 from sevlaunch.guest.folder import GuestFolder
-from sevlaunch.guest.process import Process, spawn
 from sevlaunch.guest.safe_files import OpenFolder
 from sevlaunch.host.accounts import WRITE, Account, grant, let_through
 from sevlaunch.host.folders import state_folder
@@ -26,7 +24,6 @@ from sevlaunch.plan.places import CONSOLE_LOG
 if TYPE_CHECKING:
     from sevlaunch.plan.console import ConsolePlan
 
-_KEEPER = Path(__file__).with_name("keeper.py")
 TIMES = "console.times"
 # The log of the start before this one.
 EARLIER = f"{CONSOLE_LOG}.1"
@@ -36,26 +33,19 @@ class ConsoleLog:
     """The log of a guest that is being started.
 
     :param log: a descriptor of it; ``times``, of the file that gets when what came; ``bound``, bytes that are kept.
+    :param journal: whether its lines go into systemd's journal, too.
     """
 
-    def __init__(self, log: int, times: int, bound: int) -> None:
-        self._log = log
-        self._times = times
-        self._bound = bound
-
-    def start_keeper(self, folder: Path, qemu: Process, output: int) -> Process:
-        """Start the process that keeps the log within its bound.
-
-        :param folder: the guest's, by which the process is known; ``output``, a descriptor for what it prints.
-        """
-        passed = (qemu.pidfd, self._log, self._times)
-        words = [f"{folder}/", *map(str, passed), str(self._bound)]
-        return spawn([sys.executable, "-IS", str(_KEEPER), *words], log=output, inherit=passed)
+    def __init__(self, log: int, times: int, bound: int, *, journal: bool) -> None:
+        self.log = log
+        self.times = times
+        self.bound = bound
+        self.journal = journal
 
     def close(self) -> None:
         """Leave the log to QEMU and the keeper."""
-        os.close(self._log)
-        os.close(self._times)
+        os.close(self.log)
+        os.close(self.times)
 
 
 def make_console_log(console: ConsolePlan, account: Account | None) -> ConsoleLog:
@@ -82,7 +72,7 @@ def make_console_log(console: ConsolePlan, account: Account | None) -> ConsoleLo
     if account:
         grant(fd, account, WRITE)
         let_through(log.parent, account)
-    return ConsoleLog(fd, times, console.log_size)
+    return ConsoleLog(fd, times, console.log_size, journal=console.journal)
 
 
 def log_path(folder: GuestFolder) -> Path:
@@ -124,6 +114,7 @@ def log_end(folder: GuestFolder, size: int) -> bytes:
     """The last ``size`` bytes of the console's log; empty where there is none."""
     try:
         with opened_log_folder(folder) as opened:
-            return opened.read_end(CONSOLE_LOG, size)
+            # Zeros stand for what was taken out, where a file system has no holes.
+            return opened.read_end(CONSOLE_LOG, size).lstrip(b"\0")
     except FileNotFoundError:
         return b""

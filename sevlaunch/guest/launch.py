@@ -115,7 +115,7 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
     evidence = await while_alive(gathering, start.process, start.death)
     check_encryption(evidence, plan.security.policy.value if plan.security else None)
     start.write_evidence(evidence)
-    start.keep_console()
+    start.keep_logs()
     return LaunchedGuest(record, qmp, evidence, start)
 
 

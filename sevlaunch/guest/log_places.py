@@ -22,17 +22,25 @@ def data_from(fd: int, position: int) -> int | None:
         return None
 
 
-def beginning(fd: int) -> int:
-    """Where the first whole line of a log begins."""
-    begin = data_from(fd, 0)
+def beginning(fd: int, first: int = 0) -> int:
+    """Where the first whole line of a log begins.
+
+    :param first: what is before it is none of the log's: :func:`first_place`.
+    """
+    begin = data_from(fd, first)
+    if begin is None:
+        return first
     if not begin:
         return 0
     return begin + os.pread(fd, _PIECE, begin).find(b"\n") + 1
 
 
-def last_lines(fd: int, count: int) -> int:
-    """Where the last ``count`` lines of a log begin; read backwards, a piece at a time."""
-    begin, end = beginning(fd), os.fstat(fd).st_size
+def last_lines(fd: int, count: int, end: int, first: int = 0) -> int:
+    """Where the last ``count`` lines of a log begin that ends at ``end``; read backwards, a piece at a time.
+
+    :param first: as for :func:`beginning`.
+    """
+    begin = beginning(fd, first)
     if count == 0:
         return end
     position, left = end, count
@@ -53,14 +61,24 @@ def last_lines(fd: int, count: int) -> int:
 
 def since(folder: OpenFolder, fd: int, moment: float) -> int:
     """Where what came at ``moment``, in seconds since 1970, or later begins in the log ``fd``; to a second."""
-    time: int
-    position: int
-    for time, position in MOMENT.iter_unpack(_whole(folder.read(TIMES))):
+    moments = _moments(folder)
+    first = moments[0][1] if moments else 0
+    for time, position in moments:
         if time >= int(moment):
-            return max(position, beginning(fd))
+            return max(position, beginning(fd, first))
     return os.fstat(fd).st_size
 
 
-def _whole(content: bytes) -> bytes:
+def first_place(folder: OpenFolder) -> int:
+    """Where the log of a console may begin. Before it there may be zeros, where a file system has no holes."""
+    try:
+        moments = _moments(folder)
+    except FileNotFoundError:
+        return 0
+    return moments[0][1] if moments else 0
+
+
+def _moments(folder: OpenFolder) -> list[tuple[int, int]]:
+    content = folder.read(TIMES)
     # The last one may be on its way.
-    return content[: len(content) // MOMENT.size * MOMENT.size]
+    return list(MOMENT.iter_unpack(content[: len(content) // MOMENT.size * MOMENT.size]))

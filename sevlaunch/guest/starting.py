@@ -24,6 +24,7 @@ from sevlaunch.guest.folder import GuestFolder
 from sevlaunch.guest.handed import Opened
 from sevlaunch.guest.helpers import REHEARSAL, helper_ended, log_of
 from sevlaunch.guest.life import companions, is_locked, launch_never_finished, qemu_pid
+from sevlaunch.guest.log_keeping import start_keeper
 from sevlaunch.guest.private_files import private_files
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record, Started
@@ -253,11 +254,12 @@ class Start:
             hint=hint_for(lines, code) or ("" if lines else "it printed nothing: see dmesg, and the journal"),
         )
 
-    def keep_console(self) -> None:
-        """Start what keeps the console's log within its bound. For just before the guest runs: QEMU starts first."""
-        if self._console:
-            with self._log(log_of(CONSOLE_LOG)) as log:
-                self.companions[CONSOLE_LOG] = self._console.start_keeper(self.folder.path, self.process, log)
+    def keep_logs(self) -> None:
+        """Start what keeps the logs within their bounds. For just before the guest runs: QEMU starts first."""
+        names = {folders.QEMU_LOG, *map(log_of, self.companions)}
+        with self._log(log_of(CONSOLE_LOG)) as log:
+            keeper = start_keeper(self.folder, self.process, self._console, sorted(names), log)
+        self.companions[CONSOLE_LOG] = keeper
 
     def write_evidence(self, evidence: Evidence) -> None:
         """Write what the launch showed into the guest's folder."""

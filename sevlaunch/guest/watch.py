@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import sys
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
@@ -70,17 +71,25 @@ def _no_watch(folder: OpenFolder, hint: str) -> HostError:
     return HostError(f"can't watch {folder.path}: {os.strerror(ctypes.get_errno())}", hint=hint)
 
 
-async def follow(folder: OpenFolder, name: str, process: Process | None, begin: int = 0) -> AsyncIterator[bytes]:
+async def follow(
+    folder: OpenFolder, name: str, process: Process | None, begin: int = 0, end: int = sys.maxsize
+) -> AsyncIterator[bytes]:
     """What is in a file of ``folder`` from ``begin`` on, then what is added to it, until ``process`` ends.
 
     Holes, which were something once, are passed over.
+
+    :param end: what is behind it in the file is left out: one that grows as fast as it is read has no end of its own.
     """
     fd = folder.open_file(name)
     try:
         with FolderWatch(folder) as watch:
             while True:
                 ended = process is None or process.ended
-                while (found := data_from(fd, begin)) is not None and (piece := os.pread(fd, _PIECE, found)):
+                while (
+                    (found := data_from(fd, begin)) is not None
+                    and found < end
+                    and (piece := os.pread(fd, min(_PIECE, end - found), found))
+                ):
                     begin = found + len(piece)
                     yield piece
                 if ended:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from sevlaunch.plan.addresses import Address
 from sevlaunch.plan.context import Context
+from sevlaunch.plan.needs import NeededDevice, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
-from sevlaunch.plan.places import AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET
+from sevlaunch.plan.places import AGENT_SOCKET, CONSOLE_LOG, CONSOLE_SOCKET, JOURNAL_SOCKET
 
 # The controller of the agent's port, and of further ones.
 PORTS_BUS = "agent-bus"
@@ -18,15 +19,25 @@ PORTS_BUS = "agent-bus"
 class ConsolePlan(Part, frozen=True, kw_only=True):
     """``kind``: serial or virtio. QEMU listens on ``socket`` and writes all that comes into ``log``.
 
-    ``log_size``: bytes of it that are kept. ``address``: of the virtio console's bus.
+    ``log_size``: bytes of it that are kept; ``journal``: its lines go into the journal, too. ``address``: of the virtio
+    console's bus.
     """
 
     kind: Choice[str]
     socket: Path
     log: Path
     log_size: int
+    journal: bool
     address: Address | None
     dma_api: Choice[bool]
+
+    @property
+    def needs(self) -> Needs:
+        """The journal, where it is to have the console's lines."""
+        why = "The console's lines go into the journal."
+        remedy = "start systemd-journald, or leave console_journal out"
+        journal = NeededDevice(JOURNAL_SOCKET, why, remedy, what="socket", by_launcher=True)
+        return Needs(devices=(journal,)) if self.journal else Needs()
 
     def options(self) -> Iterator[Option]:
         """The socket, and the port or device."""
@@ -73,6 +84,7 @@ def resolve_console(context: Context) -> Iterator[ConsolePlan]:
             socket=context.qemu_folder / CONSOLE_SOCKET,
             log=context.state_folder / CONSOLE_LOG,
             log_size=context.profile.console_log,
+            journal=context.profile.console_journal,
             address=context.address("console") if kind == "virtio" else None,
             dma_api=context.dma_api(),
         )

@@ -15,6 +15,8 @@ DISPLAY_SOCKET = "{}.sock"
 CHANNEL_SOCKET = "port{}.sock"
 SERIAL_SOCKET = "serial{}.sock"
 TPM_SOCKET = "tpm.sock"
+# Where systemd-journald takes entries in its own protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
 # In the guest's folder, beside that of QEMU's account, who may read it.
 SEED = "seed.iso"
 KERNEL, INITRD = "kernel", "initrd"

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from sevlaunch.errors import EXIT_INTERRUPTED
 from sevlaunch.plan.needs import Needs
+from sevlaunch.plan.places import JOURNAL_SOCKET
 from sevlaunch.plan.plan import Plan
 from sevlaunch.units import mebibytes
 
@@ -32,6 +33,8 @@ _SYSTEM_CALLS = ("@system-service", "seccomp", "mbind", "set_mempolicy")
 _ADDRESS_FAMILIES = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
 # What DevicePolicy=closed allows by itself.
 _PSEUDO_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# There are rules for device files alone.
+_WITHOUT_RULE = (*_PSEUDO_DEVICES, JOURNAL_SOCKET)
 # With PrivateTmp=yes the unit has folders of its own in these places.
 _TEMPORARY = ("/tmp/", "/var/tmp/")
 # These take root. Not ProtectClock: it would let the guest at the clock device, and without capabilities, and with
@@ -138,7 +141,7 @@ def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
     yield "ProtectProc", "default" if plan.run_as else "invisible"
     yield "DevicePolicy", "closed"
     for device in needs.devices:
-        if device.path not in _PSEUDO_DEVICES:
+        if device.path not in _WITHOUT_RULE:
             yield "DeviceAllow", f"{quote(device.path)} {'rw' if device.write else 'r'}"
     if any(interface.opened for interface in needs.interfaces):
         # Its minor number is that of the interface, which is another one after each start of the host.

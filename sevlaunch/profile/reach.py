@@ -213,6 +213,8 @@ def _rest(loaded: LoadedProfile) -> Iterator[Reach]:
         yield _at(loaded, LISTENS, f"tcp port {display.port or FIRST_PORT} of {display.address}", "display", "address")
     if profile.vsock is not None:
         yield _at(loaded, CONNECTS, "this host, through vsock", "vsock")
+    if profile.console_journal:
+        yield _at(loaded, CONNECTS, "systemd's journal", "console_journal")
     if profile.run_as is not None:
         yield _at(loaded, BECOMES, f"the user {profile.run_as}", "run_as")
     for option in reach_of_options(profile.qemu.extra_args):

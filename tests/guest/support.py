@@ -179,13 +179,15 @@ def is_free(command: Command, name: str) -> bool:
 
 
 @contextmanager
-def mounted_tmpfs(folder: Path, options: str) -> Iterator[None]:
+def mounted(folder: Path, options: str, kind: str = "tmpfs") -> Iterator[None]:
     """A small file system on ``folder``; skips by name where mounting is not allowed."""
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", str(folder)], capture_output=True, text=True
+        ["mount", "-t", kind, "-o", f"mode=0700,{options}".rstrip(","), kind, str(folder)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"no {kind} can be mounted here: {done.stderr.strip()}")
     try:
         yield
     finally:

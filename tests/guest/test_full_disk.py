@@ -15,7 +15,7 @@ from tests.guest.support import (
     fill,
     kill_all,
     listed,
-    mounted_tmpfs,
+    mounted,
     no_traceback,
     qemu_processes,
     some_qemu,
@@ -33,7 +33,7 @@ def may_mount() -> None:
 
 
 def test_a_full_runtime_folder_is_said_and_nothing_is_left(sevlaunch: Command) -> None:
-    with mounted_tmpfs(sevlaunch.base / "run", "size=64k"):
+    with mounted(sevlaunch.base / "run", "size=64k"):
         filler = fill(sevlaunch.base / "run")
         result = sevlaunch("up", PLAIN, *some_qemu(), check=4)
         no_traceback(result)
@@ -47,7 +47,7 @@ def test_a_full_runtime_folder_is_said_and_nothing_is_left(sevlaunch: Command) -
 
 @pytest.mark.parametrize("inodes", range(1, MOST_INODES + 1))
 def test_a_runtime_folder_that_takes_no_more_files_is_said_and_nothing_is_left(inodes: int, sevlaunch: Command) -> None:
-    with mounted_tmpfs(sevlaunch.base / "run", f"size=1m,nr_inodes={inodes}"):
+    with mounted(sevlaunch.base / "run", f"size=1m,nr_inodes={inodes}"):
         result = sevlaunch("up", PLAIN, "--paused", *some_qemu(), check=None)
         no_traceback(result)
         if result.code == 0:
@@ -65,7 +65,7 @@ def test_a_runtime_folder_that_takes_no_more_files_is_said_and_nothing_is_left(i
 def test_a_runtime_folder_that_fills_in_the_middle_of_a_start_is_said_and_nothing_is_left(
     pages: int, sevlaunch: Command
 ) -> None:
-    with mounted_tmpfs(sevlaunch.base / "run", f"size={pages * 4}k"):
+    with mounted(sevlaunch.base / "run", f"size={pages * 4}k"):
         result = sevlaunch("up", PLAIN, "--paused", *some_qemu(), check=None)
         no_traceback(result)
         if result.code == 0:
@@ -79,7 +79,7 @@ def test_a_runtime_folder_that_fills_in_the_middle_of_a_start_is_said_and_nothin
 
 
 def test_a_folder_that_fills_while_the_guest_runs_can_be_looked_at_and_taken_down(sevlaunch: Command) -> None:
-    with mounted_tmpfs(sevlaunch.base / "run", "size=256k"):
+    with mounted(sevlaunch.base / "run", "size=256k"):
         sevlaunch("up", PLAIN, *some_qemu())
         fill(sevlaunch.base / "run").rename(sevlaunch.base / "run/other")
         assert status_of(sevlaunch, "plain")["state"] == "running"
@@ -91,7 +91,7 @@ def test_a_folder_that_fills_while_the_guest_runs_can_be_looked_at_and_taken_dow
 
 def test_a_full_state_folder_is_said_and_nothing_is_left(sevlaunch: Command) -> None:
     (sevlaunch.base / "state").mkdir()
-    with mounted_tmpfs(sevlaunch.base / "state", "size=64k"):
+    with mounted(sevlaunch.base / "state", "size=64k"):
         result = sevlaunch("up", PLAIN, *some_qemu(), check=4)
         no_traceback(result)
         assert "can't copy the NVRAM" in result.stderr and "No space left on device" in result.stderr
@@ -103,7 +103,7 @@ def test_a_full_state_folder_is_said_and_nothing_is_left(sevlaunch: Command) -> 
 
 def test_a_state_folder_that_cant_be_written_is_said_and_nothing_is_left(sevlaunch: Command) -> None:
     (sevlaunch.base / "state").mkdir()
-    with mounted_tmpfs(sevlaunch.base / "state", "size=1m,ro"):
+    with mounted(sevlaunch.base / "state", "size=1m,ro"):
         result = sevlaunch("up", PLAIN, *some_qemu(), check=4)
     no_traceback(result)
     assert "can't make the console's log" in result.stderr and "Read-only file system" in result.stderr
@@ -112,7 +112,7 @@ def test_a_state_folder_that_cant_be_written_is_said_and_nothing_is_left(sevlaun
 
 
 def test_a_runtime_folder_that_cant_be_written_is_said(sevlaunch: Command) -> None:
-    with mounted_tmpfs(sevlaunch.base / "run", "size=1m,ro"):
+    with mounted(sevlaunch.base / "run", "size=1m,ro"):
         result = sevlaunch("up", PLAIN, *some_qemu(), check=4)
         no_traceback(result)
         assert "Read-only file system" in result.stderr

@@ -17,7 +17,7 @@ import pytest
 from tests import needs
 from tests.conftest import ROOT, Command, qemu_binary_of
 from tests.guest.support import PLAIN
-from tests.guest.tiny_firmware import POWERS_OFF, options_for
+from tests.guest.tiny_firmware import POWERS_OFF, options_for, prints
 
 # $1 is an empty folder, $2 the folder of this test, the rest are options of systemd-nspawn. What the system writes is
 # in memory, and gone with the namespace.
@@ -97,9 +97,9 @@ def unit(sevlaunch: Command) -> Iterator[str]:
 
 
 @contextmanager
-def unit_of(sevlaunch: Command, *more: str) -> Iterator[str]:
-    """As the fixture, with more options."""
-    options = options_for(sevlaunch.base, qemu_binary_of("10.0"), POWERS_OFF)
+def unit_of(sevlaunch: Command, *more: str, first: bytes = b"") -> Iterator[str]:
+    """As the fixture, with more options, and code that comes first."""
+    options = options_for(sevlaunch.base, qemu_binary_of("10.0"), first + POWERS_OFF)
     firmware = sevlaunch.base / "firmware.bin"
     # The unit sees no other's /tmp.
     place = Path("/var/lib") / f"sevlaunch-test-{os.getpid()}.bin"
@@ -181,3 +181,23 @@ def test_what_devices_and_helpers_need_is_in_the_unit(sevlaunch: Command, base: 
         shared.rmdir()
     assert (started["ActiveState"], started["NRestarts"]) == ("active", "0")
     assert (stopped["ActiveState"], stopped["Result"]) == ("inactive", "success")
+
+
+def test_the_console_is_in_the_journal(sevlaunch: Command, base: Path) -> None:
+    first = prints(b"Linux \x1b[1mboots\x1b[0m\r\n\r\na\x07\xff\r\n# ")
+    # A prompt is no line before the end.
+    steps = f"""\
+while ! journalctl SEVLAUNCH_GUEST=plain -o cat | grep -q a; do sleep 0.1; done
+show
+systemctl stop {UNIT}
+show
+while ! journalctl SEVLAUNCH_GUEST=plain -o cat | grep -q '#'; do sleep 0.1; done
+journalctl SEVLAUNCH_GUEST=plain -o json > journal
+"""
+    with unit_of(sevlaunch, "--set", "console_journal=true", first=first) as unit:
+        started, stopped = seen_in(base, unit, steps)
+    assert (started["ActiveState"], stopped["ActiveState"]) == ("active", "inactive")
+    entries = [json.loads(line) for line in (base / "shared/journal").read_text().splitlines()]
+    assert [entry["MESSAGE"] for entry in entries] == ["Linux boots", "a\\x07\\xff", "# "]
+    for entry in entries:
+        assert (entry["SYSLOG_IDENTIFIER"], entry["_SYSTEMD_UNIT"], entry["PRIORITY"]) == ("sevlaunch-plain", UNIT, "6")

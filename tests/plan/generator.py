@@ -35,8 +35,10 @@ _LEFT_OUT = {
     "extends",
     "qemu",
     "cpus",
-    # They take another user, a device of the kernel, interfaces of the host, or a port that others may have.
+    # They take another user, systemd's journal, a device of the kernel, interfaces of the host, or a port that others
+    # may have.
     "run_as",
+    "console_journal",
     "vsock",
     "networks.interface",
     "networks.bridge",

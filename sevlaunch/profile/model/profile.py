@@ -76,6 +76,10 @@ class Profile(Model, frozen=True, kw_only=True):
         Size,
         Meta(ge=64 << 10, description="how much of the console's output is kept, on disk, after the guest's end too"),
     ] = 16 << 20
+    console_journal: Annotated[
+        bool,
+        Meta(description="send each line of the console to systemd's journal, too: journalctl SEVLAUNCH_GUEST=NAME"),
+    ] = False
     vsock: Annotated[
         Annotated[int | Auto, *auto_or_number(3, (1 << 32) - 2)] | None,
         Meta(description="context ID of a vsock device; auto: derived from the guest's name"),
