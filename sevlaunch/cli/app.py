@@ -36,7 +36,7 @@ MODULES = {
 OWNER, IMAGE = "owner", "image"
 # The commands that have commands of their own, with the modules of those.
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
-    IMAGE: {"images": ("fetch", "ls", "rm"), "seed_check": ("seed-check",)},
+    IMAGE: {"images": ("fetch", "ls", "rm", "verity"), "seed_check": ("seed-check",)},
     OWNER: {
         "owner.session": ("session",),
         "owner.digest": ("digest",),
