@@ -101,6 +101,14 @@ def debian_disk() -> Path:
     return found
 
 
+def measured_debian() -> Path:
+    """The folder of a Debian for a measured boot: kernel, an initrd with systemd, a root that is never written."""
+    found = tool("debian-measured")
+    if found is None:
+        pytest.skip("a Debian for a measured boot is not here: scripts/test-tools measured brings it")
+    return found
+
+
 def cluster() -> Path:
     """The root folder of Pacemaker and Corosync."""
     found = tool("cluster")
