@@ -22,7 +22,8 @@ def check_flood(command: Command, log: Path) -> None:
     memory = memory_of(keeper_of(command))
     for times in (4, 8, 12):
         wait_until(lambda: log.stat().st_size > times * OUTPUT_BOUND, 120, "a flood")  # noqa: B023 - called at once
-        assert log.stat().st_blocks * 512 < OUTPUT_BOUND + SLACK
+        # Between two looks of the keeper, which a busy machine makes late, a flood is beyond its bound.
+        wait_until(lambda: log.stat().st_blocks * 512 < OUTPUT_BOUND + SLACK, 30, "the bound")
     assert memory_of(keeper_of(command)) - memory < 1 << 20
 
 

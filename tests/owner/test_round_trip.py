@@ -202,7 +202,7 @@ def test_a_launch_that_fails_its_verification_is_ended(sevlaunch: Command) -> No
 @pytest.mark.parametrize(
     ("profile", "arguments", "told"),
     [
-        ("sev-snp", ["--verify", "--tik", "/x"], "--verify is for SEV and SEV-ES guests"),
+        ("sev-snp", ["--verify", "--tik", "/x"], "--tik, --tek and --secret go with SEV and SEV-ES launches"),
         ("sev", ["--verify"], "--verify needs --tik"),
         ("sev", ["--tik", "/x"], "--tik, --tek and --secret go with --verify"),
         ("sev", ["--verify", "--paused", "--tik", "/x"], "--verify lets the guest run, or ends it"),
