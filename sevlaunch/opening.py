@@ -22,19 +22,19 @@ _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 _STANDARD_INPUT = "/dev/stdin"
 
 
-def open_regular(path: str | Path) -> BinaryIO:
-    """A regular file, for reading, however it is named: a link to one is one.
+def open_regular(path: str | Path, *, but_block_device: bool = False) -> BinaryIO:
+    """A regular file (with ``but_block_device``: or such a one), for reading; a link to one is one.
 
     Opening a FIFO waits for a writer, opening some devices changes them, and reading either may never end.
 
     :raise OSError: as open(2) does; EINVAL for another kind of file.
     :raise ValueError: for a path that holds NUL.
     """
-    _check_kind(Path(path).stat())
+    _check_kind(Path(path).stat(), but_block_device=but_block_device)
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         # It may be another one by now.
-        _check_kind(os.fstat(fd))
+        _check_kind(os.fstat(fd), but_block_device=but_block_device)
         return os.fdopen(fd, "rb")
     except BaseException:
         os.close(fd)
@@ -66,8 +66,8 @@ def other_kind(status: os.stat_result, *, but_block_device: bool = False) -> str
     return "" if fine else _KINDS.get(kind, "another kind of file")
 
 
-def _check_kind(status: os.stat_result) -> None:
+def _check_kind(status: os.stat_result, *, but_block_device: bool) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if kind := other_kind(status):
+    if kind := other_kind(status, but_block_device=but_block_device):
         raise OSError(errno.EINVAL, f"it is {kind}, and no regular file")

@@ -17,7 +17,6 @@ from sevlaunch.cli.output import Format, progress
 from sevlaunch.cli.signals import hold_signals
 from sevlaunch.errors import UsageError
 from sevlaunch.flows.plans import Planned, begun, load_guests, plan_loaded
-from sevlaunch.guest_type import GuestType
 from sevlaunch.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def _verification(request: Request, planned: Planned) -> Verification | None:
     from sevlaunch.sevapi.session import KEY_BYTES, TransportKeys
 
     given = request.tik or request.tek or request.secrets
-    if planned.plan.guest_type is GuestType.SEV_SNP or not planned.plan.guest_type.encrypted:
+    if not planned.plan.guest_type.measured_by_host:
         check_verifiable(planned.plan, session=bool(given))
         return plan_verification(planned)
     if request.tik is None or (request.secrets and request.tek is None):

@@ -13,7 +13,6 @@ from msgspec import Struct
 from sevlaunch.errors import Problem, SevlaunchError, UsageError
 from sevlaunch.flows.completion import check_id_block
 from sevlaunch.flows.plans import Planned
-from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.checks import Verdict
 from sevlaunch.owner.claims import parse_claims
 from sevlaunch.owner.lock import lock_plan
@@ -113,17 +112,16 @@ def check_verifiable(plan: Plan, *, session: bool) -> None:
     :param session: whether there are keys of an owner's session, or secrets for the guest.
     :raise UsageError: when it can't, or not with these.
     """
-    if plan.guest_type is GuestType.SEV_SNP:
-        if session:
-            raise UsageError(
-                f"--tik, --tek and --secret go with SEV and SEV-ES launches, {plan.name} is {plan.guest_type}",
-                hint="leave them out: its ID block is compared; secrets go to the guest once its report is checked",
-            )
-    elif not plan.guest_type.measured_by_host:
+    if not plan.guest_type.encrypted:
         raise UsageError(
             f"--verify is for encrypted guests, {plan.name} is {plan.guest_type}", hint="set security.type"
         )
-    elif not session:
+    if session and not plan.guest_type.measured_by_host:
+        raise UsageError(
+            f"--tik, --tek and --secret go with SEV and SEV-ES launches, {plan.name} is {plan.guest_type}",
+            hint="leave them out: its ID block is compared; secrets go to the guest once its report is checked",
+        )
+    if plan.guest_type.measured_by_host and not session:
         raise UsageError("--verify needs --tik", hint="sevlaunch owner session makes it")
 
 

@@ -24,7 +24,7 @@ from sevlaunch.documents import decode
 from sevlaunch.errors import HostError
 from sevlaunch.host.facts import BootFacts, UkiFacts
 from sevlaunch.host.folders import boot_files_folder, image_file
-from sevlaunch.opening import other_kind
+from sevlaunch.opening import open_regular
 
 if TYPE_CHECKING:
     from sevlaunch.contents.taking import Taken
@@ -34,7 +34,6 @@ _VERSION = 1
 _MOST_NOTE_BYTES = 1 << 20
 # What nobody has booted for so long goes when something else is taken.
 _UNUSED_SECONDS = 30 * 24 * 3600
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class _Note(Struct, frozen=True):
@@ -48,7 +47,7 @@ class _Note(Struct, frozen=True):
 def kernel_facts(path: str) -> BootFacts | None:
     """What the kernel in a file is; None where it can't be looked at."""
     try:
-        with _opened(path) as file:
+        with open_regular(path, but_block_device=True) as file:
             uki = read_uki(Raw(file))
     except OSError:
         return None
@@ -65,26 +64,11 @@ def boot_facts(source: str, folder: Path | None = None) -> BootFacts:
     """
     path = source if source.startswith("/") else str(image_file(source))
     try:
-        with _opened(path) as file:
+        with open_regular(path, but_block_device=True) as file:
             return _taken(path, file, folder or boot_files_folder())
     except OSError as error:
         hint = "it is taken from the image where that is: make it, or correct the profile"
         return BootFacts(problem=f"can't read {path}: {error.strerror}", hint=hint)
-
-
-def _opened(path: str) -> BinaryIO:
-    """A regular file or a block device, for reading.
-
-    :raise OSError: when it is neither, or can't be opened.
-    """
-    fd = os.open(path, _FLAGS)
-    try:
-        if kind := other_kind(os.fstat(fd), but_block_device=True):
-            raise OSError(0, f"it is {kind}")
-        return os.fdopen(fd, "rb")
-    except BaseException:
-        os.close(fd)
-        raise
 
 
 def _taken(path: str, file: BinaryIO, folder: Path) -> BootFacts:

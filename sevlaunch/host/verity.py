@@ -6,28 +6,16 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
+from sevlaunch.contents.volume import Raw
 from sevlaunch.errors import HostError, SevlaunchError
 from sevlaunch.host.facts import VerityFacts
 from sevlaunch.host.images import file_of, image_format
-from sevlaunch.opening import other_kind
+from sevlaunch.opening import open_regular
 from sevlaunch.qcow2 import Qcow2
 from sevlaunch.verity import Content, Difference, Tree, find_appended
 
 _HEAD_BYTES = 512
-
-
-class _Raw:
-    """The content of a raw image, or of a block device."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-
-    def read(self, offset: int, length: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.read(length)
 
 
 @contextmanager
@@ -37,15 +25,12 @@ def opened_disk(source: str) -> Iterator[Content]:
     :raise OSError: when it can't be opened.
     :raise ValueError: when its image is of another format, or leans on another file.
     """
-    fd = os.open(file_of(source), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with os.fdopen(fd, "rb") as file:
-        if kind := other_kind(os.fstat(fd), but_block_device=True):
-            raise ValueError(f"it is {kind}")
-        raw = _Raw(file)
+    with open_regular(file_of(source), but_block_device=True) as file:
+        raw = Raw(file)
         name = image_format(raw.read(0, _HEAD_BYTES), raw.read(max(0, raw.size - _HEAD_BYTES), _HEAD_BYTES))
         if name == "raw":
             yield raw
-        elif name == "qcow2" and stat.S_ISREG(os.fstat(fd).st_mode):
+        elif name == "qcow2" and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield Qcow2(file)
         else:
             raise ValueError(f"a {name} image: wanted raw or qcow2")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sevlaunch.opening import open_regular
-from sevlaunch.profile.fields import absolute_path
+from sevlaunch.profile.named_files import read_named
 
 # systemd's CREDENTIAL_SIZE_MAX is larger, but all of them have to fit into the tables of SMBIOS, 64 KiB.
 MOST_CREDENTIAL_BYTES = 32 << 10
@@ -66,11 +65,4 @@ def _content(value: object, limit: int, what: str) -> tuple[bytes, str]:
     """The beginning of the file that ``value`` names, and its path."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"wanted {what}; found {type(value).__name__}")
-    path = absolute_path(value)
-    try:
-        with open_regular(path) as stream:
-            return stream.read(limit), path
-    except (OSError, ValueError) as error:
-        # ValueError: a path with NUL.
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"wanted {what}: can't read {path}: {reason}") from error
+    return read_named(value, limit, what)

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from sevlaunch.opening import open_regular
-from sevlaunch.profile.fields import absolute_path
+from sevlaunch.profile.named_files import read_named
 
 VERSION = "0.1.0"
 Algorithm = Literal["sha-256", "sha-384", "sha-512"]
@@ -44,14 +43,7 @@ def read_initdata(value: object) -> bytes:
     what = "the path of a file with init-data"
     if not isinstance(value, str) or not value:
         raise ValueError(f"wanted {what}, found {value!r}")
-    path = absolute_path(value)
-    try:
-        with open_regular(path) as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        # ValueError: a path with NUL.
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"wanted {what}: can't read {path}: {reason}") from error
+    content, path = read_named(value, MAX_BYTES + 1, what)
     try:
         parse_initdata(content)
     except ValueError as error:

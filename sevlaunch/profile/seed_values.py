@@ -8,8 +8,7 @@ import re
 from typing import Any
 
 from sevlaunch.errors import ProfileError
-from sevlaunch.opening import open_regular
-from sevlaunch.profile.fields import absolute_path
+from sevlaunch.profile.named_files import read_named
 
 CLOUD_CONFIG = "#cloud-config"
 # How the documents begin that cloud-init takes beside others, of which it passes over blanks, and does not mind the
@@ -163,14 +162,7 @@ def _text(value: object, what: str) -> tuple[str, str]:
     """The text of the file that ``value`` names, and its path."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"wanted {what}; found {type(value).__name__}")
-    path = absolute_path(value)
-    try:
-        with open_regular(path) as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        # ValueError: a path with NUL.
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"wanted {what}: can't read {path}: {reason}") from error
+    content, path = read_named(value, MAX_BYTES + 1, what)
     if len(content) > MAX_BYTES:
         raise ValueError(f"wanted {what}: {path} has more than {MAX_BYTES} bytes")
     try:

@@ -3,9 +3,18 @@
 # No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
 from typing import ClassVar, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Auto = Literal["auto"]
+FILE_OR_TEXT = Meta(
+    description="the path of a file, or {text: ...}",
+    extra_json_schema={
+        "type": ["string", "object"],
+        "properties": {"text": {"type": "string"}},
+        "required": ["text"],
+        "additionalProperties": False,
+    },
+)
 
 
 def attribute_of(key: str) -> str:

@@ -7,7 +7,7 @@ from msgspec import Meta, field
 
 from sevlaunch.profile.boot_values import read_initrd_credential
 from sevlaunch.profile.fields import AbsolutePath, Parser, Placeholder, matching
-from sevlaunch.profile.model.base import Model
+from sevlaunch.profile.model.base import FILE_OR_TEXT, Model
 
 # systemd's PID 1 takes NAME.cred, which has to be a file's name of 255 bytes, and passes over hidden ones.
 InitrdCredentialName = Annotated[
@@ -20,15 +20,7 @@ InitrdCredentialName = Annotated[
 InitrdCredential = Annotated[
     bytes,
     Parser(read_initrd_credential),
-    Meta(
-        description="the path of a file, or {text: ...}",
-        extra_json_schema={
-            "type": ["string", "object"],
-            "properties": {"text": {"type": "string"}},
-            "required": ["text"],
-            "additionalProperties": False,
-        },
-    ),
+    FILE_OR_TEXT,
 ]
 
 _DISK, _A_DISK = r"disk[0-9]{1,3}", "a disk of the profile such as disk0"

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from sevlaunch.profile.boot_values import read_credential, read_ignition
 from sevlaunch.profile.fields import AbsolutePath, Parser, Placeholder, matching
-from sevlaunch.profile.model.base import Model
+from sevlaunch.profile.model.base import FILE_OR_TEXT, Model
 from sevlaunch.profile.seed_values import (
     read_meta_data,
     read_network_config,
@@ -45,15 +45,7 @@ CredentialName = Annotated[
 Credential = Annotated[
     bytes,
     Parser(read_credential),
-    Meta(
-        description="the path of a file, or {text: ...}",
-        extra_json_schema={
-            "type": ["string", "object"],
-            "properties": {"text": {"type": "string"}},
-            "required": ["text"],
-            "additionalProperties": False,
-        },
-    ),
+    FILE_OR_TEXT,
 ]
 
 
