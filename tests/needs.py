@@ -25,6 +25,14 @@ def tool(name: str) -> Path | None:
     return path if path.exists() else None
 
 
+def _tool(name: str, missing: str) -> Path:
+    """Something that scripts/test-tools brought; skips, saying what is ``missing``, where it has not."""
+    found = tool(name)
+    if found is None:
+        pytest.skip(missing)
+    return found
+
+
 def can_open_kvm() -> bool:
     """Whether there is a way to KVM."""
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
@@ -87,58 +95,37 @@ def ovmf() -> tuple[Path, Path]:
 
 def amdsev_image() -> Path:
     """OVMF.amdsev.fd, made for encrypted guests."""
-    found = tool("ovmf-amdsev/OVMF.amdsev.fd")
-    if found is None:
-        pytest.skip("OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
-    return found
+    return _tool("ovmf-amdsev/OVMF.amdsev.fd", "OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
 
 
 def debian_disk() -> Path:
     """The image of a disk with Debian on it, as a distribution's cloud image is."""
-    found = tool("debian-disk/debian-trixie.qcow2")
-    if found is None:
-        pytest.skip("a disk with Debian is not here: scripts/test-tools disk brings it")
-    return found
+    return _tool("debian-disk/debian-trixie.qcow2", "a disk with Debian is not here: scripts/test-tools disk brings it")
 
 
 def measured_debian() -> Path:
     """The folder of a Debian for a measured boot: kernel, an initrd with systemd, a root that is never written."""
-    found = tool("debian-measured")
-    if found is None:
-        pytest.skip("a Debian for a measured boot is not here: scripts/test-tools measured brings it")
-    return found
+    return _tool("debian-measured", "a Debian for a measured boot is not here: scripts/test-tools measured brings it")
 
 
 def cluster() -> Path:
     """The root folder of Pacemaker and Corosync."""
-    found = tool("cluster")
-    if found is None:
-        pytest.skip("Pacemaker and Corosync are not here: scripts/test-tools cluster brings them")
-    return found
+    return _tool("cluster", "Pacemaker and Corosync are not here: scripts/test-tools cluster brings them")
 
 
 def cloud_init() -> Path:
     """The folder of cloud-init's Python."""
-    found = tool("cloud-init")
-    if found is None:
-        pytest.skip("cloud-init is not here: scripts/test-tools cloud-init brings it")
-    return found
+    return _tool("cloud-init", "cloud-init is not here: scripts/test-tools cloud-init brings it")
 
 
 def systemd_stub() -> Path:
     """What a unified kernel image begins with."""
-    found = tool("systemd-stub/linuxx64.efi.stub")
-    if found is None:
-        pytest.skip("systemd's stub is not here: scripts/test-tools stub brings it")
-    return found
+    return _tool("systemd-stub/linuxx64.efi.stub", "systemd's stub is not here: scripts/test-tools stub brings it")
 
 
 def guest_agent() -> Path:
     """qemu-ga, the agent that runs in guests."""
-    found = tool("qemu-ga/qemu-ga")
-    if found is None:
-        pytest.skip("qemu-ga is not here: scripts/test-tools agent brings it")
-    return found
+    return _tool("qemu-ga/qemu-ga", "qemu-ga is not here: scripts/test-tools agent brings it")
 
 
 def debian_firmware(suite: str) -> Path:
