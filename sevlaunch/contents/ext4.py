@@ -82,6 +82,11 @@ class Ext4:
         found = self._find(folder)
         return [name for name, _ in self._folder(found)] if found and stat.S_ISDIR(found.mode) else []
 
+    def is_file(self, path: str) -> bool:
+        """Whether there is such a file, through symbolic links."""
+        found = self._find(path)
+        return found is not None and stat.S_ISREG(found.mode)
+
     def read(self, path: str, limit: int) -> bytes | None:
         """The content of a file, through symbolic links; None where there is none.
 

@@ -82,6 +82,11 @@ class Fat:
         found = self._find(folder)
         return [one.name for one in self._folder(found)] if found and found.folder else []
 
+    def is_file(self, path: str) -> bool:
+        """Whether there is such a file."""
+        found = self._find(path)
+        return found is not None and not found.folder
+
     def read(self, path: str, limit: int) -> bytes | None:
         """The content of a file; None where there is none.
 

@@ -23,6 +23,10 @@ class FileSystem(Protocol):
         """The names in a folder; [] where there is none."""
         raise NotImplementedError
 
+    def is_file(self, path: str) -> bool:
+        """Whether there is such a file."""
+        raise NotImplementedError
+
     def read(self, path: str, limit: int) -> bytes | None:
         """The content of a file; None where there is none.
 

@@ -115,10 +115,10 @@ def _by_grub(found: Sequence[_Found]) -> _Parts | None:
 def _by_links(found: Sequence[_Found]) -> _Parts | None:
     for one in found:
         for kernel, initrd in _LINKS:
-            if one.system.read(kernel, MOST_BYTES) is None:
+            if not one.system.is_file(kernel):
                 continue
             content = one.system.read(_CMDLINE, _MOST_CMDLINE_BYTES)
-            there = one.system.read(initrd, MOST_BYTES) is not None
+            there = one.system.is_file(initrd)
             cmdline = None if content is None else " ".join(content.decode(errors="replace").split())
             return _Parts((one, kernel), [(one, initrd)] if there else [], cmdline, one.place(_CMDLINE))
     return None
