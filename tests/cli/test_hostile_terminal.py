@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from tests.cli.hostile import SHOWN, WORD, clean
 from tests.conftest import HOSTS, Command
 from tests.guest.support import PLAIN, fake_qemu, some_qemu
+from tests.terminal import on_a_terminal
 
 
 def test_logs_give_the_bytes_as_they_are_only_when_asked(sevlaunch: Command) -> None:
@@ -67,24 +66,6 @@ def test_what_is_typed_comes_back_visible(words: tuple[str | Path, ...], sevlaun
     clean(sevlaunch(*words, "--format", "json", check=None))
 
 
-def on_a_terminal(command: Command, *words: str | Path) -> str:
-    """What the command prints where standard output is a terminal."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command.argv(*words), env=command.environment, stdout=theirs, stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    found = b""
-    try:
-        while piece := os.read(ours, 65536):
-            found += piece
-    except OSError:
-        # Linux says so when the last one has closed the other side.
-        pass
-    finally:
-        os.close(ours)
-        process.wait(60)
-    return found.decode().replace("\r\n", "\n")
-
-
 def test_a_terminal_gets_no_control_character_of_a_script(owner: Path, sevlaunch: Command) -> None:
     file = owner / "guest.yaml"
     file.write_text(f"security: none\ndisks: [{{path: {json.dumps('/srv/' + WORD)}, format: raw}}]\n")
@@ -92,7 +73,7 @@ def test_a_terminal_gets_no_control_character_of_a_script(owner: Path, sevlaunch
     # For a shell, in a pipe, the path is what it is.
     assert "\x1b[2J" in sevlaunch(*words).stdout
     for output in ("shell", "lines", "explain", "json"):
-        shown = on_a_terminal(sevlaunch, *words, "--format", output)
+        shown = on_a_terminal(sevlaunch, *words, "--format", output, stream="stdout")
         assert "[2J" in shown
         for line in shown.split("\n"):
             assert line.replace("\t", "").isprintable(), repr(line)
