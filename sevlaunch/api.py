@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from sevlaunch.owner.chain import Chain, parse_sev_certificates, read_root, read_sev_certificates, verify_chain
     from sevlaunch.owner.checks import Check, Verdict
     from sevlaunch.owner.claims import HostClaims, parse_claims, read_claims
+    from sevlaunch.owner.collected import ReportFile
     from sevlaunch.owner.digest import Launch, launch_digest
     from sevlaunch.owner.firmware import Firmware, read_firmware
     from sevlaunch.owner.id_block import (
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from sevlaunch.owner.lock import Lock, compare_locks, lock_plan, read_lock
     from sevlaunch.owner.platform import PlatformNote, read_platform_note, require_vouched
     from sevlaunch.owner.report import ReportVerdict, Trust, verify_report
-    from sevlaunch.owner.report_file import ReportFile, read_report
+    from sevlaunch.owner.report_file import read_report
     from sevlaunch.owner.report_wanted import WantedReport, parse_tcb
     from sevlaunch.owner.request import new_nonce, request_script
     from sevlaunch.owner.secret import Packet, Secret, read_packet, read_secret, wrap_secrets
@@ -155,7 +156,7 @@ _HOMES = {
     "QemuError": "errors.QemuError",
     "QemuInfo": "evidence.QemuInfo",
     "QmpError": "errors.QmpError",
-    "ReportFile": "owner.report_file.ReportFile",
+    "ReportFile": "owner.collected.ReportFile",
     "ReportVerdict": "owner.report.ReportVerdict",
     "Restart": "flows.restart.Restart",
     "Secret": "owner.secret.Secret",

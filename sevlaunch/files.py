@@ -87,14 +87,14 @@ def read_as(
 def recognise(
     content: bytes, parse: Callable[[bytes], T], *, name: str, wanted: str, error: type[SevlaunchError] = UsageError
 ) -> T:
-    """What ``parse`` makes of ``content``, which is raw, in base64 or in hexadecimal; see :func:`read_as`.
+    """What ``parse`` makes of ``content``, which is raw, in base64, base64url or hexadecimal; see :func:`read_as`.
 
     :param name: what ``content`` is and where it comes from, for messages.
     :raise error: when it is none, or could be two.
     """
     found: list[T] = []
     reason = ""
-    for reading in (content, *(decode_text(content) - {content})):
+    for reading in (content, *((decode_text(content) | _decode_base64url(content)) - {content})):
         try:
             found.append(parse(reading))
         except ValueError as problem:
@@ -154,6 +154,20 @@ def decode_text(text: bytes) -> set[bytes]:
     if re.fullmatch(_HEXADECIMAL, compact):
         found.add(bytes.fromhex(compact.removeprefix(b"0x").decode()))
     return found
+
+
+def _decode_base64url(text: bytes) -> set[bytes]:
+    """What base64url stands for, RFC 4648 section 5, with its padding or without; empty for what base64 is as well."""
+    compact = b"".join(text.split())
+    digits = compact.rstrip(b"=")
+    padded = digits + b"=" * (-len(digits) % 4)
+    if compact not in (digits, padded) or (compact == padded and not re.search(rb"[-_]", digits)):
+        return set()
+    with suppress(binascii.Error):
+        decoded = base64.urlsafe_b64decode(padded)
+        if base64.urlsafe_b64encode(decoded) == padded:
+            return {decoded}
+    return set()
 
 
 @dataclass(frozen=True, repr=False)

@@ -92,6 +92,7 @@ def attest(
     require_no_rehearsal(fetched.report, allowed=given.rehearsal)
     found, trust = asked.read_trust(given, fetched.report)
     verdict = verify_report(found.content, found.certificates, wanted, trust)
+    asked.require_readable(verdict, found)
     if report:
         write_new([NewFile(report, fetched.file.read_bytes())])
     more = {"name": name, "by": fetched.by, "nonce": fetched.nonce.hex(), "file": str(report or fetched.file)}

@@ -24,8 +24,9 @@ from sevlaunch.guest.record import Record
 from sevlaunch.guest.ssh import FAILED, run_over_ssh
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.folders import runtime_folder
+from sevlaunch.owner.collected import ReportFile
 from sevlaunch.owner.expected_report import Expected, expected_of_setup
-from sevlaunch.owner.report_file import ReportFile, parse_report
+from sevlaunch.owner.report_file import parse_report
 from sevlaunch.owner.request import NO_WAY, new_nonce, request_script
 from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.profile.loader import load

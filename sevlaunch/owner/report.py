@@ -13,6 +13,7 @@ from msgspec import Struct
 from sevlaunch.owner.checks import Check, Verdict
 from sevlaunch.owner.endorsement import Endorsement, EndorsementChain, endorsements
 from sevlaunch.owner.generations import GENERATIONS, generation_of, has_fmc
+from sevlaunch.owner.lacking import Lack, lacking_issuers, lacking_key
 from sevlaunch.owner.report_wanted import WantedReport, check_wanted, show_policy, show_tcb, tcb_parts
 from sevlaunch.owner.revocation import revocation_checks
 from sevlaunch.profile.policy import SNP_POLICY, describe_policy
@@ -45,11 +46,15 @@ class Trust(Struct, frozen=True):
 
 
 class ReportVerdict(Verdict, frozen=True):
-    """The answer about a report; ``generation`` is empty where it is not known."""
+    """The answer about a report; ``generation`` is empty where it is not known.
+
+    ``lacks``: the certificates that were not given, without which the answer is no, whatever the report is worth.
+    """
 
     report: Report
     generation: str
     not_compared: tuple[str, ...]
+    lacks: tuple[Lack, ...] = ()
 
 
 def verify_report(
@@ -67,12 +72,13 @@ def verify_report(
     keys = endorsements(certificates)
     signers = [(one, key) for one, key in keys if is_signed_by(content, key.key)]
     if not signers:
-        found = f"none of the {len(keys)} VCEK or VLEK certificates given" if keys else "no VCEK or VLEK given that"
-        checks.append(Check("signature", False, f"{found} signed it"))
+        lacks = lacking_key(content, [key for _, key in keys])
+        checks.append(Check("signature", False, _unsigned(report, len(keys), lacks)))
     else:
         # AMD renews the certificate of a key before it ends.
         certificate, key = max(signers, key=lambda signer: signer[0].not_valid_after_utc)
         chain = EndorsementChain.build(certificate, certificates)
+        lacks = lacking_issuers(content, chain, key)
         checks.append(Check("signature", True, f"by the key of this {key.kind.name} certificate"))
         checks += chain.checks(key.kind, at=trust.at, trusted=trust.root, rehearsal=trust.rehearsal)
         if trust.revocations:
@@ -81,14 +87,24 @@ def verify_report(
         generation = generation or key.generation
     checks += check_wanted(report, wanted, generation=generation)
     not_compared = wanted.not_compared if trust.revocations else (*wanted.not_compared, "revocation lists")
-    return ReportVerdict(tuple(checks), report, generation, not_compared)
+    return ReportVerdict(tuple(checks), report, generation, not_compared, lacks)
+
+
+def _unsigned(report: Report, keys: int, lacks: tuple[Lack, ...]) -> str:
+    """Why no key that was given is that of the report's signature."""
+    if report.signing_key == SigningKey.NONE:
+        return "no key has signed it, as the report says itself: the host hides its key from this guest"
+    found = f"none of the {keys} VCEK or VLEK certificates given" if keys else "no VCEK or VLEK given that"
+    reason = "that of this processor's key is lacking" if lacks else "that of this processor's key is among them"
+    return f"{found} signed it; {reason}" if keys else f"{found} signed it"
 
 
 def _structure(report: Report, content: bytes) -> list[Check]:
     version = report.version
     # A newer version gives meaning to bytes that are reserved here; what it adds is not looked at.
     reserved = report.reserved_set(content) if version <= NEWEST_VERSION else []
-    if version > NEWEST_VERSION:
+    reserved += report.behind_signature_set(content)
+    if version > NEWEST_VERSION and not reserved:
         shown = f"not looked at: version {version} is newer than {NEWEST_VERSION}"
     else:
         shown = f"not zero: {', '.join(reserved[:5])}" if reserved else "are zero"

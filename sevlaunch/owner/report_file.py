@@ -5,45 +5,34 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from cryptography import x509
-from msgspec import Struct
-
 from sevlaunch.errors import EvidenceError, InsecureUse
 from sevlaunch.evidence import MAX_BYTES
 from sevlaunch.files import read_bounded, recognise
 from sevlaunch.owner.claims import parse_claims
-from sevlaunch.owner.x509_files import parse_certificate_table, parse_der
-from sevlaunch.sevapi.certificate_table import is_table
+from sevlaunch.owner.collected import ReportFile, parse_collected, sized
+from sevlaunch.owner.go_attestation import is_attestation, parse_attestation
+from sevlaunch.owner.trustee_evidence import is_trustee_evidence, parse_trustee_evidence
+from sevlaunch.owner.x509_files import parse_der
 from sevlaunch.sevapi.report import REPORT_BYTES
 
 _WHAT = "report"
-# Azure's paravisor keeps the report behind a header of 32 bytes, with data of its own behind it.
-_HCL, _HCL_HEADER_BYTES = b"HCLA", 0x20
-_WANTED = f"{REPORT_BYTES} bytes, or evidence in JSON"
-
-
-class ReportFile(Struct, frozen=True):
-    """A report (1184 bytes) with what came with it; ``skipped``: what of it is no certificate, and why."""
-
-    content: bytes
-    certificates: tuple[x509.Certificate, ...] = ()
-    rehearsal: bool = False
-    revocations: tuple[x509.CertificateRevocationList, ...] = ()
-    skipped: tuple[str, ...] = ()
+_WANTED = f"a report of {REPORT_BYTES} bytes, go-sev-guest's message, or evidence in JSON"
 
 
 def read_report(file: Path) -> ReportFile:
-    """The report in ``file``: raw, in base64 or in hexadecimal, or under ``report`` in evidence (JSON).
+    """The report in ``file``, as a guest, a host or a collector wrote it.
 
-    A host's certificate table may follow it (an extended report), and it may stand in Azure's HCL report.
+    Raw, in base64, base64url or hexadecimal: the report by itself or in the processor's answer to a guest
+    (``/dev/sev-guest``), with or without a host's table of certificates behind it (an extended report); Azure's HCL
+    report; go-sev-guest's Attestation. In JSON: the evidence of a launch, and trustee's.
 
     :raise EvidenceError: when it is none of these.
     :raise UsageError: when it can't be read.
     """
     content = read_bounded(file, _WHAT, MAX_BYTES, error=EvidenceError)
     if content.lstrip().startswith(b"{"):
-        return _from_evidence(content, file)
-    return recognise(content, _around, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError)
+        return _from_trustee(content, file) if is_trustee_evidence(content) else _from_evidence(content, file)
+    return recognise(content, _parse, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError)
 
 
 def parse_report(content: bytes, name: str, *, rehearsal: bool = False) -> ReportFile:
@@ -54,7 +43,7 @@ def parse_report(content: bytes, name: str, *, rehearsal: bool = False) -> Repor
     :raise EvidenceError: when it is none.
     """
     try:
-        found = _around(content)
+        found = parse_collected(content)
     except ValueError as error:
         raise EvidenceError(f"{name} is no report: {error}", hint="ask once more") from error
     return ReportFile(found.content, found.certificates, rehearsal, found.revocations, found.skipped)
@@ -79,7 +68,7 @@ def _from_evidence(content: bytes, file: Path) -> ReportFile:
             f"{_WHAT}: the evidence in {file} has no report", hint="only the guest can fetch one, in a SEV-SNP launch"
         )
     try:
-        report = _sized(_decoded(claims.report))
+        report = sized(_decoded(claims.report))
         return ReportFile(report, tuple(parse_der(_decoded(one)) for one in claims.certificates), claims.rehearsal)
     except ValueError as error:
         raise EvidenceError(
@@ -94,18 +83,14 @@ def _decoded(text: str) -> bytes:
     return decoded
 
 
-def _around(content: bytes) -> ReportFile:
-    """The report with what stands around it."""
-    if content.startswith(_HCL) and len(content) >= _HCL_HEADER_BYTES + REPORT_BYTES:
-        return ReportFile(content[_HCL_HEADER_BYTES:][:REPORT_BYTES])
-    table = content[REPORT_BYTES:]
-    if not is_table(table):
-        return ReportFile(_sized(content))
-    found = parse_certificate_table(table)
-    return ReportFile(content[:REPORT_BYTES], found.certificates, revocations=found.revocations, skipped=found.skipped)
+def _parse(content: bytes) -> ReportFile:
+    return parse_attestation(content) if is_attestation(content) else parse_collected(content)
 
 
-def _sized(content: bytes) -> bytes:
-    if len(content) != REPORT_BYTES:
-        raise ValueError(f"a report has {REPORT_BYTES} bytes, that has {len(content)}")
-    return content
+def _from_trustee(content: bytes, file: Path) -> ReportFile:
+    try:
+        return parse_trustee_evidence(content)
+    except ValueError as error:
+        raise EvidenceError(
+            f"{_WHAT}: trustee's evidence in {file} can't be read: {error}", hint="is it cut short, or another TEE's?"
+        ) from error

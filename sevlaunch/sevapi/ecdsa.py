@@ -25,6 +25,8 @@ _KEY = struct.Struct(f"<I{COORDINATE}s{COORDINATE}s880x")
 _SIGNATURE = struct.Struct(f"<{COORDINATE}s{COORDINATE}s368x")
 KEY_BYTES = _KEY.size
 SIGNATURE_BYTES = _SIGNATURE.size
+# Of these r and s.
+USED_BYTES = 2 * COORDINATE
 
 
 def key_to_bytes(key: ec.EllipticCurvePublicKey) -> bytes:

@@ -158,18 +158,31 @@ class Report:
         found += [f"byte {at:#x}" for at in range(BODY_BYTES) if body[at] != content[at]]
         return found
 
+    @staticmethod
+    def behind_signature_set(content: bytes) -> list[str]:
+        """Which bytes behind the signature of the report in ``content`` are not zero: nobody has signed those."""
+        behind = range(BODY_BYTES + ecdsa.USED_BYTES, REPORT_BYTES)
+        return [f"byte {at:#x} behind the signature" for at in behind if content[at]]
+
     def signed_by(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         """The whole report, 1184 bytes."""
-        body = self._body()
-        return body + ecdsa.sign(key, body, "sha384")
+        return self.with_signature(ecdsa.sign(key, self._body(), "sha384"))
+
+    def with_signature(self, signature: bytes) -> bytes:
+        """The whole report, 1184 bytes, with a signature of 512 that was made before."""
+        return self._body() + signature
 
     def _body(self) -> bytes:
         return _BODY.pack(*astuple(self))
 
 
 def is_signed_by(content: bytes, key: ec.EllipticCurvePublicKey) -> bool:
-    """Whether ``key`` signed the report in ``content``, 1184 bytes: over the bytes as they are, reserved ones too."""
-    return ecdsa.verifies(key, content[BODY_BYTES:REPORT_BYTES], content[:BODY_BYTES], "sha384")
+    """Whether ``key`` signed the report in ``content``, 1184 bytes: over the bytes as they are, reserved ones too.
+
+    What stands behind the signature is not part of it: :meth:`Report.behind_signature_set`.
+    """
+    signature = content[BODY_BYTES : BODY_BYTES + ecdsa.USED_BYTES].ljust(ecdsa.SIGNATURE_BYTES, b"\0")
+    return ecdsa.verifies(key, signature, content[:BODY_BYTES], "sha384")
 
 
 assert len(fields(Report)) == len(_BODY.unpack(bytes(BODY_BYTES)))

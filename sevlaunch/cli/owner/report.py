@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
 
 def report(
     file: Annotated[
-        Path, typer.Argument(help="A report, or extended report: raw, in base64 or hexadecimal; or evidence in JSON.")
+        Path,
+        typer.Argument(
+            help="A report as a guest, a host or a collector wrote it; trustee's JSON and go-sev-guest's message, too."
+        ),
     ],
     given: asked.ReportOptions,
     report_data: Annotated[
@@ -34,6 +37,8 @@ def report(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Check an attestation report and its certificates. Exit 0 only if every check says yes, 1 if one says no.
+
+    What can't be read is never a no: exit 7, for a report, or for a certificate that is lacking because of it.
 
     Asked for are the guest (--profile, --lock or --digest), its policy, and the nonce that it was sent, so that the
     report is no old one (--nonce or --report-data). Without one of them the answer would prove nothing, exit 9: each
@@ -60,6 +65,7 @@ def report(
     require_no_rehearsal(found, allowed=given.rehearsal)
     found, trust = asked.read_trust(given, found)
     verdict = verify_report(found.content, found.certificates, wanted, trust)
+    asked.require_readable(verdict, found)
     asked.show_answer(verdict, asked.why_not(given, expected, verdict), given, output)
     if not verdict.verified:
         raise typer.Exit(1)

@@ -16,9 +16,9 @@ from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:
+    from sevlaunch.owner.collected import ReportFile
     from sevlaunch.owner.expected_report import Expected
     from sevlaunch.owner.report import ReportVerdict, Trust
-    from sevlaunch.owner.report_file import ReportFile
     from sevlaunch.owner.report_wanted import WantedReport
     from sevlaunch.owner.search import Findings
 
@@ -205,7 +205,8 @@ def read_trust(given: ReportOptions, found: ReportFile) -> tuple[ReportFile, Tru
 
     from msgspec.structs import replace
 
-    from sevlaunch.owner.endorsement import root_fingerprint
+    from sevlaunch.owner.endorsement import endorsements, root_fingerprint
+    from sevlaunch.owner.lacking import lacking_key
     from sevlaunch.owner.report import Trust
     from sevlaunch.owner.x509_files import read_certificate_folder, read_certificates, read_revocations
 
@@ -216,15 +217,37 @@ def read_trust(given: ReportOptions, found: ReportFile) -> tuple[ReportFile, Tru
     revocations = [each for one in given.crl for each in read_revocations(one)]
     if given.certs is not None:
         more = read_certificate_folder(given.certs)
-        found = replace(found, certificates=more.certificates, skipped=(*found.skipped, *more.skipped))
+        # A folder says which keys are taken; one that has issuers alone leaves that to what came with the report.
+        came = () if endorsements(more.certificates) else found.certificates
+        found = replace(found, certificates=(*came, *more.certificates), skipped=(*found.skipped, *more.skipped))
         revocations += more.revocations
     elif not found.certificates:
-        raise UsageError("wanted certificates for the report", hint="give --certs PATH")
+        lacks = lacking_key(found.content, [])
+        raise UsageError(
+            f"wanted certificates for the report; {f'it lacks the {lacks[0]}' if lacks else 'no key has signed it'}",
+            hint="give --certs PATH; sevlaunch owner fetch REPORT --out PATH brings all that AMD has for it",
+        )
     for text in found.skipped:
         note(f"sevlaunch: not a certificate: {text}")
     moment = given.at.replace(tzinfo=UTC) if given.at else datetime.now(UTC)
     lists = (*revocations, *found.revocations)
     return found, Trust(at=moment, root=trusted, rehearsal=given.rehearsal, revocations=lists)
+
+
+def require_readable(verdict: ReportVerdict, found: ReportFile) -> None:
+    """Make sure that no answer is a no because a file could not be read.
+
+    :raise EvidenceError: when the check lacks what such a file may have.
+    """
+    from sevlaunch.errors import EvidenceError, Problem
+
+    if verdict.lacks and found.skipped:
+        raise EvidenceError(
+            f"the report can't be checked without the {' and '.join(lack.name for lack in verdict.lacks)}, which may "
+            f"be in what could not be read:",
+            problems=[Problem(text) for text in found.skipped],
+            hint=f"give these files whole, or fetch the {verdict.lacks[0]}",
+        )
 
 
 def why_not(given: ReportOptions, expected: Expected | None, verdict: ReportVerdict) -> Findings | None:
@@ -258,6 +281,7 @@ def show_answer(
                 "generation": verdict.generation,
                 "checks": checks_json(verdict.checks),
                 "not_compared": list(verdict.not_compared),
+                "lacks": [{"name": lack.name, "where": lack.where} for lack in verdict.lacks],
                 "search": search_json(findings),
                 "report": report_fields(verdict),
                 **(more or {}),
@@ -266,6 +290,7 @@ def show_answer(
         return
     print_checks(verdict.checks)
     say("the report says:", *(f"  {name:<16} {value}" for name, value in report_lines(verdict)))
+    say(*(f"lacking, and to be had: {lack}" for lack in verdict.lacks))
     if verdict.not_compared:
         say(f"not compared, as not asked for: {', '.join(verdict.not_compared)}")
     if findings is not None:
