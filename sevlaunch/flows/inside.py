@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from sevlaunch.errors import GuestEnded, GuestTimeout, QemuError
+from sevlaunch.errors import GuestEnded, GuestTimeout
 from sevlaunch.guest.agent import Agent
 from sevlaunch.guest.agent_programs import ProgramEnd, run_program
 from sevlaunch.guest.alive import while_alive
@@ -39,9 +39,7 @@ async def run_in_guest(
     async with _process_of(folder) as process:
         try:
             async with asyncio.timeout(limit):
-                return await while_alive(
-                    run_program(Agent(folder), command, given=given), process, lambda: _death(folder)
-                )
+                return await while_alive(run_program(Agent(folder), command, given=given), process, folder)
         except TimeoutError as error:
             raise GuestTimeout(
                 f"{command[0]} in {name} had not ended after {limit:g} s: it may still run there",
@@ -120,7 +118,3 @@ async def _process_of(folder: GuestFolder) -> AsyncIterator[Process]:
 def _ended(folder: GuestFolder) -> GuestEnded:
     name = folder.name
     return GuestEnded(f"the guest {name!r} does not run any more", hint=f"its output: sevlaunch logs {quote(name)}")
-
-
-def _death(folder: GuestFolder) -> QemuError:
-    return QemuError(f"{folder.name} has ended", stderr=folder.log_tail())

@@ -19,6 +19,8 @@ SIGNALS = {
     -signal.SIGSEGV: "QEMU crashed, which is a fault of QEMU: report it there, with its output",
     -signal.SIGBUS: "memory that was promised was not there: huge pages, or the space behind a memory file",
 }
+# For a QEMU that said nothing, and whose end says nothing either.
+SILENT = "it printed nothing: did its guest power off or panic at once? See its console, dmesg and the journal"
 
 # target/i386/sev.c: "LAUNCH_START ret=1 fw_error=11 'Bad measurement'", "fw_error='5: Already owned'".
 _FIRMWARE_ERROR = r"fw_err(?:or)?[=:]\s*'?(\d+)"

@@ -19,7 +19,7 @@ from sevlaunch.guest.evidence import gather, launch_measurement, read_evidence, 
 from sevlaunch.guest.folder import GuestFolder, find
 from sevlaunch.guest.life import qemu_pid
 from sevlaunch.guest.monitor import PROGRAMS_TURN_LIMIT, Qmp, programs_monitor
-from sevlaunch.guest.outcome import CRASHED, crashed, died, failure
+from sevlaunch.guest.outcome import CRASHED, crashed, died, failure, seen
 from sevlaunch.guest.process import Process, one_ends
 from sevlaunch.guest.record import Record, Started
 from sevlaunch.guest.starting import Start
@@ -161,7 +161,7 @@ class Guest:
 
         :raise QemuError: when it does; with the end of QEMU's output.
         """
-        return await while_alive(action, self._process, self._death)
+        return await while_alive(action, self._process, self._folder, self._death)
 
     async def while_sound(self, action: Awaitable[T]) -> T:
         """The result of ``action``, which is cancelled when the guest ends or crashes before.
@@ -195,8 +195,8 @@ class Guest:
         """The error for an end that nobody wanted."""
         return failure(self.name, ended, self._folder)
 
-    def _death(self) -> QemuError:
-        return QemuError(f"{self.name} has ended", stderr=self._folder.log_tail())
+    async def _death(self) -> QemuError:
+        return self.failure(seen(await self._qmp.shutdown_reason()))
 
     async def qmp(self, command: str, **arguments: Any) -> Any:
         """What QEMU returns for a QMP command.
@@ -283,12 +283,12 @@ class LaunchedGuest(Guest):
         self.launch_evidence = launch_evidence
         self._start = start
         # From before the first instruction on: what came before somebody listens would not be heard.
-        self._turns = qmp.events(start.process, ("SHUTDOWN", "STOP"))
+        self._stops = qmp.events(start.process, ("STOP",))
 
     async def run(self) -> None:
         """Let a guest that was launched paused run its first instruction; ``launch_evidence`` shows it."""
-        await while_alive(self.resume(), self._process, self._start.death)
-        self.launch_evidence = await while_alive(self.evidence(), self._process, self._start.death)
+        await while_alive(self.resume(), self._process, self._folder, self._start.death)
+        self.launch_evidence = await while_alive(self.evidence(), self._process, self._folder, self._start.death)
         self._start.write_evidence(self.launch_evidence)
 
     async def end(self) -> None:
@@ -332,13 +332,10 @@ class LaunchedGuest(Guest):
 
     async def until_end(self) -> Ended:
         """Wait until QEMU ends, or the guest can't go on, whose QEMU then still is there; how it ended."""
-        shutdown = ""
-        async for event in self._turns:
-            if event["event"] == "SHUTDOWN":
-                shutdown = event["data"].get("reason", "")
-            elif (state := await self._state_after_stop()) in CRASHED:
+        async for _ in self._stops:
+            if (state := await self._state_after_stop()) in CRASHED:
                 return crashed(state)
-        return await self._start.outcome(shutdown)
+        return await self._start.outcome(await self._qmp.shutdown_reason())
 
     def _troubles(self) -> list[Coroutine[Any, Any, None]]:
         return [*super()._troubles(), self._raise_when_helper_ends()]
@@ -349,5 +346,6 @@ class LaunchedGuest(Guest):
         if not await self._process.ends_within(_WITH_QEMU):
             self.check_helpers()
 
-    def _death(self) -> QemuError:
-        return self.failure(died(self._process.exit_code))
+    async def _death(self) -> QemuError:
+        ended = seen(await self._qmp.shutdown_reason())
+        return self.failure(ended if ended.reason else died(self._process.exit_code))

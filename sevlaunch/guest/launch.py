@@ -102,17 +102,17 @@ async def _bring_up(start: Start, connection: AsyncExitStack) -> LaunchedGuest:
 
     firmware_sha256 = sha256_of(plan.firmware.code.value)
     connecting = connection.enter_async_context(session(start.monitor, limit=float("inf")))
-    qmp = await while_alive(connecting, start.process, start.death)
+    qmp = await while_alive(connecting, start.process, start.folder, start.death)
     if plan.cpu.pins:
         from sevlaunch.guest.pinning import pin
 
         cpus = [frozenset(parse_ranges(one.value)) for one in plan.cpu.pins]
-        await while_alive(pin(qmp, start.process.pid, cpus), start.process, start.death)
+        await while_alive(pin(qmp, start.process.pid, cpus), start.process, start.folder, start.death)
     if any(network.backend.forwarded for network in plan.networks):
-        await while_alive(_find_ports(start, qmp), start.process, start.death)
+        await while_alive(_find_ports(start, qmp), start.process, start.folder, start.death)
     record = start.record()
     gathering = gather(qmp, record, firmware_sha256=firmware_sha256)
-    evidence = await while_alive(gathering, start.process, start.death)
+    evidence = await while_alive(gathering, start.process, start.folder, start.death)
     check_encryption(evidence, plan.security.policy.value if plan.security else None)
     start.write_evidence(evidence)
     start.keep_logs()

@@ -18,7 +18,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
@@ -51,6 +51,9 @@ class Qmp:
 
     def __init__(self, client: QMPClient) -> None:
         self._client = client
+        # From the first word on: what came before somebody listens would not be heard.
+        self._shutdowns = EventListener(names=("SHUTDOWN",))
+        client.register_listener(self._shutdowns)
 
     async def execute(
         self, command: str, arguments: dict[str, Any] | None = None, *, limit: float = COMMAND_LIMIT
@@ -98,6 +101,17 @@ class Qmp:
         finally:
             end.cancel()
             self._client.remove_listener(listener)
+
+    async def shutdown_reason(self) -> str:
+        """The reason of the last SHUTDOWN event of a QEMU that has ended; empty where it said none."""
+        if not self._shutdowns.history:
+            # What QEMU sent last may still be on its way.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_EVENT):
+                    await self._shutdowns.get()
+        said = self._shutdowns.history
+        data = dict(said[-1]).get("data") if said else None
+        return str(data.get("reason", "")) if isinstance(data, dict) else ""
 
     async def close(self) -> None:
         """End the session; QEMU lives on."""

@@ -45,6 +45,13 @@ def died(exit_code: int | None) -> Ended:
     return Ended("exited" if not exit_code else "killed" if exit_code < 0 else "failed", exit_code, None)
 
 
+def seen(shutdown: str) -> Ended:
+    """The end of a QEMU of which no more is known than the reason of its last SHUTDOWN event, as for :func:`judge`."""
+    if shutdown == _PANIC:
+        return crashed("guest-panicked")
+    return Ended(_HOW.get(shutdown, "exited"), None, shutdown or None)
+
+
 def judge(shutdown: str, exit_code: int | None, folder: GuestFolder, lock_file: int) -> Ended:
     """How a guest ended whose QEMU has just ended.
 
@@ -52,11 +59,11 @@ def judge(shutdown: str, exit_code: int | None, folder: GuestFolder, lock_file: 
     :param exit_code: QEMU's; negative: the signal that killed it; None where nobody could see.
     :param folder: the guest's runtime folder; ``lock_file``, the guest's lock.
     """
-    if shutdown == _PANIC:
-        return crashed("guest-panicked")
-    how = _HOW.get(shutdown, "exited")
-    if exit_code == 0 or (exit_code is None and how != "exited"):
-        return Ended(how, exit_code, shutdown or None)
+    ended = seen(shutdown)
+    if ended.how == "crashed":
+        return ended
+    if exit_code == 0 or (exit_code is None and ended.how != "exited"):
+        return replace(ended, exit_code=exit_code)
     # `down` holds this lock while it ends QEMU, and until the folder is gone.
     if folder.lock_of(LAUNCHER, REMOVING) or not folder.is_locked_by(lock_file):
         return Ended("taken-down", exit_code, shutdown or None)

@@ -239,19 +239,19 @@ class Start:
         """The last lines of QEMU's output."""
         return self.folder.log_tail()
 
-    def death(self) -> QemuError:
+    async def death(self) -> QemuError:
         """The error for a QEMU that ended while it was being started."""
         code = self.process.exit_code
         how = (
             "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         )
-        from sevlaunch.guest.diagnosis import hint_for
+        from sevlaunch.guest.diagnosis import SILENT, hint_for
 
         lines = self.log_tail()
         return QemuError(
             f"QEMU {how} while {self.plan.name} was being started",
             stderr=lines,
-            hint=hint_for(lines, code) or ("" if lines else "it printed nothing: see dmesg, and the journal"),
+            hint=hint_for(lines, code) or ("" if lines else SILENT),
         )
 
     def keep_logs(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -23,7 +25,7 @@ from sevlaunch.api import (
 from tests.conftest import Command, qemu_binary_of, wait_for_console
 from tests.guest.support import PLAIN, fake_qemu, finish, no_traceback, nothing_left, qemu_processes
 from tests.guest.test_helpers import WITH_PASST, fake_passt, passt_of
-from tests.guest.tiny_firmware import options_for, prints, writes_to_port
+from tests.guest.tiny_firmware import LASTS, options_for, prints, writes_to_port
 
 # Far beyond the time that the test has.
 WAITS = ("--wait", "console:never", "--wait-timeout", "3000")
@@ -67,6 +69,16 @@ def test_a_guest_that_panics_is_not_waited_for(foreground: list[str], qemu_binar
 
 
 @FOREGROUND
+def test_a_guest_whose_panic_ends_qemu_is_not_waited_for(
+    foreground: list[str], qemu_binary: str, sevlaunch: Command
+) -> None:
+    # QEMU's default is panic=shutdown, and its exit code is 0 then.
+    code = LASTS + writes_to_port(0x505, 1)
+    options = options_for(sevlaunch.base, qemu_binary, code, "-device", "pvpanic")
+    assert "plain has crashed (guest-panicked)" in fails(sevlaunch, *foreground, *options)
+
+
+@FOREGROUND
 @pytest.mark.parametrize("state", ["internal-error", "io-error"])
 def test_a_guest_that_stops_for_good_is_not_waited_for(state: str, foreground: list[str], sevlaunch: Command) -> None:
     options = fake_qemu(sevlaunch, "stops", answer={"status": state, "running": False})
@@ -99,22 +111,37 @@ def test_a_guest_without_its_helper_is_not_waited_for(foreground: list[str], sev
 async def test_a_program_hears_of_it_too(sevlaunch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, sevlaunch.environment[name])
-    options = options_for(
-        sevlaunch.base, qemu_binary_of("10.0"), writes_to_port(0x505, 1), "-device", "pvpanic", "-action", "panic=pause"
-    )
+    code = writes_to_port(0x505, 1)
+    async with paused(sevlaunch, code, "-action", "panic=pause") as guest, Guest.attach("plain") as other:
+        # Both see the crash come, and then that it is there.
+        await guest.resume()
+        for one in (guest, other, guest, other):
+            await not_waited_for(one)
+    assert sevlaunch.left_behind() == []
+
+
+async def test_a_program_hears_of_a_panic_that_ends_qemu(sevlaunch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, sevlaunch.environment[name])
+    async with paused(sevlaunch, LASTS + writes_to_port(0x505, 1)) as guest, Guest.attach("plain") as other:
+        await guest.resume()
+        await asyncio.gather(not_waited_for(guest), not_waited_for(other))
+    assert sevlaunch.left_behind() == []
+
+
+@asynccontextmanager
+async def paused(command: Command, code: bytes, *extra_args: str) -> AsyncIterator[LaunchedGuest]:
+    """A guest with a panic device, before its first instruction; other programs know of it."""
+    binary = qemu_binary_of("10.0")
+    options = options_for(command.base, binary, code, "-device", "pvpanic", *extra_args)
     profile = Profile.load(PLAIN, overrides=options[1::2])
-    condition = parse_condition("console:never")
-
-    async def not_waited_for(guest: Guest) -> None:
-        with pytest.raises(QemuError, match=r"plain has crashed \(guest-panicked\)"):
-            await wait_until_ready(guest, condition, limit=3000)
-
-    async with launch(plan(profile, Host.probe(qemu_binary_of("10.0"))), paused=True) as guest:
+    async with launch(plan(profile, Host.probe(binary)), paused=True) as guest:
         assert isinstance(guest, LaunchedGuest)
         guest.announce()
-        async with Guest.attach("plain") as other:
-            # Both see the crash come, and then that it is there.
-            await guest.resume()
-            for one in (guest, other, guest, other):
-                await not_waited_for(one)
-    assert sevlaunch.left_behind() == []
+        yield guest
+
+
+async def not_waited_for(guest: Guest) -> None:
+    """A wait for something that never comes ends with the guest."""
+    with pytest.raises(QemuError, match=r"plain has crashed \(guest-panicked\)"):
+        await wait_until_ready(guest, parse_condition("console:never"), limit=3000)

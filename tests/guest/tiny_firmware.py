@@ -29,6 +29,8 @@ FLOODS = bytes.fromhex(
     "66c1c604 6689f0 240f 0430 3c3a 7202 0427 baf803 ee e2e9"
     "b00a ee 6643 6683fbff 75d8 f4"
 )
+# Some hundred million steps, which are a second or so.
+LASTS = bytes.fromhex("66b900000010 6649 75fc")
 
 
 def prints(text: bytes) -> bytes:
