@@ -69,7 +69,8 @@ def report_of(evidence: dict[str, Any]) -> Report:
     return report
 
 
-@pytest.mark.parametrize("vcpus", [1, 4])
+# More than 255 take a split interrupt controller, and interrupts with wider addresses.
+@pytest.mark.parametrize("vcpus", [1, 4, 300])
 @pytest.mark.parametrize("version", SNP_VERSIONS)
 def test_the_digest_is_that_of_sev_snp_measure(version: str, vcpus: int, sevlaunch: Command) -> None:
     evidence = rehearsed(sevlaunch, "sev-snp", version, None, vcpus=vcpus)
