@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 from sevsnpmeasure.guest import calc_launch_digest
 from sevsnpmeasure.sev_mode import SevMode
 
+from sevlaunch.api import launch
+from sevlaunch.host.model import Host
+from sevlaunch.plan.option import Choice, rule
+from sevlaunch.plan.resolve import resolve
+from sevlaunch.profile.loader import load
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
 from sevlaunch.sevapi.measurement import MEASURE_BYTES, measure
 from sevlaunch.sevapi.report import Report, is_signed_by
 from tests import needs
 from tests.conftest import PROFILES, Command, qemu_binary_of
-from tests.rehearsal.owner import make_session, rehearsed
+from tests.rehearsal.owner import make_session, rehearsed, share_platform
 
 SNP_VERSIONS = ("10.0", "11.1")
 POLICY = 0x30000
@@ -85,6 +92,29 @@ def test_the_digest_is_that_of_sev_snp_measure(version: str, vcpus: int, sevlaun
     assert report.report_data.rstrip(b"\0") == b"REHEARSAL: memory is NOT encrypted"
     sevlaunch("down", "sev-snp", "--now")
     assert sevlaunch.left_behind() == []
+
+
+@pytest.mark.parametrize("version", SNP_VERSIONS)
+async def test_its_memory_is_beside_the_backend_which_would_cost_it_again(version: str, sevlaunch: Command) -> None:
+    """Which is why memory.prealloc and memory.lock are refused: profile/memory_rules.py."""
+    share_platform(sevlaunch)
+    size = 128 << 20
+    overrides = [f"firmware.image={needs.amdsev_image()}", f"memory={size}"]
+    host = Host.probe(qemu_binary_of(version), runtime=sevlaunch.runtime, state=sevlaunch.state)
+    plan = resolve(load(PROFILES / "sev-snp.yaml", overrides=overrides), host, rehearse=True)
+    peaks = []
+    for filled in (False, True):
+        memory = replace(plan.memory, prealloc=Choice(filled, rule("test")))
+        async with launch(replace(plan, memory=memory), paused=True) as guest:
+            folder = Path(f"/proc/{guest.pid}")
+            files = [file for file in (folder / "fd").iterdir() if "memfd" in str(file.readlink())]
+            # What KVM keeps for the guest, which QEMU does not map.
+            assert size in [file.stat().st_size for file in files]
+            [peak] = re.findall(r"^VmHWM:\s*(\d+) kB$", (folder / "status").read_text(), re.MULTILINE)
+            peaks.append(int(peak) * 1024)
+    empty, full = peaks
+    assert empty < size < full
+    assert full - empty > size * 0.9
 
 
 @pytest.mark.parametrize("suite", ["12", "13", "sid"])
