@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.firmware import UNDESCRIBED
-from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
+from sevlaunch.host.firmware_facts import IGVM, FirmwareDescriptor, FirmwareImage
 from sevlaunch.host.model import Host
 
 # The feature that a descriptor must have, by guest type; QEMU's docs/interop/firmware.json, FirmwareFeature.
@@ -106,14 +106,16 @@ def _undescribed(host: Host) -> list[FirmwareDescriptor]:
 def _unfit(descriptor: FirmwareDescriptor, image: FirmwareImage | None, wanted: Wanted) -> str:
     if "uefi" not in descriptor.interface_types:
         return "no UEFI firmware"
-    if descriptor.device == "igvm":
-        return "an IGVM file: QEMU 10.1 and newer take one where built with libigvm, sevlaunch does not yet"
+    if descriptor.device == "igvm" or (image and image.format == "igvm"):
+        return IGVM
     if not any(fnmatch.fnmatchcase(wanted.machine, pattern) for pattern in descriptor.machines):
         return f"not for {wanted.machine}"
     if "intel-tdx" in descriptor.features:
         return "is for Intel TDX"
     if "host-uefi-vars" in descriptor.features:
-        return "keeps its variables with the host (QEMU's uefi-vars-x64), which sevlaunch does not offer"
+        return (
+            "keeps its variables with the host (uefi-vars-x64, QEMU 10.0 and newer), which sevlaunch does not offer yet"
+        )
     if image and image.error:
         return f"{image.path}: {image.error}"
     return _lacks(descriptor, image, wanted) or _unfit_mapping(descriptor, image, wanted)

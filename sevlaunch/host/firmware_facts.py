@@ -11,6 +11,8 @@ from sevlaunch.host.facts import Facts
 from sevlaunch.sevapi.ovmf import SectionKind
 
 _BIOS_UNIT = 64 << 10
+# What is said of a file in the format of Microsoft's igvm crate.
+IGVM = "an IGVM file: QEMU 10.1 and newer take one where built with libigvm, sevlaunch does not yet"
 _SINCE_2024 = {SectionKind.SVSM_CAA, SectionKind.SNP_KERNEL_HASHES}
 
 
@@ -35,7 +37,9 @@ class FirmwareImage(Facts, frozen=True, kw_only=True):
 
     path: str
     error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
-    format: Annotated[str, Meta(description="by its magic, as QEMU's block driver is called: raw or qcow2")] = "raw"
+    format: Annotated[
+        str, Meta(description="by its magic: raw or qcow2, as QEMU's block drivers are called, or igvm")
+    ] = "raw"
     size: Annotated[int | None, Meta(description="bytes of what the guest sees; null: not told")] = None
     es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
     hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False

@@ -23,16 +23,22 @@ _DISTANCE = struct.Struct("<I")
 # The entry holds base and size; a build without the area has the entry with a size of zero.
 _AREA = struct.Struct("<II")
 
+# The igvm crate's igvm_defs, IGVM_MAGIC_VALUE.
+_IGVM = b"IGVM"
+
 # The table ends 32 bytes below the end of the image, and has a 16-bit length.
 _TAIL = 1 << 17
 
 
 def firmware_image(file: Path, path: str) -> FirmwareImage:
-    """What the image ``file`` has, raw or qcow2; ``path`` is its name on the machine it belongs to."""
+    """What the image ``file`` has, raw, qcow2 or an IGVM file; ``path`` is its name on the machine it belongs to."""
     image_format = "raw"
     try:
         with open_regular(file) as stream:
-            if stream.read(len(MAGIC)) == MAGIC:
+            magic = stream.read(len(MAGIC))
+            if magic == _IGVM:
+                return FirmwareImage(path=path, format="igvm")
+            if magic == MAGIC:
                 image_format = "qcow2"
             tail, size = _tail_of(stream, image_format)
         table = table_of(tail)

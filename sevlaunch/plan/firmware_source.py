@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from sevlaunch.host.firmware_choice import Boots, Wanted, choose, is_stateless, lacking_features
-from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
+from sevlaunch.host.firmware_facts import IGVM, FirmwareDescriptor, FirmwareImage
 from sevlaunch.plan.context import Context
 from sevlaunch.plan.option import Choice, Reason, fact, rule
 
@@ -36,9 +36,12 @@ def named_source(context: Context) -> Source | None:
         return None
     descriptor = next((one for one in context.host.firmware if one.executable == path), None)
     image = context.host.firmware_image(path)
-    _check_features(context, path, key, image, descriptor)
     code = context.choice(path, "firmware", key)
     code_format = _format_of(context, path, descriptor.executable_format if descriptor else "raw")
+    if image and image.format == "igvm":
+        context.refuse(f"{path} is {IGVM}", "firmware", key)
+        return Source(code=code, code_format=code_format, through_bios=bool(wanted.image))
+    _check_features(context, path, key, image, descriptor)
     if wanted.image:
         _check_boots(context, path, image)
         seen = image if image and not image.error else FirmwareImage(path=path, format=code_format.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -10,8 +11,9 @@ from msgspec.structs import replace
 from sevlaunch.errors import HostError, ProfileError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Distribution
-from sevlaunch.host.firmware_facts import FirmwareDescriptor, FirmwareImage
+from sevlaunch.host.firmware_facts import IGVM, FirmwareDescriptor, FirmwareImage
 from sevlaunch.host.model import Host
+from sevlaunch.host.ovmf import firmware_image
 from sevlaunch.host.packages import install_firmware
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.plan import Plan
@@ -269,7 +271,7 @@ def test_a_mapping_decides_how_qemu_gets_the_firmware(
     ("descriptor", "security", "reason"),
     [
         (mapped(device="igvm", mode="stateless"), "sev-snp", "an IGVM file: QEMU 10.1 and newer take one"),
-        (mapped(features=["host-uefi-vars"], device="memory"), "none", "keeps its variables with the host"),
+        (mapped(features=["host-uefi-vars"], device="memory"), "none", "keeps its variables with the host (uefi-vars"),
         (mapped(mode="combined"), "sev", "code and variables in one, so that both would be measured"),
         (mapped(mode="stateless"), "none", "stateless: an ordinary guest keeps its boot entries"),
         (mapped(mode="stateless", executable_format="qcow2"), "sev-snp", "a qcow2 image, which -bios does not take"),
@@ -287,6 +289,15 @@ def test_why_a_firmware_is_passed_over(descriptor: FirmwareDescriptor, security:
     with pytest.raises(HostError) as caught:
         plan_of(f"security: {security}\n", described(host, descriptor))
     assert f"passed over: /50.json: {reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["image", "code"])
+@pytest.mark.parametrize("security", ["none", "sev", "sev-es"])
+def test_an_igvm_file_that_is_named_is_told_by_its_magic(key: str, security: str, tmp_path: Path, host: Host) -> None:
+    (tmp_path / "f.fd").write_bytes(b"IGVM" + bytes(65532))
+    image = firmware_image(tmp_path / "f.fd", "/f.fd")
+    with pytest.raises(ProfileError, match=f"/f.fd is {IGVM}"):
+        plan_of(f"security: {security}\nfirmware: {{{key}: /f.fd}}\n", with_image(host, image))
 
 
 @pytest.mark.parametrize(
