@@ -113,9 +113,7 @@ def _unfit(descriptor: FirmwareDescriptor, image: FirmwareImage | None, wanted: 
     if "intel-tdx" in descriptor.features:
         return "is for Intel TDX"
     if "host-uefi-vars" in descriptor.features:
-        return (
-            "keeps its variables with the host (uefi-vars-x64, QEMU 10.0 and newer), which sevlaunch does not offer yet"
-        )
+        return "keeps its variables with the host (uefi-vars-x64, from QEMU 10.0 on), which sevlaunch lacks yet"
     if image and image.error:
         return f"{image.path}: {image.error}"
     return _lacks(descriptor, image, wanted) or _unfit_mapping(descriptor, image, wanted)
