@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sevlaunch import api, errors, sync
+from sevlaunch.cli.commands import COMMANDS as INDEX
+from sevlaunch.cli.commands import GROUPS, IMAGE, OWNER
 from tests.conftest import ROOT, Command
 from tests.guest.support import PLAIN
 
@@ -85,8 +87,14 @@ def test_only_what_is_used_is_imported(statement: str, there: set[str], not_ther
     assert not not_there & loaded
 
 
+# The list of the commands is made without any of them.
+NO_COMMAND = {
+    "sevlaunch.cli.output",
+    *(f"sevlaunch.cli.{module}" for module in (*INDEX, *GROUPS[IMAGE], *GROUPS[OWNER])),
+}
 COMMANDS = [
-    (("--help",), {"asyncio", "msgspec", "yaml", "cryptography"}),
+    (("--help",), {"asyncio", "msgspec", "json", *NO_COMMAND}),
+    (("owner", "--help"), {"asyncio", "msgspec", "json", *NO_COMMAND}),
     (("policy", "0x33"), {"asyncio", "msgspec", "yaml", "cryptography"}),
     (("check", PLAIN), {"asyncio", "cryptography", "sevlaunch.plan", "sevlaunch.host", "sevlaunch.guest"}),
     (("render", PLAIN), {"asyncio", "cryptography", "sevlaunch.guest", "sevlaunch.owner", "sevlaunch.doctor"}),

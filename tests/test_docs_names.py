@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from sevlaunch.cli.app import GROUPS, command_line
+from sevlaunch.cli.app import command_line
+from sevlaunch.cli.commands import GROUPS
 from sevlaunch.profile.schema import profile_schema
 from tests.conftest import ROOT, VERSIONS
 
@@ -76,7 +77,7 @@ def test_a_profile_key_exists(key: str) -> None:
 @pytest.mark.parametrize("text", COMMANDS)
 def test_a_command_and_its_options_exist(text: str) -> None:
     words = shlex.split(text.split("|")[0], comments=True)
-    command = typer.main.get_command(command_line(words[:1])).commands[words[0]]  # type: ignore[attr-defined]
+    command = typer.main.get_command(command_line(words[:2])).commands[words[0]]  # type: ignore[attr-defined]
     if words[0] in GROUPS and words[1:]:
         command = command.commands[words[1]]
     options = {name for parameter in command.params for name in parameter.opts}

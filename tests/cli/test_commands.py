@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import typer
 
 from sevlaunch import __version__
-from sevlaunch.cli.app import GROUPS, MODULES, command_line
+from sevlaunch.cli.app import _only_listed, command_line
+from sevlaunch.cli.commands import COMMANDS, GROUPS
 from tests.conftest import HOSTS, PROFILES, Command, wait_until
 
 # As DESIGN.md lists them; those of later issues are not here yet.
@@ -186,9 +188,10 @@ def commands(*words: str) -> dict[str, Any]:
 
 
 def test_each_command_is_found_in_the_module_that_has_it_and_read_alone() -> None:
-    every = [name for names in MODULES.values() for name in names]
+    every = [name for names in COMMANDS.values() for name in names]
     for name in every:
         assert list(commands("--debug", name, "x")) == [name]
+        assert [command.callback for command in command_line([name]).registered_commands] != [_only_listed]
     for words in ([], ["--help"], ["no-such-command"]):
         assert sorted(commands(*words)) == sorted([*every, *GROUPS])
     for group, modules in GROUPS.items():
@@ -196,14 +199,33 @@ def test_each_command_is_found_in_the_module_that_has_it_and_read_alone() -> Non
         assert list(commands(group)) == [group]
         for name in inside:
             assert list(commands(group, name, "x")[group].commands) == [name]
-        for words in ([], ["--help"], ["no-such-command"], [group], [group, "--help"], [group, "no-such-command"]):
+        for words in ([group], [group, "--help"], [group, "no-such-command"]):
             assert list(commands(*words)[group].commands) == inside
 
 
-def test_the_quick_help_is_the_whole_help(sevlaunch: Command) -> None:
-    # With --debug nothing is left out.
-    whole = sevlaunch("--debug", "--help").stdout
-    assert sevlaunch("--help").stdout == whole
-    # Without arguments typer shows help, too, as wrong usage.
-    assert sevlaunch(check=None).stdout + sevlaunch(check=None).stderr == whole
-    assert "  up  " in whole
+@pytest.mark.parametrize("words", [(), *((group,) for group in GROUPS)], ids=["all", *GROUPS])
+def test_a_line_of_the_list_is_whole_and_leaves_out_other_names(words: tuple[str, ...], sevlaunch: Command) -> None:
+    listed = sevlaunch(*words, "--help").stdout.partition("Commands:\n")[2].splitlines()
+    modules = GROUPS[words[0]] if words else COMMANDS
+    summaries = {name: text for names in modules.values() for name, text in names.items() if text}
+    found = dict(line.split(maxsplit=1) for line in listed)
+    assert found.items() >= summaries.items()
+    assert list(found) == [*summaries, *(GROUPS if not words else ())]
+    assert not [line for line in listed if line.endswith("...") or len(line) > 79]
+
+
+def test_every_command_of_a_module_is_in_the_index() -> None:
+    for index in (COMMANDS, *GROUPS.values()):
+        for module, names in index.items():
+            app = typer.Typer()
+            import_module(f"sevlaunch.cli.{module}").register(app)
+            assert {command.name: bool(command.hidden) for command in app.registered_commands} == {
+                name: not text for name, text in names.items()
+            }
+
+
+def test_without_arguments_the_list_is_shown_as_wrong_usage(sevlaunch: Command) -> None:
+    listed = sevlaunch("--help").stdout
+    shown = sevlaunch(check=2)
+    assert shown.stdout + shown.stderr == listed
+    assert "  up  " in listed
