@@ -68,6 +68,7 @@ def attest(
     import shutil
 
     from sevlaunch.cli import interrupt
+    from sevlaunch.cli.owner.report_answer import show_answer, why_not
     from sevlaunch.files import NewFile, read_blob, write_new
     from sevlaunch.flows.attest import expected_of_guest, fetch_report
     from sevlaunch.owner.report import verify_report
@@ -96,7 +97,7 @@ def attest(
     if report:
         write_new([NewFile(report, fetched.file.read_bytes())])
     more = {"name": name, "by": fetched.by, "nonce": fetched.nonce.hex(), "file": str(report or fetched.file)}
-    asked.show_answer(verdict, asked.why_not(given, expected, verdict), given, output, more)
+    show_answer(verdict, why_not(given, expected, verdict), given, output, more)
     note("sevlaunch: note: asked on the host that runs the guest: for an owner elsewhere this is a test, not a proof")
     if not verdict.verified:
         raise typer.Exit(1)

@@ -128,8 +128,25 @@ def render(
     print_document(format_plan(plan, output.value) + "\n")
 
 
-def schema(output: FormatOption = Format.JSON) -> None:
-    """Print the JSON Schema of profiles, for editors."""
+class SchemaOf(StrEnum):
+    """The files that people write."""
+
+    PROFILE = "profile"
+    REQUIREMENTS = "requirements"
+
+
+def schema(
+    kind: Annotated[
+        SchemaOf, typer.Argument(help="A profile, or the requirements of a report (owner report --require).")
+    ] = SchemaOf.PROFILE,
+    output: FormatOption = Format.JSON,
+) -> None:
+    """Print the JSON Schema of profiles, or of requirements, for editors."""
+    if kind is SchemaOf.REQUIREMENTS:
+        from sevlaunch.owner.requirements import requirements_schema
+
+        print_json(requirements_schema())
+        return
     from sevlaunch.profile.schema import profile_schema
 
     print_json(profile_schema())

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
 from sevlaunch.errors import InsecureUse
 from sevlaunch.owner.checks import Check
 from sevlaunch.owner.generations import has_fmc
-from sevlaunch.profile.policy import SNP_DEBUG, SNP_MIGRATE_MA, SNP_POLICY, describe_policy
+from sevlaunch.profile.policy import (
+    SNP_DEBUG,
+    SNP_MIGRATE_MA,
+    SNP_PERMISSIONS,
+    SNP_POLICY,
+    SNP_RESTRICTIONS,
+    describe_policy,
+)
 from sevlaunch.sevapi.report import NO_MIGRATION_AGENT, PLATFORM_BITS, Report, Tcb
 
 _VMPLS = range(4)
 _MAX_VERSION = 255
 _TCB_BYTES = 8
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,2}|[0-9]{1,3}")
+_ABI_VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})(?:\.([0-9]{1,3}))?")
+# The policy's least ABI, major above minor.
+_ABI = 0xFFFF
 _WHOLE_TCB = re.compile(r"0[xX]([0-9a-fA-F]{16})")
 
 # Without these any guest, any policy, or a report of long ago would do: each is asked for, or waived by name.
@@ -27,28 +37,35 @@ ASKED = {"digest": "--digest", "policy": "--policy", "report_data": "--report-da
 class WantedReport(Struct, frozen=True):
     """What the owner wants of a report; None, or nothing, is not compared.
 
-    ``waived``: which of :data:`ASKED` need not be given. ``min_tcb``: the least security version numbers by their names
-    in :class:`Tcb`, or all as the 8 bytes of a TCB. ``platform``: what has to be set in PLATFORM_INFO, by the names in
-    :data:`PLATFORM_BITS`, True, or clear, False. ``mitigations``: bits that both mitigation vectors have to have.
-    ``min_abi``: of the firmware, major and minor. ``chip_id``: 8 or 64 bytes.
+    ``waived``: which of :data:`ASKED` need not be given. ``policy_at_most``: a policy that allows no more than this,
+    and restricts no less. ``min_tcb``: the least security version numbers by their names in :class:`Tcb`, or all as the
+    8 bytes of a TCB, of reported and launch TCB; ``min_committed_tcb``: of the committed one. ``min_abi``: of current
+    and committed firmware, major and minor, and perhaps build. ``platform``: what has to be set in PLATFORM_INFO, by
+    the names in :data:`PLATFORM_BITS`, True, or clear, False. ``mitigations``: bits that both mitigation vectors have
+    to have. ``chip_ids``: the processors to take, 8 or 64 bytes each; empty: any. ``vmpl``: of who asked for the
+    report; None: 0 to 3.
     """
 
     digest: bytes | None = None
     policy: int | None = None
+    policy_at_most: int | None = None
     host_data: bytes | None = None
     report_data: bytes | None = None
     id_key_digest: bytes | None = None
     author_key_digest: bytes | None = None
     family_id: bytes | None = None
     image_id: bytes | None = None
-    chip_id: bytes | None = None
+    require_id_block: bool = False
+    require_author_key: bool = False
+    chip_ids: tuple[bytes, ...] = ()
     report_id_ma: bytes | None = None
     min_guest_svn: int | None = None
     min_tcb: Mapping[str, int] | bytes = field(default_factory=dict)
-    min_abi: tuple[int, int] | None = None
+    min_committed_tcb: Mapping[str, int] | bytes = field(default_factory=dict)
+    min_abi: tuple[int, ...] | None = None
     platform: Mapping[str, bool] = field(default_factory=dict)
     mitigations: int = 0
-    vmpl: int | None = None
+    vmpl: int | None = 0
     no_migration_agent: bool = False
     allow_debug: bool = False
     waived: frozenset[str] = frozenset()
@@ -58,7 +75,8 @@ class WantedReport(Struct, frozen=True):
 
         :raise InsecureUse: when something is neither given nor waived.
         """
-        missing = [option for name, option in ASKED.items() if getattr(self, name) is None and name not in self.waived]
+        said = {"digest": self.digest, "policy": self._policy, "report_data": self.report_data}
+        missing = [option for name, option in ASKED.items() if said[name] is None and name not in self.waived]
         if missing:
             raise InsecureUse(
                 f"the answer would prove nothing without {', '.join(missing)}: any guest's report, or an old one, "
@@ -67,11 +85,15 @@ class WantedReport(Struct, frozen=True):
             )
 
     @property
+    def _policy(self) -> int | None:
+        return self.policy_at_most if self.policy is None else self.policy
+
+    @property
     def not_compared(self) -> tuple[str, ...]:
         """What is not asked for, of what matters most."""
         given = {
             "measurement": self.digest,
-            "policy": self.policy,
+            "policy": self._policy,
             "report data": self.report_data,
             "host data": self.host_data,
             "minimum TCB": self.min_tcb or None,
@@ -107,7 +129,6 @@ def _compared(report: Report, wanted: WantedReport) -> list[Check]:
         ("author key digest", report.author_key_digest, wanted.author_key_digest),
         ("family id", report.family_id, wanted.family_id),
         ("image id", report.image_id, wanted.image_id),
-        ("wanted chip", report.chip_id, wanted.chip_id and wanted.chip_id.ljust(len(report.chip_id), b"\0")),
         ("report id of the migration agent", report.report_id_ma, wanted.report_id_ma),
     ):
         if value is not None:
@@ -116,7 +137,33 @@ def _compared(report: Report, wanted: WantedReport) -> list[Check]:
     if wanted.policy is not None:
         same = report.policy == wanted.policy
         checks.append(Check.compared("policy", same, show_policy(wanted.policy), show_policy(report.policy)))
+    if wanted.policy_at_most is not None:
+        within = _is_within(report.policy, wanted.policy_at_most)
+        at_most = f"at most {show_policy(wanted.policy_at_most)}"
+        checks.append(Check.compared("policy at most", within, at_most, show_policy(report.policy)))
+    if wanted.chip_ids:
+        pinned = {one.ljust(len(report.chip_id), b"\0") for one in wanted.chip_ids}
+        # A host that hides which processor it is has none that is wanted, whatever the zeros mean.
+        known = any(report.chip_id) and report.chip_id in pinned
+        shown = " or ".join(one.hex() for one in wanted.chip_ids)
+        checks.append(Check.compared("wanted chip", known, shown, report.chip_id.hex()))
+    if wanted.require_id_block:
+        found = report.id_key_digest
+        checks.append(
+            Check.compared("ID block", any(found), "there is one", "key " + found.hex() if any(found) else "none")
+        )
+    if wanted.require_author_key:
+        there = report.author_key_enabled and any(report.author_key_digest)
+        shown = f"key {report.author_key_digest.hex()}" if there else "none"
+        checks.append(Check.compared("author key", there, "there is one", shown))
     return checks
+
+
+def _is_within(policy: int, most: int) -> bool:
+    """Whether ``policy`` allows nothing that ``most`` does not, restricts all that it does, and asks for its ABI."""
+    if policy & ~SNP_POLICY.known or policy & SNP_PERMISSIONS & ~most or most & SNP_RESTRICTIONS & ~policy:
+        return False
+    return policy & _ABI >= most & _ABI
 
 
 def _minima(report: Report, wanted: WantedReport, *, fmc: bool) -> list[Check]:
@@ -124,26 +171,32 @@ def _minima(report: Report, wanted: WantedReport, *, fmc: bool) -> list[Check]:
     if wanted.min_guest_svn is not None:
         enough = report.guest_svn >= wanted.min_guest_svn
         checks.append(Check.compared("guest SVN", enough, f"at least {wanted.min_guest_svn}", str(report.guest_svn)))
-    if wanted.min_tcb:
-        minimum = wanted.min_tcb
-        if isinstance(minimum, bytes):
-            minimum = tcb_parts(Tcb.from_bytes(minimum, turin=fmc))
-        checks += [
-            _minimum(name, Tcb.from_bytes(content, turin=fmc), minimum)
-            for name, content in (("reported", report.reported_tcb), ("launch", report.launch_tcb))
-        ]
+    for name, content, minimum in (
+        ("reported", report.reported_tcb, wanted.min_tcb),
+        ("launch", report.launch_tcb, wanted.min_tcb),
+        ("committed", report.committed_tcb, wanted.min_committed_tcb),
+    ):
+        if minimum:
+            checks.append(_minimum(name, Tcb.from_bytes(content, turin=fmc), minimum, fmc=fmc))
     if wanted.min_abi is not None:
-        least = f"{wanted.min_abi[0]}.{wanted.min_abi[1]}"
-        for name, major, minor in (
-            ("current", report.current_major, report.current_minor),
-            ("committed", report.committed_major, report.committed_minor),
+        least = wanted.min_abi
+        for name, version in (
+            ("current", (report.current_major, report.current_minor, report.current_build)),
+            ("committed", (report.committed_major, report.committed_minor, report.committed_build)),
         ):
-            enough = (major, minor) >= wanted.min_abi
-            checks.append(Check.compared(f"minimum ABI, {name}", enough, f"at least {least}", f"{major}.{minor}"))
+            found = version[: len(least)]
+            shown = f"at least {_dotted(least)}"
+            checks.append(Check.compared(f"minimum ABI, {name}", found >= least, shown, _dotted(found)))
     return checks
 
 
-def _minimum(name: str, found: Tcb, minimum: Mapping[str, int]) -> Check:
+def _dotted(numbers: Sequence[int]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def _minimum(name: str, found: Tcb, minimum: Mapping[str, int] | bytes, *, fmc: bool) -> Check:
+    if isinstance(minimum, bytes):
+        minimum = tcb_parts(Tcb.from_bytes(minimum, turin=fmc))
     # What the processor does not have, FMC before Turin, is below every minimum.
     numbers = {part: -1 if number is None else number for part, number in found._asdict().items()}
     enough = all(numbers[part] >= least for part, least in minimum.items())
@@ -182,9 +235,10 @@ def _platform(report: Report, wanted: WantedReport) -> list[Check]:
     return checks
 
 
-def parse_tcb(text: str) -> dict[str, int] | bytes:
+def parse_tcb(text: str, option: str = "--min-tcb") -> dict[str, int] | bytes:
     """The numbers in text such as ``boot_loader=3,snp=0x8``, or the TCB that 16 hexadecimal digits stand for.
 
+    :param option: what the text is that of, for the error.
     :raise ValueError: when it is none.
     """
     if whole := _WHOLE_TCB.fullmatch(text.strip()):
@@ -195,11 +249,23 @@ def parse_tcb(text: str) -> dict[str, int] | bytes:
         value = int(number, 0 if number[:2] in ("0x", "0X") else 10) if _NUMBER.fullmatch(number) else -1
         if name not in Tcb._fields or not 0 <= value <= _MAX_VERSION:
             raise ValueError(
-                f"--min-tcb: wanted NAME=0 to 255 with one of {', '.join(Tcb._fields)}, or 0x and 16 digits; found "
+                f"{option}: wanted NAME=0 to 255 with one of {', '.join(Tcb._fields)}, or 0x and 16 digits; found "
                 f"{part!r}"
             )
         found[name] = value
     return found
+
+
+def parse_abi(text: str) -> tuple[int, ...]:
+    """The version of a firmware in text such as ``1.55`` or ``1.55.21``: major, minor and perhaps build.
+
+    :raise ValueError: when it is none.
+    """
+    found = _ABI_VERSION.fullmatch(text)
+    numbers = tuple(int(part) for part in found.groups() if part is not None) if found else ()
+    if not numbers or max(numbers) > _MAX_VERSION:
+        raise ValueError(f"wanted a version such as 1.55 or 1.55.21, found {text!r}")
+    return numbers
 
 
 def parse_platform(text: str) -> dict[str, bool]:

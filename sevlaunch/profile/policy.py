@@ -104,6 +104,10 @@ SNP_POLICY = PolicyFormat(
     always=SNP_RESERVED_ONE,
 )
 
+# Bits of SNP's that allow something, and those that forbid or demand something.
+SNP_PERMISSIONS = sum(SNP_POLICY.bits[name] for name in ("smt", "migration-agent", "debug", "cxl"))
+SNP_RESTRICTIONS = sum(SNP_POLICY.bits.values()) - SNP_PERMISSIONS
+
 _DEFAULT_SEV = SEV_NO_DEBUG | SEV_NO_KEY_SHARING | SEV_DOMAIN | SEV_SEV
 # SNP: QEMU's own default, SMT allowed, and the bit that must be one.
 _DEFAULTS = {

@@ -32,10 +32,20 @@ def profile_schema() -> dict[str, Any]:
     }
     # Left out, the name is the file's stem.
     del schema["required"]
+    return _document(schema, "sevlaunch profile", definitions)
+
+
+def model_schema(kind: type[Model], title: str) -> dict[str, Any]:
+    """The schema of a file of another kind, which has no short forms."""
+    definitions: dict[str, Any] = {}
+    return _document(_mapping(kind, definitions), title, definitions)
+
+
+def _document(schema: dict[str, Any], title: str, definitions: dict[str, Any]) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
-        "title": "sevlaunch profile",
+        "title": title,
         "$defs": definitions,
     }
 

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -22,6 +22,8 @@ from sevlaunch.profile.model import Model, Profile
 from sevlaunch.profile.model.base import attribute_of
 from sevlaunch.profile.positions import KeyPath, Positions
 from sevlaunch.profile.source import MAX_DIGITS
+
+_Kind = TypeVar("_Kind", bound=Model)
 
 # Keys of a profile file that are gone before it is read here.
 _LOADERS_KEYS = ("extends", "cpus")
@@ -150,8 +152,12 @@ class Reading:
 
     def profile(self, data: dict[str, Any]) -> Profile:
         """The profile; where something is wrong, with a placeholder in its place."""
-        profile: Profile = self._struct((Profile,), data, ())
-        return profile
+        return self.mapping(Profile, data)
+
+    def mapping(self, kind: type[_Kind], data: dict[str, Any]) -> _Kind:
+        """As :meth:`profile`, for a file of another kind."""
+        found: _Kind = self._struct((kind,), data, ())
+        return found
 
     def _mistake(self, path: KeyPath, message: str, *, at_key: bool = False, wrong: KeyPath | None = None) -> None:
         location = str(self._positions.nearest(path, key=at_key))

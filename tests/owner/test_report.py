@@ -9,7 +9,7 @@ import pytest
 
 from sevlaunch.errors import InsecureUse
 from sevlaunch.owner.report import Trust, report_fields, report_lines, verify_report
-from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_platform, parse_tcb
+from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_abi, parse_platform, parse_tcb
 from sevlaunch.owner.x509_files import parse_certificates
 from sevlaunch.sevapi.report import Tcb
 from tests.guest.support import tries
@@ -166,9 +166,10 @@ def test_what_is_wrong_in_a_signed_report_is_named(changes: dict[str, Any], name
 
 
 @pytest.mark.parametrize("vmpl", range(4))
-def test_a_guest_asks_at_any_privilege_level_unless_one_is_wanted(vmpl: int) -> None:
+def test_a_guest_asks_at_the_highest_privilege_level_unless_another_is_wanted(vmpl: int) -> None:
     ours = processor()
-    assert verdict(ours, vmpl=vmpl).verified
+    assert verdict(ours, vmpl=vmpl).verified == (vmpl == 0)
+    assert verdict(ours, wanting(vmpl=None), vmpl=vmpl).verified
     for wanted in range(4):
         assert verdict(ours, wanting(vmpl=wanted), vmpl=vmpl).verified == (wanted == vmpl)
 
@@ -198,8 +199,13 @@ def test_a_masked_chip_id_is_said() -> None:
         (wanting(vmpl=1), "VMPL"),
         (wanting(family_id=b"f" * 16), "family id"),
         (wanting(image_id=b"i" * 16), "image id"),
-        (wanting(chip_id=bytes(64)), "wanted chip"),
-        (wanting(chip_id=bytes(range(1, 9))), "wanted chip"),
+        (wanting(chip_ids=(bytes(64), bytes(8))), "wanted chip"),
+        (wanting(chip_ids=(bytes(range(1, 9)),)), "wanted chip"),
+        (wanting(policy_at_most=0x20000), "policy at most"),
+        (wanting(require_id_block=True), "ID block"),
+        (wanting(require_author_key=True), "author key"),
+        (wanting(min_committed_tcb={"microcode": 116}), "minimum TCB, committed"),
+        (wanting(min_committed_tcb=bytes([4, 0, 0, 0, 0, 0, 0, 0])), "minimum TCB, committed"),
         (wanting(report_id_ma=b"\xff" * 32), "report id of the migration agent"),
         (wanting(min_guest_svn=1), "guest SVN"),
         (wanting(min_abi=(1, 0)), "minimum ABI, current"),
@@ -246,7 +252,7 @@ def test_all_that_a_report_says_can_be_demanded_and_is_shown() -> None:
     wanted: dict[str, Any] = {
         "family_id": b"f" * 16,
         "image_id": b"i" * 16,
-        "chip_id": bytes(range(1, 9)),
+        "chip_ids": (bytes(8), bytes(range(1, 9))),
         "report_id_ma": b"\xff" * 32,
         "min_guest_svn": 7,
         "min_abi": (1, 55),
@@ -277,6 +283,81 @@ def test_all_that_a_report_says_can_be_demanded_and_is_shown() -> None:
         ({"report_id_ma": bytes(32)}, "migration agent"),
     ):
         assert name in failures(verdict(ours, wanting(**wanted), **{**SAYS, **changes})), name
+
+
+# Bits of a policy: one that is always set, SMT, migration agent, debug, single socket, CXL.
+ONE, SMT, AGENT, DEBUG, SINGLE, CXL = (1 << bit for bit in (17, 16, 18, 19, 20, 21))
+
+
+@pytest.mark.parametrize(
+    ("policy", "most", "within"),
+    [
+        (ONE, ONE, True),
+        (ONE, ONE | SMT, True),
+        (ONE | SMT, ONE, False),
+        (ONE | AGENT, ONE | SMT, False),
+        (ONE | DEBUG, ONE | SMT, False),
+        (ONE | CXL, ONE, False),
+        (ONE | SINGLE, ONE, True),
+        (ONE, ONE | SINGLE, False),
+        *((ONE, ONE | 1 << bit, False) for bit in (22, 23, 24, 25)),
+        (ONE | 55 | 1 << 8, ONE | 55 | 1 << 8, True),
+        (ONE | 54 | 1 << 8, ONE | 55 | 1 << 8, False),
+        (ONE | 0 | 2 << 8, ONE | 55 | 1 << 8, True),
+        # A bit that has no meaning yet may allow anything.
+        (ONE | 1 << 40, ONE | 1 << 40, False),
+    ],
+)
+def test_a_policy_allows_no_more_and_restricts_no_less(policy: int, most: int, within: bool) -> None:
+    found = verdict(processor(), wanting(policy_at_most=most, allow_debug=True), policy=policy)
+    assert failures(found) == ([] if within else ["policy at most"])
+
+
+def test_a_policy_at_most_is_a_policy_that_is_asked_for() -> None:
+    ours = processor()
+    wanted = WantedReport(digest=bytes(range(48)), policy_at_most=0x30000, report_data=bytes(range(64)))
+    assert verdict(ours, wanted).verified
+    assert "policy" not in verdict(ours, wanted).not_compared
+
+
+def test_an_id_block_and_an_author_key_are_seen() -> None:
+    ours = processor()
+    wanted = wanting(require_id_block=True, require_author_key=True)
+    says: dict[str, Any] = {"id_key_digest": b"k" * 48, "author_key_digest": b"a" * 48, "key_info": 1}
+    assert verdict(ours, wanted, **says).verified
+    for changes, name in (
+        ({"id_key_digest": bytes(48)}, "ID block"),
+        ({"author_key_digest": bytes(48)}, "author key"),
+        ({"key_info": 0}, "author key"),
+    ):
+        assert failures(verdict(ours, wanted, **{**says, **changes})) == [name]
+
+
+def test_a_processor_that_is_hidden_is_none_that_is_wanted() -> None:
+    """Whoever lists zeros for a chip has none in mind."""
+    for wanted in (bytes(8), bytes(64)):
+        assert failures(verdict(processor(), wanting(chip_ids=(wanted,)), chip_id=bytes(64))) == ["wanted chip"]
+
+
+def test_a_build_counts_within_its_version() -> None:
+    for build, least, enough in (
+        (21, (1, 55, 21), True),
+        (20, (1, 55, 21), False),
+        (0, (1, 54, 99), True),
+        (99, (1, 56, 0), False),
+    ):
+        says = {**SAYS, "current_build": build, "committed_build": build}
+        found = failures(verdict(processor(version=5), wanting(min_abi=least), **says))
+        assert found == ([] if enough else ["minimum ABI, current", "minimum ABI, committed"])
+    says = {**SAYS, "current_build": 21, "committed_build": 20}
+    assert failures(verdict(processor(version=5), wanting(min_abi=(1, 55, 21)), **says)) == ["minimum ABI, committed"]
+
+
+@pytest.mark.parametrize("text", ["", "1", "1.", "1.2.3.4", "1.256", "-1.2", "1.2 ", "1.٣"])
+def test_a_version_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="such as"):
+        parse_abi(text)
+    assert (parse_abi("1.55"), parse_abi("1.55.21")) == ((1, 55), (1, 55, 21))
 
 
 def test_a_minor_abi_counts_within_its_major_one() -> None:

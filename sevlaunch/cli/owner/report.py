@@ -48,6 +48,7 @@ def report(
     Certificates are X.509, in DER or PEM, with whatever file names; AMD's roots are known.
     """
     from sevlaunch.cli.owner.options import optional_hexadecimal
+    from sevlaunch.cli.owner.report_answer import show_answer, why_not
     from sevlaunch.errors import UsageError
     from sevlaunch.files import read_blob
     from sevlaunch.owner.report import verify_report
@@ -66,6 +67,6 @@ def report(
     found, trust = asked.read_trust(given, found)
     verdict = verify_report(found.content, found.certificates, wanted, trust)
     asked.require_readable(verdict, found)
-    asked.show_answer(verdict, asked.why_not(given, expected, verdict), given, output)
+    show_answer(verdict, why_not(given, expected, verdict), given, output)
     if not verdict.verified:
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from sevlaunch.cli.failures import note
-from sevlaunch.cli.output import Format, print_json, progress, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.profiles import SetOption
 from sevlaunch.errors import UsageError
@@ -20,7 +18,10 @@ if TYPE_CHECKING:
     from sevlaunch.owner.expected_report import Expected
     from sevlaunch.owner.report import ReportVerdict, Trust
     from sevlaunch.owner.report_wanted import WantedReport
-    from sevlaunch.owner.search import Findings
+
+
+# What a lock file says of a report.
+_LOCKED = ("digest", "policy", "host_data", "id_key_digest", "author_key_digest")
 
 
 class ReportOptions(NamedTuple):
@@ -55,6 +56,10 @@ class ReportOptions(NamedTuple):
     digest: Annotated[str | None, typer.Option("--digest", metavar="HEX", help="The launch digest, 48 bytes.")] = None
     any_digest: Annotated[bool, typer.Option("--any-digest", help="Take any guest.")] = False
     policy: Annotated[str | None, typer.Option("--policy", help="The exact policy.")] = None
+    policy_at_most: Annotated[
+        str | None,
+        typer.Option("--policy-at-most", help="A policy that allows no more than this one, and restricts no less."),
+    ] = None
     any_policy: Annotated[bool, typer.Option("--any-policy", help="Take any policy that does not allow debugging.")] = (
         False
     )
@@ -69,10 +74,14 @@ class ReportOptions(NamedTuple):
     )
     family_id: Annotated[str | None, typer.Option("--family-id", metavar="HEX", help="16 bytes.")] = None
     image_id: Annotated[str | None, typer.Option("--image-id", metavar="HEX", help="16 bytes.")] = None
-    chip_id: Annotated[
-        str | None,
-        typer.Option("--chip-id", metavar="HEX", help="The only processor to take: 64 bytes, 8 since Turin."),
-    ] = None
+    require_id_block: Annotated[bool, typer.Option("--require-id-block", help="The launch had an ID block.")] = False
+    require_author_key: Annotated[bool, typer.Option("--require-author-key", help="The launch had an author key.")] = (
+        False
+    )
+    chip_ids: Annotated[
+        list[str],
+        typer.Option("--chip-id", metavar="HEX", help="A processor to take, of these alone: 64 bytes, 8 since Turin."),
+    ] = []  # noqa: RUF012 - typer reads the default
     min_guest_svn: Annotated[int | None, typer.Option("--min-guest-svn", min=0, max=0xFFFFFFFF)] = None
     min_tcb: Annotated[
         str | None,
@@ -83,8 +92,15 @@ class ReportOptions(NamedTuple):
             "whole TCB as 0x and 16 digits.",
         ),
     ] = None
+    min_committed_tcb: Annotated[
+        str | None,
+        typer.Option("--min-committed-tcb", metavar="NAME=N,...", help="The same of the committed TCB."),
+    ] = None
     min_abi: Annotated[
-        str | None, typer.Option("--min-abi", metavar="MAJOR.MINOR", help="Of the current and the committed firmware.")
+        str | None,
+        typer.Option(
+            "--min-abi", metavar="MAJOR.MINOR[.BUILD]", help="Of the current and the committed firmware's version."
+        ),
     ] = None
     platform: Annotated[
         str | None,
@@ -104,7 +120,14 @@ class ReportOptions(NamedTuple):
     no_migration_agent: Annotated[
         bool, typer.Option("--no-migration-agent", help="The policy must allow none, and there must be none.")
     ] = False
-    vmpl: Annotated[int | None, typer.Option("--vmpl", min=0, max=3, help="The level that asked for it.")] = None
+    vmpl: Annotated[
+        int | None, typer.Option("--vmpl", min=0, max=3, help="The privilege level that asked for it, else 0.")
+    ] = None
+    any_vmpl: Annotated[bool, typer.Option("--any-vmpl", help="Take any level of the guest's.")] = False
+    require: Annotated[
+        Path | None,
+        typer.Option("--require", metavar="FILE", help="A file with such demands: sevlaunch schema requirements."),
+    ] = None
     allow_debug: Annotated[bool, typer.Option("--allow-debug", help="Take a policy that allows debugging.")] = False
     root: Annotated[
         Path | None, typer.Option("--root", metavar="FILE", help="The only ARK to trust, instead of AMD's.")
@@ -126,9 +149,9 @@ def read_wanted(
     :param report_data: the nonce, 64 bytes.
     :raise UsageError: when one is not what it should be, or two contradict each other.
     """
-    from sevlaunch.cli.owner.options import number, optional_hexadecimal, version
+    from sevlaunch.cli.owner.options import hexadecimal, number, optional_hexadecimal
     from sevlaunch.owner.initdata import read_initdata_file
-    from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_platform, parse_tcb, waiver_of
+    from sevlaunch.owner.report_wanted import ASKED, WantedReport, parse_abi, parse_platform, parse_tcb, waiver_of
     from sevlaunch.profile.policy import SNP_POLICY, parse_policy
 
     if expected and given.digest is not None:
@@ -137,36 +160,66 @@ def read_wanted(
         raise UsageError("--initdata and --host-data say the same twice", hint="give one of them")
     waived = {"digest": given.any_digest, "policy": given.any_policy, "report_data": any_report_data}
     try:
-        wanted = WantedReport(
-            digest=expected.digest if expected else optional_hexadecimal("--digest", given.digest, 48),
-            policy=parse_policy(given.policy, SNP_POLICY) if given.policy is not None else None,
-            host_data=read_initdata_file(given.initdata).host_data
+        said: dict[str, Any] = {
+            "digest": optional_hexadecimal("--digest", given.digest, 48),
+            "policy": parse_policy(given.policy, SNP_POLICY) if given.policy is not None else None,
+            "policy_at_most": parse_policy(given.policy_at_most, SNP_POLICY)
+            if given.policy_at_most is not None
+            else None,
+            "host_data": read_initdata_file(given.initdata).host_data
             if given.initdata
             else optional_hexadecimal("--host-data", given.host_data, 32),
-            report_data=report_data,
-            id_key_digest=optional_hexadecimal("--id-key-digest", given.id_key_digest, 48),
-            author_key_digest=optional_hexadecimal("--author-key-digest", given.author_key_digest, 48),
-            family_id=optional_hexadecimal("--family-id", given.family_id, 16),
-            image_id=optional_hexadecimal("--image-id", given.image_id, 16),
-            chip_id=optional_hexadecimal("--chip-id", given.chip_id, 8, 64),
-            report_id_ma=optional_hexadecimal("--report-id-ma", given.report_id_ma, 32),
-            min_guest_svn=given.min_guest_svn,
-            min_tcb=parse_tcb(given.min_tcb) if given.min_tcb is not None else {},
-            min_abi=version("--min-abi", given.min_abi) if given.min_abi is not None else None,
-            platform=parse_platform(given.platform) if given.platform is not None else {},
-            mitigations=number("--mitigations", given.mitigations, 64) or 0,
-            vmpl=given.vmpl,
-            no_migration_agent=given.no_migration_agent,
-            allow_debug=given.allow_debug,
-            waived=frozenset(name for name, one in waived.items() if one),
-        )
+            "id_key_digest": optional_hexadecimal("--id-key-digest", given.id_key_digest, 48),
+            "author_key_digest": optional_hexadecimal("--author-key-digest", given.author_key_digest, 48),
+            "family_id": optional_hexadecimal("--family-id", given.family_id, 16),
+            "image_id": optional_hexadecimal("--image-id", given.image_id, 16),
+            "require_id_block": given.require_id_block or None,
+            "require_author_key": given.require_author_key or None,
+            "chip_ids": tuple(hexadecimal("--chip-id", one, 8, 64) for one in given.chip_ids) or None,
+            "report_id_ma": optional_hexadecimal("--report-id-ma", given.report_id_ma, 32),
+            "min_guest_svn": given.min_guest_svn,
+            "min_tcb": parse_tcb(given.min_tcb) if given.min_tcb is not None else None,
+            "min_committed_tcb": parse_tcb(given.min_committed_tcb, "--min-committed-tcb")
+            if given.min_committed_tcb is not None
+            else None,
+            "min_abi": parse_abi(given.min_abi) if given.min_abi is not None else None,
+            "platform": parse_platform(given.platform) if given.platform is not None else None,
+            "mitigations": number("--mitigations", given.mitigations, 64),
+            "vmpl": given.vmpl,
+            "no_migration_agent": given.no_migration_agent or None,
+            "allow_debug": given.allow_debug or None,
+        }
     except ValueError as error:
         raise UsageError(str(error)) from error
+    demands = {name: value for name, value in said.items() if value is not None}
+    if given.any_vmpl:
+        _only_once("--any-vmpl", "--vmpl", twice="vmpl" in demands)
+        demands["vmpl"] = None
+    if given.require:
+        # It takes what profiles are read with.
+        from sevlaunch.owner.requirements import read_requirements
+
+        required = read_requirements(given.require).wanted()
+        for name in required:
+            _only_once(f"{given.require}: {name}", "--lock", twice=bool(given.lock) and name in _LOCKED)
+            _only_once(f"{given.require}: {name}", "the command line", twice=name in demands)
+        demands |= required
+    if expected:
+        _only_once("the digest of --require", "--profile or --lock", twice="digest" in demands)
+        demands["digest"] = expected.digest
+    wanted = WantedReport(
+        report_data=report_data, waived=frozenset(name for name, one in waived.items() if one), **demands
+    )
     for name in wanted.waived:
-        if getattr(wanted, name) is not None:
-            option = ASKED[name]
+        option = ASKED[name]
+        if getattr(wanted, name) is not None or (name == "policy" and wanted.policy_at_most is not None):
             raise UsageError(f"{option} and {waiver_of(option)} contradict each other", hint="give one of them")
     return expected.completing(wanted) if expected else wanted
+
+
+def _only_once(one: str, other: str, *, twice: bool) -> None:
+    if twice:
+        raise UsageError(f"{one} and {other} say the same twice", hint="leave one of them out")
 
 
 def read_expected(given: ReportOptions) -> Expected | None:
@@ -248,54 +301,3 @@ def require_readable(verdict: ReportVerdict, found: ReportFile) -> None:
             problems=[Problem(text) for text in found.skipped],
             hint=f"give these files whole, or fetch the {verdict.lacks[0]}",
         )
-
-
-def why_not(given: ReportOptions, expected: Expected | None, verdict: ReportVerdict) -> Findings | None:
-    """What would have to be otherwise, for a report of another digest than the expected launch gives."""
-    if expected is None or expected.digest == verdict.report.measurement:
-        return None
-    from sevlaunch.owner.others import read_others
-
-    end = time.monotonic() + launch.SEARCH_LIMIT
-    with progress("looking for what differs"):
-        others = read_others(given.tries)
-        return expected.why_not(verdict.report.measurement, others, go_on=lambda: time.monotonic() < end)
-
-
-def show_answer(
-    verdict: ReportVerdict,
-    findings: Findings | None,
-    given: ReportOptions,
-    output: Format,
-    more: dict[str, Any] | None = None,
-) -> None:
-    """Print the answer; ``more``: further fields of the JSON."""
-    from sevlaunch.cli.owner.checks import checks_json, print_checks, search_json
-    from sevlaunch.owner.report import report_fields, report_lines
-
-    if output is Format.JSON:
-        print_json(
-            {
-                "ok": verdict.verified,
-                "rehearsal": given.rehearsal,
-                "generation": verdict.generation,
-                "checks": checks_json(verdict.checks),
-                "not_compared": list(verdict.not_compared),
-                "lacks": [{"name": lack.name, "where": lack.where} for lack in verdict.lacks],
-                "search": search_json(findings),
-                "report": report_fields(verdict),
-                **(more or {}),
-            }
-        )
-        return
-    print_checks(verdict.checks)
-    say("the report says:", *(f"  {name:<16} {value}" for name, value in report_lines(verdict)))
-    say(*(f"lacking, and to be had: {lack}" for lack in verdict.lacks))
-    if verdict.not_compared:
-        say(f"not compared, as not asked for: {', '.join(verdict.not_compared)}")
-    if findings is not None:
-        say(f"measurement: {findings}")
-    elif given.digest is not None and any(one.name == "measurement" and one.ok is False for one in verdict.checks):
-        say("with --profile or --lock in place of --digest, what differs is searched for")
-    mark = "REHEARSAL, which proves nothing: " if given.rehearsal else ""
-    say(f"{mark}{'yes: every check holds' if verdict.verified else 'no: a check fails'}")
