@@ -17,8 +17,10 @@ CASES = [
     ("ms-turin", "report.bin", 1, ["--at", "2026-06-01", "--mitigations", "7f"]),
     ("routex-milan-v3", "report.bin", 0, ["--at", "2026-01-01", "--no-migration-agent"]),
     ("lunal-genoa-evidence", "report.bin", 0, ["--at", "2026-06-01", "--platform", "ecc,no-tsme"]),
-    ("trustee-vlek", "report.bin", 0, ["--at", "2025-06-01"]),
-    ("trustee-vlek", "report.bin", 1, ["--at", "2026-11-01"]),
+    # Made at another privilege level than 0, which has to be asked for.
+    ("trustee-vlek", "report.bin", 0, ["--at", "2025-06-01", "--vmpl", "1"]),
+    ("trustee-vlek", "report.bin", 1, ["--at", "2025-06-01"]),
+    ("trustee-vlek", "report.bin", 1, ["--at", "2026-11-01", "--any-vmpl"]),
     ("trustee-az-v2", "report.bin", 0, ["--at", "2026-01-01"]),
     ("trustee-az-v2", "hcl.bin", 0, ["--at", "2026-01-01"]),
 ]
