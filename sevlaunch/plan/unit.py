@@ -8,10 +8,11 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
-from sevlaunch.errors import EXIT_INTERRUPTED
+from sevlaunch.errors import EXIT_INTERRUPTED, ProfileError
 from sevlaunch.plan.needs import Needs
 from sevlaunch.plan.places import JOURNAL_SOCKET
 from sevlaunch.plan.plan import Plan
+from sevlaunch.text import visible
 from sevlaunch.units import mebibytes
 
 # Time for the guest to power down, and for sevlaunch to quit or kill QEMU after that.
@@ -61,7 +62,10 @@ class Service(Struct, frozen=True):
 
 
 def systemd_unit(plan: Plan, service: Service) -> str:
-    """The text of the unit."""
+    """The text of the unit.
+
+    :raise ProfileError: when a path in it has characters that systemd takes in no path.
+    """
     sections = (
         ("Unit", _unit(plan)),
         ("Service", _service(plan, service)),
@@ -73,12 +77,33 @@ def systemd_unit(plan: Plan, service: Service) -> str:
 
 
 def quote(word: str) -> str:
-    """A word of an Exec line as systemd.syntax(7) and systemd.service(5) want it: quoted, nothing expanded."""
-    plain = word.replace("%", "%%").replace("$", "$$")
+    """A word as systemd.syntax(7) wants it: quoted, and nothing that systemd or a terminal takes for more than text."""
+    plain = word.replace("%", "%%")
     if plain and all(character.isalnum() or character in "@%$+=:,./_-" for character in plain):
         return plain
-    escaped = plain.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{escaped}"'
+    return '"' + "".join(map(_escaped, plain)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '\\"':
+        return "\\" + character
+    if visible(character) == character:
+        return character
+    # Lines end at CR and NUL, too: systemd's src/basic/fileio.c, read_line_full().
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def quote_path(path: str) -> str:
+    """A path, in which systemd reads no escapes but those of quotes and backslashes.
+
+    :raise ProfileError: when it takes others.
+    """
+    if visible(path) != path:
+        raise ProfileError(
+            f"a systemd unit can't name {visible(path)}: systemd takes no control characters in a path",
+            hint="rename it",
+        )
+    return quote(path)
 
 
 def _unit(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -99,7 +124,7 @@ def _service(plan: Plan, service: Service) -> Iterator[tuple[str, str]]:
     # The unit has the limit itself: sevlaunch need not make a cgroup.
     unlimited = ("--set", "memory.hard_limit=null") if plan.memory.limit else ()
     stay = ("--foreground", "--down-timeout", str(DOWN_SECONDS))
-    yield "ExecStart", _line(*service.command, "up", *service.arguments, *unlimited, *stay)
+    yield "ExecStart", exec_line(*service.command, "up", *service.arguments, *unlimited, *stay)
     yield "TimeoutStartSec", "infinity"
     yield "TimeoutStopSec", str(DOWN_SECONDS + AFTER_STOP_SECONDS)
     # SIGTERM, for sevlaunch alone, takes the guest down; what is left after the time above is killed.
@@ -142,7 +167,7 @@ def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
     yield "DevicePolicy", "closed"
     for device in needs.devices:
         if device.path not in _WITHOUT_RULE:
-            yield "DeviceAllow", f"{quote(device.path)} {'rw' if device.write else 'r'}"
+            yield "DeviceAllow", f"{quote_path(device.path)} {'rw' if device.write else 'r'}"
     if any(interface.opened for interface in needs.interfaces):
         # Its minor number is that of the interface, which is another one after each start of the host.
         yield "DeviceAllow", "char-macvtap rw"
@@ -157,7 +182,7 @@ def _system(plan: Plan, needs: Needs) -> Iterator[tuple[str, str]]:
         # StateDirectory covers sevlaunch's own.
         if file.write and not file.granted:
             # What is made at the start is not there yet.
-            yield "ReadWritePaths", quote(str(PurePosixPath(file.path).parent) if file.template else file.path)
+            yield "ReadWritePaths", quote_path(str(PurePosixPath(file.path).parent) if file.template else file.path)
 
 
 def _hardening(needs: Needs) -> Iterator[tuple[str, str]]:
@@ -168,8 +193,10 @@ def _hardening(needs: Needs) -> Iterator[tuple[str, str]]:
     yield from _HARDENING
 
 
-def _line(*words: str) -> str:
-    return " ".join(quote(word) for word in words)
+def exec_line(*words: str) -> str:
+    """The command line of an Exec setting."""
+    # Variables are expanded in Exec lines alone: systemd.service(5).
+    return " ".join(quote(word.replace("$", "$$")) for word in words)
 
 
 def install_hint(plan: Plan, service: Service) -> Sequence[str]:

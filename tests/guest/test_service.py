@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sevlaunch.errors import QemuError
+from sevlaunch.errors import ProfileError, QemuError
 from sevlaunch.flows.service import RELAUNCHES, WITHIN_SECONDS, RelaunchLimit, notify_service
 from sevlaunch.host.model import Host
 from sevlaunch.plan.resolve import resolve
-from sevlaunch.plan.unit import Service, quote, systemd_unit, unit_name
+from sevlaunch.plan.unit import Service, exec_line, quote, systemd_unit, unit_name
 from sevlaunch.profile.loader import loads
 from tests import needs
 from tests.conftest import HOSTS, PROFILES, Command
@@ -116,15 +117,35 @@ def test_writable_images_networks_and_limits_show_in_the_unit() -> None:
     [
         ("/a/b-c.yaml", "/a/b-c.yaml"),
         ("x=%i", "x=%%i"),
-        ("$HOME", "$$HOME"),
+        ("$HOME", "$HOME"),
         ('a "b" \\', '"a \\"b\\" \\\\"'),
-        ("two\nlines", '"two\\nlines"'),
+        ("two\nlines\tx", '"two\\x0alines\\x09x"'),
+        ("a\rUser=evil\r", '"a\\x0dUser=evil\\x0d"'),
+        ("\x85\u2028\x1b\udcff", '"\\xc2\\x85\\xe2\\x80\\xa8\\x1b\\xff"'),
         ("", '""'),
         (";", '";"'),
     ],
 )
 def test_nothing_in_a_word_is_expanded_by_systemd(word: str, quoted: str) -> None:
     assert quote(word) == quoted
+    assert exec_line(word) == quoted.replace("$", "$$")
+
+
+@pytest.mark.parametrize("sign", ["\r", "\n", "\x0b", "\x1b", "\x85", "\u2028"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "disks: [{{path: {}, format: raw}}]",
+        "shares: [{{path: {}, tag: t}}]",
+        "rng: {{source: {}}}",
+        "firmware: {{code: /c, nvram: {}}}",
+    ],
+)
+def test_no_path_begins_a_line_of_the_unit(key: str, sign: str) -> None:
+    path = json.dumps(f"/dev/a{sign}ExecStartPre=evil{sign}x")
+    loaded = loads(f"name: g\n{key.format(path)}\n")
+    with pytest.raises(ProfileError, match="a systemd unit can't name /dev/a"):
+        systemd_unit(resolve(loaded, Host.load(SAVED)), Service(("sevlaunch",), ("/p.yaml",), False))
 
 
 def test_the_units_name_holds_what_systemd_allows() -> None:

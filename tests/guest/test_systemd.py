@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sevlaunch.plan.unit import exec_line, quote, quote_path
 from tests import needs
 from tests.conftest import ROOT, Command, qemu_binary_of
 from tests.guest.support import PLAIN
@@ -70,7 +71,7 @@ def seen_in(base: Path, unit: str, steps: str, *options: str, before: str = "") 
         pytest.skip("no systemd can be booted here: it has a /tmp of its own, and the project is in this one")
     needs.program("systemd-nspawn", "systemd-container")
     folder, place = base / "shared", base / "system"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     place.mkdir()
     (folder / UNIT).write_text(unit)
     (folder / "test.service").write_text(TEST_UNIT.format(folder=folder))
@@ -108,6 +109,38 @@ def unit_of(sevlaunch: Command, *more: str, first: bytes = b"") -> Iterator[str]
         yield sevlaunch("unit", PLAIN, *(word.replace(str(firmware), str(place)) for word in options), *more).stdout
     finally:
         place.unlink()
+
+
+WORDS = [
+    "a b",
+    "$HOME ${HOME}",
+    "%n",
+    "x\rUser=evil\rx",
+    "two\nlines\t",
+    "\x1b\x7f\x85\u2028",
+    "\udcff",
+    "'\"\\",
+    ";",
+    "",
+    "é",
+]
+WRITES = "import os, sys; print(ascii([*sys.argv[2:], os.environ['WORD']]), file=open(sys.argv[1] + '/words', 'w'))"
+
+
+def test_words_and_paths_arrive_as_they_are(base: Path) -> None:
+    place = base / "shared/a $b %n 'c' \"d\" \\"
+    place.mkdir(parents=True)
+    settings = [
+        "[Service]",
+        "Type=oneshot",
+        "ProtectSystem=strict",
+        # What is not named here is not written.
+        f"ReadWritePaths={quote_path(str(place))}",
+        f"Environment={quote('WORD=' + WORDS[1])}",
+        f"ExecStart={exec_line(sys.executable, '-c', WRITES, str(place), *WORDS)}",
+    ]
+    seen_in(base, "\n".join([*settings, ""]), "show\n")
+    assert (place / "words").read_text() == ascii([*WORDS, WORDS[1]]) + "\n"
 
 
 def test_a_stop_is_a_success_and_a_kill_starts_it_anew(unit: str, base: Path) -> None:
