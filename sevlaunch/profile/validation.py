@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -68,21 +69,17 @@ class FieldType(msgspec.Struct, frozen=True):
 
 @functools.cache
 def type_of(kind: type[Model], key: str) -> FieldType:
-    """The type of one field of a kind of mapping. A profile has few of the fields that it may have."""
-    return field_type_of(_annotations(kind)[attribute_of(key)])
+    """The type of one field of a kind of mapping."""
+    attribute = attribute_of(key)
+    owner = next(base for base in kind.__mro__ if attribute in inspect.get_annotations(base))
+    # Annotations are postponed, and only those of the keys that a profile has are evaluated: few of all.
+    annotation = inspect.get_annotations(owner)[attribute]
+    return field_type_of(eval(annotation, vars(sys.modules[owner.__module__])))
 
 
 def field_types(kind: type[Model]) -> dict[str, FieldType]:
     """The types of all fields of a kind of mapping."""
     return {key: type_of(kind, key) for key in kind.__struct_encode_fields__}
-
-
-@functools.cache
-def _annotations(kind: type[Model]) -> dict[str, Any]:
-    annotations: dict[str, Any] = {}
-    for base in reversed(kind.__mro__):
-        annotations |= inspect.get_annotations(base, eval_str=True)
-    return annotations
 
 
 def field_type_of(annotation: Any) -> FieldType:
@@ -123,10 +120,13 @@ def placeholder(kind: type[Model]) -> Model:
     return kind(**{key: type_of(kind, key).placeholder for key in _required(kind)})
 
 
-def _required(kind: type[Model]) -> Iterator[str]:
-    for field in msgspec.structs.fields(kind):
-        if field.required:
-            yield field.name
+def _required(kind: type[Model]) -> list[str]:
+    # msgspec.structs.fields() says it too, but evaluates all annotations first. Defaults are those of the last fields.
+    defaults = kind.__struct_defaults__
+    names = kind.__struct_fields__
+    without = len(names) - len(defaults)
+    told = zip(names[without:], defaults, strict=True)
+    return [*names[:without], *(name for name, default in told if default is msgspec.NODEFAULT)]
 
 
 def known_keys(structs: tuple[type[Model], ...], value: Any) -> list[str]:

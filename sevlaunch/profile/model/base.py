@@ -1,6 +1,11 @@
-"""What the mappings of a profile have in common."""
+"""What the mappings of a profile have in common.
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+The annotations of the model are postponed everywhere: to evaluate all takes longer than all else that a profile needs.
+profile.validation evaluates those of the keys that a profile has.
+"""
+
+from __future__ import annotations
+
 from typing import ClassVar, Literal
 
 from msgspec import Meta, Struct

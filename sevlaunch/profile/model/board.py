@@ -1,6 +1,5 @@
 """What else is on the board: clock, SMBIOS tables, files of fw_cfg, watchdog, serial ports."""
 
-# Postponed annotations: few profiles have any of this, and the others don't wait until they are evaluated.
 from __future__ import annotations
 
 from typing import Annotated, Literal

@@ -1,6 +1,5 @@
 """The small devices, and shared folders."""
 
-# Postponed annotations: few profiles have any of this, and the others don't wait until they are evaluated.
 from __future__ import annotations
 
 from typing import Annotated, Literal

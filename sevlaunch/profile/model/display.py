@@ -1,6 +1,5 @@
 """The way to the guest's screen, keyboard and pointer."""
 
-# Postponed annotations: few profiles have any of this, and the others don't wait until they are evaluated.
 from __future__ import annotations
 
 from typing import Annotated, Literal

@@ -1,6 +1,5 @@
 """What a guest's system does at its first boot: a seed for cloud-init."""
 
-# Postponed annotations: few profiles have any of this, and the others don't wait until they are evaluated.
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal

@@ -1,6 +1,7 @@
 """Init-data: what an SNP guest's reports vouch for beside its measurement."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 from msgspec import Meta

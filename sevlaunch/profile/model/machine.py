@@ -1,6 +1,7 @@
 """The machine: virtual CPUs, memory, firmware."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 from msgspec import Meta

@@ -1,6 +1,7 @@
 """The profile: what the user wants, as plain data. No look at the host or at files (but see fields.read_blob)."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 from msgspec import Meta

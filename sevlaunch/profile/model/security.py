@@ -1,6 +1,7 @@
 """The kind of encryption, and what the guest owner says about it."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from __future__ import annotations
+
 from typing import Annotated, Literal
 
 from msgspec import Meta
