@@ -104,8 +104,10 @@ def debian_disk() -> Path:
 
 
 def measured_debian() -> Path:
-    """The folder of a Debian for a measured boot: kernel, an initrd with systemd, a root that is never written."""
-    return _tool("debian-measured", "a Debian for a measured boot is not here: scripts/test-tools measured brings it")
+    """The image that profiles/measured.yaml boots: a Debian whose root is never written, with its kernel in it."""
+    return _tool(
+        "measured-debian/root.raw", "a Debian for a measured boot is not here: scripts/test-tools measured brings it"
+    )
 
 
 def cluster() -> Path:

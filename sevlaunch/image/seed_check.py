@@ -60,13 +60,13 @@ def main() -> int:
     try:
         check_serial(options.serial)
         document = unpacked(options.initdata or initdata_disk())
-        bound = bound_files(document)
+        bound, wanted = bound_files(document), host_data_of(document)
         if options.without_report:
             say(
                 "NOTHING IS PROVED: no report is asked for, and the host could have changed seed and init-data together"
             )
         else:
-            check_host_data(document, options.report.read_bytes() if options.report else report())
+            check_host_data(wanted, options.report.read_bytes() if options.report else report())
         with opened(options.seed or LABEL) as folder:
             files = read_seed(folder)
         check_files(files, bound)
@@ -77,7 +77,7 @@ def main() -> int:
     except OSError as error:
         say(f"REFUSED: {error}")
         return 1
-    say(f"the seed is the bound one: {', '.join(sorted(files))}")
+    say(f"the seed is the bound one: {', '.join(sorted(files))}; the init-data is that of HOST_DATA {wanted.hex()}")
     return 0
 
 
@@ -173,14 +173,18 @@ def bound_files(document: bytes) -> dict[str, str]:
     return bound or refuse("the init-data binds no seed")
 
 
-def check_host_data(document: bytes, content: bytes) -> None:
-    """See that HOST_DATA in a report is the digest of the document."""
-    if len(content) < REPORT_BYTES:
-        refuse(f"wanted a report of {REPORT_BYTES} bytes, found {len(content)}")
+def host_data_of(document: bytes) -> bytes:
+    """HOST_DATA of a launch with this document: its digest, of 32 bytes."""
     algorithm = str(parse(document).get("algorithm")).replace("-", "")
     if algorithm not in ("sha256", "sha384", "sha512"):
         refuse(f"the init-data names no algorithm that is known: {algorithm}")
-    wanted = hashlib.new(algorithm, document).digest()[:32].ljust(32, b"\0")
+    return hashlib.new(algorithm, document).digest()[:32].ljust(32, b"\0")
+
+
+def check_host_data(wanted: bytes, content: bytes) -> None:
+    """See that HOST_DATA in a report is the wanted one."""
+    if len(content) < REPORT_BYTES:
+        refuse(f"wanted a report of {REPORT_BYTES} bytes, found {len(content)}")
     found = content[HOST_DATA]
     if found != wanted:
         refuse(f"HOST_DATA is {found.hex()}, and the init-data's digest is {wanted.hex()}: it is another one")
