@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -39,12 +40,16 @@ class LaunchChange(Struct, frozen=True):
 
 
 class Others(Struct, frozen=True):
-    """What a launch may have had instead, by what an explanation calls it; hashes are SHA-256, 32 bytes."""
+    """What a launch may have had instead, by what an explanation calls it; hashes are SHA-256, 32 bytes.
+
+    ``initrd_files``: those of the initrds that are files at hand, to put credentials behind.
+    """
 
     firmwares: dict[str, Firmware] = field(default_factory=dict)
     kernels: dict[str, bytes] = field(default_factory=dict)
     initrds: dict[str, bytes] = field(default_factory=dict)
     cmdlines: dict[str, bytes] = field(default_factory=dict)
+    initrd_files: dict[str, Path] = field(default_factory=dict)
 
 
 class Known(Struct, frozen=True):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
 from sevlaunch.owner.change import Others
-from sevlaunch.owner.explain import explain_digest
+from sevlaunch.owner.explain import WITHOUT_CREDENTIALS, explain_digest
 from sevlaunch.owner.identity import report_shows
 from sevlaunch.owner.locked_report import report_of_lock
 from sevlaunch.owner.report_wanted import WantedReport
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Expected(Struct, frozen=True):
     """An SNP launch: digest, 48 bytes, and policy; where they are said, host data, 32 bytes, and digests of keys, 48.
 
-    ``setup``: what the digest comes from, where that is known, and ``profile`` that one's.
+    ``setup``: what the digest comes from, where that is known, and ``profile`` that one's; ``initrds``: others that are
+    known with it, as in :class:`sevlaunch.owner.change.Others`.
     """
 
     digest: bytes
@@ -38,6 +39,7 @@ class Expected(Struct, frozen=True):
     author_key_digest: bytes | None = None
     setup: Setup | None = None
     profile: Profile | None = None
+    initrds: dict[str, bytes] = {}
 
     def completing(self, wanted: WantedReport) -> WantedReport:
         """``wanted`` with the rest of this launch, where it does not say or waive that itself."""
@@ -54,6 +56,7 @@ class Expected(Struct, frozen=True):
         """
         if self.setup is None:
             return None
+        others = replace(others, initrds={**self.initrds, **others.initrds})
         return explain_digest(digest, self.setup, profile=self.profile, others=others, go_on=go_on)
 
 
@@ -69,7 +72,8 @@ def expected_of_setup(setup: Setup, profile: Profile | None) -> Expected:
         for name, text in report_shows(profile, setup.digests(), setup.policy).items()
         if text is not None
     }
-    return Expected(digest, setup.policy, setup=setup, profile=profile, **shown)
+    keys = (shown.get("id_key_digest"), shown.get("author_key_digest"))
+    return Expected(digest, setup.policy, shown.get("host_data"), *keys, setup=setup, profile=profile)
 
 
 def expected_of_lock(lock: Lock, firmware: Path | None = None) -> Expected:
@@ -80,17 +84,26 @@ def expected_of_lock(lock: Lock, firmware: Path | None = None) -> Expected:
     """
     shown = report_of_lock(lock)
     (digest,) = lock.expectation().digests.values()
-    setup = _setup_of(lock, firmware, digest)
-    return Expected(digest, lock.policy, shown.host_data, shown.id_key_digest, shown.author_key_digest, setup=setup)
+    plain = lock.initrd.sha256 if lock.initrd and lock.initrd_with_credentials else None
+    return Expected(
+        digest,
+        lock.policy,
+        shown.host_data,
+        shown.id_key_digest,
+        shown.author_key_digest,
+        setup=_setup_of(lock, firmware, digest),
+        initrds={WITHOUT_CREDENTIALS: bytes.fromhex(plain)} if plain else {},
+    )
 
 
 def _setup_of(lock: Lock, firmware: Path | None, digest: bytes) -> Setup | None:
     """What the lock's digest comes from; None where the firmware is not at hand, or another by now."""
+    initrd = lock.initrd_with_credentials or (lock.initrd.sha256 if lock.initrd else None)
     options = Options(
         guest_type=lock.type,
         firmware=firmware or Path(lock.firmware.path),
         kernel_hash=_hash(lock.kernel.sha256 if lock.kernel and lock.kernel_hashes else None),
-        initrd_hash=_hash(lock.initrd.sha256 if lock.initrd and lock.kernel_hashes else None),
+        initrd_hash=_hash(initrd if lock.kernel_hashes else None),
         cmdline=lock.cmdline.text.encode() if lock.cmdline and lock.kernel_hashes else None,
         vcpus=lock.vcpus,
         cpu_signature=lock.cpu.signature,

@@ -17,11 +17,14 @@ from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.message_changes import Message, message_changes
 from sevlaunch.owner.search import Findings, Target, search, search_digest
-from sevlaunch.owner.setup import PROFILE, VMSA_NAMES, Setup, boot_of_profile
+from sevlaunch.owner.setup import JOINED_INITRD, PROFILE, VMSA_NAMES, Setup, boot_of_profile
 from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
 from sevlaunch.qcow2 import MAX_FLASH_BYTES
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
+
+# What an explanation calls the initrd of a launch that had no credentials behind it.
+WITHOUT_CREDENTIALS = "without its credentials"
 
 
 def explain(
@@ -103,6 +106,7 @@ def _known(setup: Setup, profile: Profile | None, others: Others | None) -> Know
     others = others or Others()
     if profile is None:
         return Known(others=others)
+    others = replace(others, initrds=_initrds(setup, profile, others))
     firmware = profile.firmware
     kernel: KernelHashes | None = None
     cmdline = b""
@@ -118,3 +122,19 @@ def _known(setup: Setup, profile: Profile | None, others: Others | None) -> Know
             if name:
                 variables.append((name, read_bounded(Path(name), "variables", MAX_FLASH_BYTES)))
     return Known(kernel, cmdline if kernel else None, tuple(variables), others)
+
+
+def _initrds(setup: Setup, profile: Profile, others: Others) -> dict[str, bytes]:
+    """Other initrds: where credentials are measured, the profile's with fewer of them, and the others with them."""
+    said = profile.boot.credentials
+    joined = next((one for one in setup.inputs if one.name == JOINED_INITRD), None)
+    if joined is None:
+        return others.initrds
+    file = Path(joined.value)
+    found = {WITHOUT_CREDENTIALS: joined_hash(file, {})}
+    for name in said if len(said) > 1 else ():
+        rest = {other: content for other, content in said.items() if other != name}
+        found[f"without its credential {name}"] = joined_hash(file, rest)
+    for name, other_file in others.initrd_files.items():
+        found[f"{name} with the credentials"] = joined_hash(other_file, said)
+    return {**found, **others.initrds}

@@ -26,8 +26,9 @@ MAX_BYTES = 1 << 20
 _Sha256 = Annotated[str, matching(r"[0-9a-f]{64}")]
 _Digest = Annotated[str, matching(r"[0-9a-f]{64}|[0-9a-f]{96}")]
 
-# What the guest is called, and where its files lie, is not part of a launch.
-_NOT_COMPARED = ("name", "firmware.path", "kernel.path", "initrd.path")
+# What the guest is called, and where its files lie, is not part of a launch; what both parts of an initrd give is told
+# by each.
+_NOT_COMPARED = ("name", "firmware.path", "kernel.path", "initrd.path", "initrd_with_credentials")
 # The name of the one digest where there are no generations of VMSA pages.
 _LAUNCH = "launch"
 
@@ -81,7 +82,8 @@ class LockedIdBlock(_Part, frozen=True, kw_only=True):
 class Lock(_Part, frozen=True, kw_only=True):
     """The file. ``digests``: launch digests in hexadecimal, by the generation of VMSA pages; else one named launch.
 
-    ``initrd``: the file by itself; ``credentials``: SHA-256 in hexadecimal, by their names. Both together are measured.
+    ``initrd``: the file by itself; ``credentials``: SHA-256 in hexadecimal, by their names. Both together are measured,
+    with the SHA-256 ``initrd_with_credentials``.
     ``root_hash``: of a root under dm-verity, in hexadecimal; it stands in the command line, too.
     """
 
@@ -101,6 +103,7 @@ class Lock(_Part, frozen=True, kw_only=True):
     initdata: LockedInitData | None = None
     id_block: Annotated[LockedIdBlock | None, Meta(description="SNP: the processor lets no other launch run")] = None
     credentials: dict[str, _Sha256] = {}
+    initrd_with_credentials: _Sha256 | None = None
     root_hash: Annotated[str, matching(r"[0-9a-f]{64}|[0-9a-f]{128}")] | None = None
     digests: Annotated[dict[Annotated[str, matching(r"launch|es-init|init2")], _Digest], Meta(min_length=1)]
 
@@ -134,7 +137,7 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
     :raise UsageError: when a file can't be read, nothing is measured, or the plan is not complete.
     """
     # Who reads a lock takes what is in it.
-    from sevlaunch.owner.setup import Options, resolve_setup
+    from sevlaunch.owner.setup import JOINED_INITRD, Options, resolve_setup
 
     plan.require_complete()
     setup = resolve_setup(loaded, Options(), plan=plan)
@@ -163,6 +166,7 @@ def lock_plan(loaded: LoadedProfile, plan: Plan) -> Lock:
         kernel=locked("kernel", boot.kernel),
         initrd=locked("initrd", boot.initrd),
         credentials={name: hashes[f"credential {name}"] or "" for name in credentials},
+        initrd_with_credentials=hashes.get(JOINED_INITRD),
         cmdline=cmdline,
         root_hash=next((one.value for one in setup.inputs if one.name == "root hash"), None),
         kernel_hashes=launch.kernel is not None,

@@ -26,7 +26,7 @@ def read_others(files: Sequence[Path]) -> Others:
 
     :raise UsageError: when one can't be read.
     """
-    found = Others({}, {}, {}, {})
+    found = Others()
     for file in files:
         head = _head(file)
         if head.lstrip().startswith(b"{"):
@@ -37,6 +37,7 @@ def read_others(files: Sequence[Path]) -> Others:
             found.kernels[str(file)] = hash_file(file, "kernel")
         else:
             found.initrds[str(file)] = hash_file(file, "initrd")
+            found.initrd_files[str(file)] = file
     return found
 
 
@@ -49,6 +50,9 @@ def _add_lock(found: Others, file: Path, lock: Lock) -> None:
         found.kernels[f"{lock.kernel.path} of {file}"] = bytes.fromhex(lock.kernel.sha256)
     if lock.initrd:
         found.initrds[f"{lock.initrd.path} of {file}"] = bytes.fromhex(lock.initrd.sha256)
+    if lock.initrd and lock.initrd_with_credentials:
+        both = f"{lock.initrd.path} with the credentials of {file}"
+        found.initrds[both] = bytes.fromhex(lock.initrd_with_credentials)
     if lock.cmdline:
         found.cmdlines[f"{lock.cmdline.text!r} of {file}"] = bytes.fromhex(lock.cmdline.sha256)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 VMSA_NAMES = {False: "es-init", True: "init2"}
 
 PROFILE, DEFAULT, HOST = "profile", "default", "host"
+# What the input is called that is an initrd with what the profile puts behind it.
+JOINED_INITRD = "initrd with credentials"
 
 
 class Options(Struct, frozen=True):
@@ -258,7 +260,7 @@ class _Resolver:
             self._note(f"credential {name}", f"{len(content)} bytes", hashlib.sha256(content).digest(), PROFILE)
         file = options.initrd or Path(in_profile or "")
         joined = joined_hash(file, said)
-        self._note("initrd with credentials", str(file), joined, PROFILE)
+        self._note(JOINED_INITRD, str(file), joined, PROFILE)
         return joined
 
     def _hash(

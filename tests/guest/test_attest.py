@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sevlaunch import sync
 from sevlaunch.errors import EvidenceError, UnsupportedError
+from sevlaunch.guest.record import parse_record
 from sevlaunch.owner.request import request_script
+from sevlaunch.profile.initdata_values import parse_initdata, write_initdata
 from sevlaunch.rehearsal.snp_processor import SnpGuest
 from tests import needs
 from tests.conftest import Command, wait_until
@@ -26,7 +29,8 @@ from tests.rehearsal import emulated_guest as emulated
 
 IMAGE = ovmf(size=0x20000)
 MILAN = 0xA00F11
-HOST_DATA = bytes(range(32))
+DOCUMENT = write_initdata("sha-256", {"aa.toml": "one"})
+HOST_DATA = parse_initdata(DOCUMENT).host_data
 # What the guest at the other end of the agent's channel does with a nonce.
 _SEND = (
     "import socket, sys; s = socket.create_connection(('127.0.0.1', {port})); "
@@ -49,6 +53,7 @@ def guest(sevlaunch: Command) -> Command:
     (sevlaunch.base / "guest.yaml").write_text(
         "cpu: {model: EPYC-Milan-v2, count: 2}\nsecurity: {type: sev-snp}\nfirmware: {image: code.fd}\n"
     )
+    (sevlaunch.base / "initdata.toml").write_bytes(DOCUMENT)
     (sevlaunch.base / "root.pem").write_bytes(emulated.root_of(emulated.platform()))
     return sevlaunch
 
@@ -136,25 +141,63 @@ def test_every_wrong_answer_is_a_no_with_its_reason_and_nothing_runs_then(guest:
     old, stranger = bytes(64), emulated.platform("another")
     other = emulated.launched(IMAGE, vcpus=4, signature=MILAN, host_data=HOST_DATA)
     theirs = emulated.launched(IMAGE, vcpus=2, signature=MILAN, host_data=HOST_DATA, on=stranger)
+    bare = emulated.launched(IMAGE, vcpus=2, signature=MILAN)
+    # By the one check that says no: what the guest answers, and the reason that is told.
     wrong: dict[str, tuple[Respond, str]] = {
-        "report data": (lambda data: emulated.answer(right, old), "report data"),
-        "digest": (lambda data: emulated.answer(other, data), "would match if vcpus were 4 (profile says 2)"),
-        "chain": (lambda data: emulated.answer(theirs, data, on=stranger), "wanted the root that was given"),
+        "report data": (lambda data: emulated.answer(right, old), old.hex()),
+        "host data": (lambda data: emulated.answer(bare, data), bytes(32).hex()),
+        "measurement": (lambda data: emulated.answer(other, data), "would match if vcpus were 4 (profile says 2)"),
+        "root": (lambda data: emulated.answer(theirs, data, on=stranger), "wanted the root that was given"),
         "signature": (lambda data: emulated.answer(theirs, data), "VCEK or VLEK certificates given signed it"),
     }
-    answers = {"now": wrong["digest"][0]}
+    answers = {"now": wrong["measurement"][0]}
+    known = ("--initdata", guest.base / "initdata.toml")
+    then = ("--then", "touch", "--", guest.base / "ran")
     with answered_by(guest, lambda data: answers["now"](data)):
         for name, (respond, reason) in wrong.items():
             answers["now"] = respond
-            result = guest(*asking(guest, "--then", "touch", "--", str(guest.base / "ran")), check=1)
+            result = guest(*asking(guest, *known, "--format", "json", *then), check=1)
+            assert [one["name"] for one in result.json["checks"] if one["ok"] is False] == [name]
             assert reason in result.stdout, name
-            assert "no: a check fails" in result.stdout
+        assert "no: a check fails" in guest(*asking(guest, *known, *then), check=1).stdout
         answers["now"] = lambda data: emulated.answer(right, data)
-        result = guest(*asking(guest, "--host-data", bytes(32).hex()), check=1)
-        assert any(line.split()[:3] == ["host", "data", "no"] for line in result.stdout.splitlines())
-        guest(*asking(guest))
+        (guest.base / "other.toml").write_bytes(DOCUMENT.replace(b"one", b"two"))
+        for options in (("--host-data", bytes(32).hex()), ("--initdata", guest.base / "other.toml")):
+            result = guest(*asking(guest, *options), check=1)
+            assert any(line.split()[:3] == ["host", "data", "no"] for line in result.stdout.splitlines())
+        guest(*asking(guest, *known))
+        # A profile with init-data says by itself what HOST_DATA has to be.
+        of_profile = ("--set", f"initdata={guest.base / 'initdata.toml'}", "--format", "json")
+        checks = guest(*asking(guest, *of_profile)).json["checks"]
+        assert "host data" in {one["name"] for one in checks}
     assert not (guest.base / "ran").exists()
     guest("down", "plain", "--now")
+
+
+def test_a_guest_with_vsock_is_asked_over_it(guest: Command, right: SnpGuest) -> None:
+    """No vsock here reaches a guest: a program called ssh stands in, which sees how ssh would have connected."""
+    file, shims, seen = guest.runtime / "plain/guest.json", guest.base / "shims", guest.base / "seen"
+    file.write_bytes(replace(parse_record(file.read_bytes()), vsock_cid=7).to_json())
+    unshare = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+    needs.program("unshare", "util-linux")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace can be had here")
+    shims.mkdir()
+    with emulated.answering(lambda data: emulated.answer(right, data)) as port:
+        send = shlex.join([sys.executable, "-c", _SEND.format(port=port)])
+        set_up = f"PATH={shims}:$PATH\n{stand_in.script(send, folder=str(shims))}exec sh -s"
+        words = shlex.join([*unshare, "sh", "-c", set_up])
+        (guest.base / "bin").mkdir()
+        program = guest.base / "bin/ssh"
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\nexec {words}\n')
+        program.chmod(0o755)
+        guest.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+        document = guest(*asking(guest, "--format", "json")).json
+    assert (document["ok"], document["by"]) == (True, "ssh")
+    [connecting] = [line for line in seen.read_text().splitlines() if line.startswith("ProxyCommand=")]
+    assert connecting.endswith("vsock_connection.py 7 22")
+    guest("down", "plain", "--now")
+    nothing_left(guest)
 
 
 def test_an_answer_that_is_none_and_a_guest_without_reports_are_told(guest: Command) -> None:

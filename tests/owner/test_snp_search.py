@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from sevlaunch.guest_type import GuestType
+from sevlaunch.image.initrd import joined_hash
 from sevlaunch.owner.change import Others
 from sevlaunch.owner.digest import Launch, launch_digest
 from sevlaunch.owner.expected_report import expected_of_lock, expected_of_setup
@@ -213,6 +214,50 @@ def test_the_search_ends_when_it_may_not_go_on(folder: Path) -> None:
     answers = iter([True, True, False])
     findings = found(replace(RIGHT, vcpus=4, guest_features=0x21, kernel=None), folder, go_on=lambda: next(answers))
     assert (findings.changes, findings.complete) == ((), False)
+
+
+CREDENTIALS = {"motd": b"hello", "role": b"web"}
+SAID_CREDENTIALS = "boot.credentials={motd: {text: hello}, role: {text: web}}"
+
+
+@pytest.mark.parametrize(
+    ("initrd", "credentials", "text"),
+    [
+        ("initrd", {}, "without its credentials"),
+        ("initrd", {"role": b"web"}, "without its credential motd"),
+        ("initrd", {"motd": b"hello"}, "without its credential role"),
+        ("older-initrd", CREDENTIALS, "FOLDER/older-initrd with the credentials"),
+        ("older-initrd", {}, "FOLDER/older-initrd"),
+    ],
+)
+def test_credentials_that_were_left_out_of_the_initrd_are_found(
+    initrd: str, credentials: dict[str, bytes], text: str, folder: Path
+) -> None:
+    launch = with_hashes(initrd=joined_hash(folder / initrd, credentials))
+    findings = found(launch, folder, SAID_CREDENTIALS, others=read_others([folder / "older-initrd"]))
+    expected = f"would match if the initrd were {text} (profile says FOLDER/initrd)"
+    assert str(findings) == expected.replace("FOLDER", str(folder))
+    assert findings.tried < ONE
+
+
+def test_a_lock_with_credentials_finds_that_they_were_left_out(folder: Path) -> None:
+    file = lock(folder)
+    joined = joined_hash(folder / "older-initrd", CREDENTIALS)
+    right = replace(RIGHT, kernel=KernelHashes(KERNEL, joined, cmdline_hash(b"ro")))
+    plain = hashlib.sha256(b"older initrd").hexdigest()
+    more = {
+        "initrd": {"path": "initrd.img", "sha256": plain},
+        "initrd_with_credentials": joined.hex(),
+        "credentials": {name: hashlib.sha256(content).hexdigest() for name, content in CREDENTIALS.items()},
+        "digests": {"launch": launch_digest(right).hex()},
+    }
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    digest = launch_digest(replace(right, kernel=KernelHashes(KERNEL, bytes.fromhex(plain), cmdline_hash(b"ro"))))
+    findings = expected_of_lock(read_lock(file)).why_not(digest, Others(), go_on=lambda: True)
+    assert str(findings).startswith("would match if the initrd were without its credentials (--initrd-hash says")
+    # Of another launch it is one of those that may have been.
+    text = str(found(with_hashes(initrd=joined), folder, others=read_others([file])))
+    assert f"the initrd were initrd.img with the credentials of {file} (profile says" in text
 
 
 def lock(folder: Path) -> Path:
