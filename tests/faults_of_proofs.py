@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.fault import Fault
 
+ANSWERS = "tests/guest/test_attest.py::test_every_wrong_answer_is_a_no_with_its_reason_and_nothing_runs_then"
 FAULTS_OF_PROOFS = {
     "a guest that runs gets a secret": Fault(
         "sevlaunch/owner/secret.py",
@@ -300,5 +301,47 @@ FAULTS_OF_PROOFS = {
         "none = not allowed_one and report",
         "none = report",
         ("tests/owner/test_report.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
+    ),
+    "attest takes a report over any nonce": Fault(
+        "sevlaunch/cli/attest.py",
+        "report_data=fetched.nonce)",
+        "report_data=None, any_report_data=True)",
+        (ANSWERS,),
+    ),
+    "attest goes on after a no": Fault(
+        "sevlaunch/cli/attest.py",
+        "if not verdict.verified:",
+        "if False:",
+        (ANSWERS,),
+    ),
+    "init-data is read, and not asked for": Fault(
+        "sevlaunch/cli/owner/report_options.py",
+        "read_initdata_file(given.initdata).host_data\n",
+        "read_initdata_file(given.initdata) and None\n",
+        (ANSWERS,),
+    ),
+    "a guest with vsock has no way in": Fault(
+        "sevlaunch/flows/attest.py",
+        "(record.ssh is not None or record.vsock_cid is not None)",
+        "record.ssh is not None",
+        ("tests/guest/test_attest.py::test_a_guest_with_vsock_is_asked_over_it",),
+    ),
+    "any change explains a digest": Fault(
+        "sevlaunch/owner/search.py",
+        "if hmac.compare_digest(computed, digest):",
+        "if True:",
+        ("tests/owner/test_snp_search.py::test_a_wrong_set_up_gets_its_one_right_explanation",),
+    ),
+    "nobody leaves credentials out": Fault(
+        "sevlaunch/owner/explain.py",
+        "found = {WITHOUT_CREDENTIALS: joined_hash(file, {})}",
+        "found: dict[str, bytes] = {}",
+        ("tests/owner/test_snp_search.py::test_credentials_that_were_left_out_of_the_initrd_are_found",),
+    ),
+    "a lock forgets the credentials behind its initrd": Fault(
+        "sevlaunch/owner/expected_report.py",
+        "initrd = lock.initrd_with_credentials or (lock.initrd.sha256 if lock.initrd else None)",
+        "initrd = lock.initrd.sha256 if lock.initrd else None",
+        ("tests/owner/test_snp_search.py::test_a_lock_with_credentials_finds_that_they_were_left_out",),
     ),
 }

@@ -88,15 +88,16 @@ def attest(
         fetched = interrupt.run(
             fetch_report(name, by=by.value if by else None, nonce=known, user=user, key=key, limit=timeout)
         )
+    if report:
+        write_new([NewFile(report, fetched.file.read_bytes())])
+    kept = report or fetched.file
     wanted = asked.read_wanted(given, expected, report_data=fetched.nonce)
     wanted.require_asked()
     require_no_rehearsal(fetched.report, allowed=given.rehearsal)
-    found, trust = asked.read_trust(given, fetched.report)
+    found, trust = asked.read_trust(given, fetched.report, kept)
     verdict = verify_report(found.content, found.certificates, wanted, trust)
     asked.require_readable(verdict, found)
-    if report:
-        write_new([NewFile(report, fetched.file.read_bytes())])
-    more = {"name": name, "by": fetched.by, "nonce": fetched.nonce.hex(), "file": str(report or fetched.file)}
+    more = {"name": name, "by": fetched.by, "nonce": fetched.nonce.hex(), "file": str(kept)}
     show_answer(verdict, why_not(given, expected, verdict), given, output, more)
     note("sevlaunch: note: asked on the host that runs the guest: for an owner elsewhere this is a test, not a proof")
     if not verdict.verified:
@@ -106,7 +107,7 @@ def attest(
 
         os.environ |= {
             "SEVLAUNCH_GUEST": name,
-            "SEVLAUNCH_REPORT": str((report or fetched.file).absolute()),
+            "SEVLAUNCH_REPORT": str(kept.absolute()),
             "SEVLAUNCH_NONCE": fetched.nonce.hex(),
         }
         become([program, *arguments])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,19 @@ def files(base: Path) -> Path:
     return base
 
 
-def boot(base: Path, *, initrd: str = "initrd", cmdline: str = "console=ttyS0 quiet") -> str:
+def boot(
+    base: Path,
+    *,
+    initrd: str = "initrd",
+    cmdline: str = "console=ttyS0 quiet",
+    credentials: tuple[str, ...] = ("motd",),
+) -> str:
     """The override for a direct boot."""
-    document = {"kernel": str(needs.demo_guest() / "vmlinuz"), "cmdline": cmdline}
-    return f"boot={json.dumps(document | ({'initrd': str(base / initrd)} if initrd else {}))}"
+    document: dict[str, Any] = {"kernel": str(needs.demo_guest() / "vmlinuz"), "cmdline": cmdline}
+    if initrd:
+        document["initrd"] = str(base / initrd)
+        document["credentials"] = {name: {"text": "hello"} for name in credentials}
+    return f"boot={json.dumps(document)}"
 
 
 # What the host launches, on top of the profile, and the explanation for the owner.
@@ -49,7 +59,8 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "hashes off": (("security.kernel_hashes=false",), "kernel hashes were off (profile says on)"),
     "blank": (("BOOT cmdline",), "the command line were 'console=ttyS0 quiet ' (profile says"),
     "no initrd": (("BOOT none",), "the initrd were left out (profile says there is one)"),
-    "older initrd": (("BOOT older",), "the initrd were BASE/older (profile says BASE/initrd)"),
+    "older initrd": (("BOOT older",), "the initrd were BASE/older with the credentials (profile says BASE/initrd)"),
+    "credentials left out": (("BOOT bare",), "the initrd were without its credentials (profile says BASE/initrd)"),
     "firmware build": (("FIRMWARE",), "the firmware were OTHER (--firmware says"),
     "two": (
         ("cpus=3", "security.kernel_hashes=false"),
@@ -66,6 +77,7 @@ def test_a_wrong_launch_gets_its_one_right_explanation(name: str, sevlaunch: Com
         "BOOT cmdline": boot(files, cmdline="console=ttyS0 quiet "),
         "BOOT none": boot(files, initrd=""),
         "BOOT older": boot(files, initrd="older"),
+        "BOOT bare": boot(files, credentials=()),
         "FIRMWARE": f"firmware.image={other}",
     }
     right = ["security.kernel_hashes=true", boot(files)]

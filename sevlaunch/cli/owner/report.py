@@ -64,7 +64,7 @@ def report(
     expected = asked.read_expected(given)
     wanted = asked.read_wanted(given, expected, report_data=data, any_report_data=any_report_data)
     require_no_rehearsal(found, allowed=given.rehearsal)
-    found, trust = asked.read_trust(given, found)
+    found, trust = asked.read_trust(given, found, file)
     verdict = verify_report(found.content, found.certificates, wanted, trust)
     asked.require_readable(verdict, found)
     show_answer(verdict, why_not(given, expected, verdict), given, output)

@@ -249,9 +249,10 @@ def read_expected(given: ReportOptions) -> Expected | None:
     return expected_of_setup(setup, named)
 
 
-def read_trust(given: ReportOptions, found: ReportFile) -> tuple[ReportFile, Trust]:
+def read_trust(given: ReportOptions, found: ReportFile, file: Path) -> tuple[ReportFile, Trust]:
     """The report with the certificates that it is checked with, and what is trusted.
 
+    :param file: where the report is.
     :raise UsageError: when there are none, or a file can't be read.
     """
     from datetime import UTC
@@ -277,8 +278,8 @@ def read_trust(given: ReportOptions, found: ReportFile) -> tuple[ReportFile, Tru
     elif not found.certificates:
         lacks = lacking_key(found.content, [])
         raise UsageError(
-            f"wanted certificates for the report; {f'it lacks the {lacks[0]}' if lacks else 'no key has signed it'}",
-            hint="give --certs PATH; sevlaunch owner fetch REPORT --out PATH brings all that AMD has for it",
+            f"wanted certificates for the report {file}; {f'it lacks the {lacks[0]}' if lacks else 'no key has signed it'}",
+            hint=f"AMD has them: sevlaunch owner fetch {file} --out keys; then --certs keys",
         )
     for text in found.skipped:
         note(f"sevlaunch: not a certificate: {text}")
