@@ -98,8 +98,11 @@ def amdsev_image() -> Path:
     return _tool("ovmf-amdsev/OVMF.amdsev.fd", "OVMF.amdsev.fd is not here: scripts/test-tools amdsev brings it")
 
 
-def debian_disk() -> Path:
-    """The image of a disk with Debian on it, as a distribution's cloud image is."""
+def debian_disk(release: int = 13) -> Path:
+    """The image of a disk with Debian on it, 12 or 13, as a distribution's cloud image is."""
+    if release == 12:
+        missing = "a disk with Debian is not here: scripts/test-tools disk-12 brings it"
+        return _tool("debian-disk-12/debian-bookworm.qcow2", missing)
     return _tool("debian-disk/debian-trixie.qcow2", "a disk with Debian is not here: scripts/test-tools disk brings it")
 
 

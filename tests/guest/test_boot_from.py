@@ -89,8 +89,9 @@ def test_qemu_hands_a_unified_image_no_initrd(version: str, tmp_path: Path) -> N
 
 
 @pytest.mark.soak
-def test_a_debian_by_its_own_entry(sevlaunch: Command) -> None:
-    boot_debian(sevlaunch, profile(sevlaunch, str(needs.debian_disk()), "{from: disk0}"))
+@pytest.mark.parametrize("release", [12, 13])
+def test_a_debian_by_its_own_entry(release: int, sevlaunch: Command) -> None:
+    boot_debian(sevlaunch, profile(sevlaunch, str(needs.debian_disk(release)), "{from: disk0}"), release)
 
 
 @pytest.mark.soak
@@ -101,12 +102,12 @@ def test_a_debian_by_a_unified_image_of_another_disk(sevlaunch: Command) -> None
     sections = [(".cmdline", found.cmdline.encode()), (".initrd", found.initrd), (".linux", found.kernel)]
     image = add_sections(needs.systemd_stub().read_bytes(), sections)
     disk(sevlaunch.base / "disk", [(ESP, fat(sevlaunch.base / "esp", {"EFI/Linux/debian.efi": image}))])
-    boot_debian(sevlaunch, profile(sevlaunch, f"{needs.debian_disk()}}}, {{image: disk.raw", "{from: disk1}"))
+    boot_debian(sevlaunch, profile(sevlaunch, f"{needs.debian_disk()}}}, {{image: disk.raw", "{from: disk1}"), 13)
 
 
-def boot_debian(sevlaunch: Command, file: Path) -> None:
-    """Start it, wait for its prompt, and end it."""
-    sevlaunch("up", file, *some_qemu(), "--set", "memory=1G")
-    wait_for_console(sevlaunch, "g", "debian login:", limit=2 * LIMIT)
+def boot_debian(sevlaunch: Command, file: Path, release: int) -> None:
+    """Start it, wait until the system on its root has begun, and end it."""
+    sevlaunch("up", file, *some_qemu(), "--set", "memory=1G", "--set", "cpus=2")
+    wait_for_console(sevlaunch, "g", f"Welcome to \x1b[1mDebian GNU/Linux {release} ", limit=LIMIT)
     sevlaunch("down", "g", "--now")
     assert sevlaunch.left_behind() == []
