@@ -17,7 +17,7 @@ import pytest
 from tests import needs
 from tests.conftest import ROOT, Command
 from tests.guest import stand_in
-from tests.guest.test_attest import HOST_DATA, IMAGE, MILAN
+from tests.guest.test_attest import DOCUMENT, HOST_DATA, IMAGE, MILAN
 from tests.guest.test_ssh import up
 from tests.rehearsal import emulated_guest as emulated
 
@@ -48,6 +48,7 @@ def guest(respond: dict[str, Respond]) -> Iterator[Command]:
     command.environment["HOME"] = str(base)
     (base / "firmware.fd").write_bytes(IMAGE)
     (base / "ark.pem").write_bytes(emulated.root_of(emulated.platform()))
+    (base / "initdata.toml").write_bytes(DOCUMENT)
     (base / "passphrase").write_text("correct horse battery staple\n")
     (base / "guest.yaml").write_text("cpu: {model: EPYC-Milan-v2, count: 2}\nsecurity: {type: sev-snp}\n")
     try:
@@ -78,15 +79,28 @@ def asking(command: Command, *more: str | Path) -> list[str | Path]:
 
 
 def test_the_guest_is_asked_over_ssh(guest: Command, respond: dict[str, Respond], right: Respond) -> None:
-    document = guest(*asking(guest, "--host-data", HOST_DATA.hex(), "--format", "json")).json
+    known = ("--initdata", guest.base / "initdata.toml", "--format", "json")
+    document = guest(*asking(guest, *known)).json
     assert (document["ok"], document["by"]) == (True, "ssh")
     assert document["nonce"] == document["report"]["report_data"]
-    respond["now"] = lambda data: right(bytes(64))
+    stranger = emulated.platform("another")
+    other = emulated.launched(IMAGE, vcpus=4, signature=MILAN, host_data=HOST_DATA)
+    bare = emulated.launched(IMAGE, vcpus=2, signature=MILAN)
+    theirs = emulated.launched(IMAGE, vcpus=2, signature=MILAN, host_data=HOST_DATA, on=stranger)
+    wrong: dict[str, Respond] = {
+        "report data": lambda data: right(bytes(64)),
+        "host data": lambda data: emulated.answer(bare, data),
+        "measurement": lambda data: emulated.answer(other, data),
+        "root": lambda data: emulated.answer(theirs, data, on=stranger),
+    }
     try:
-        told = guest(*asking(guest, "--then", "touch", "--", guest.base / "ran"), check=1).stdout
+        for name, answer in wrong.items():
+            respond["now"] = answer
+            told = guest(*asking(guest, *known, "--then", "touch", "--", guest.base / "ran"), check=1).json
+            assert [one["name"] for one in told["checks"] if one["ok"] is False] == [name]
+            assert (told["search"] is not None) == (name == "measurement")
     finally:
         respond["now"] = right
-    assert any(line.split()[:3] == ["report", "data", "no"] for line in told.splitlines())
     assert not (guest.base / "ran").exists()
     assert "vcpus were 2 (profile says 4)" in guest(*asking(guest, "--set", "cpu.count=4"), check=1).stdout
 
