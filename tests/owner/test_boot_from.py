@@ -17,6 +17,7 @@ from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import LoadedProfile, loads
 from tests.conftest import HOSTS
 from tests.contents.disks import ESP, ROOT, disk, ext, fat, kernel, uki
+from tests.guest.support import ordinary_user
 from tests.owner.images import ovmf
 
 BOOT: dict[str, bytes | str] = {
@@ -115,3 +116,18 @@ def test_what_the_plan_refuses_the_owner_is_told_too(tmp_path: Path) -> None:
     disk(tmp_path / "disk", [(ROOT, ext(tmp_path / "root", {"vmlinuz": kernel("one")}))])
     with pytest.raises(UsageError, match=r"boot\.from: .* has no command line beside it"):
         boot_of_profile(loaded(tmp_path, "{from: disk0}").profile)
+
+
+def test_it_takes_no_rights_of_root(base: Path) -> None:
+    parts = [(ESP, fat(base / "esp", {"EFI/BOOT/BOOTX64.EFI": b"x"})), (ROOT, ext(base / "root", BOOT))]
+    disk(base / "disk.qcow2", parts, qcow2=True)
+    (base / "ovmf.fd").write_bytes(ovmf())
+    (base / "g.yaml").write_text(
+        "security: {type: sev-snp, kernel_hashes: true}\nfirmware: {image: ovmf.fd}\nboot: {from: disk0}\n"
+        "disks: [{image: disk.qcow2}]\n"
+    )
+    user = ordinary_user(base)
+    user.environment["XDG_CACHE_HOME"] = str(base / "cache")
+    inputs = user("owner", "digest", base / "g.yaml", "--format", "json").json["inputs"]
+    found = {one["name"]: one["sha256"] for one in inputs}
+    assert (found["kernel"], found["initrd"]) == (sha256(kernel("one")), sha256(b"initrd"))
