@@ -58,10 +58,8 @@ def guest(sevlaunch: Command) -> Command:
     return sevlaunch
 
 
-@contextmanager
-def agent(command: Command, set_up: str) -> Iterator[None]:
-    """A real agent, in file systems of its own that ``set_up``, a script, changes."""
-    program = needs.guest_agent()
+def unshared() -> list[str]:
+    """What runs a program in file systems of its own; skips by name where that can't be had."""
     unshare = [needs.program("unshare", "util-linux"), "--mount"]
     unshare += ["--user", "--map-root-user"] if os.geteuid() else []
     tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
@@ -69,6 +67,13 @@ def agent(command: Command, set_up: str) -> Iterator[None]:
         pytest.skip(f"no user namespace can be had here: {tried.stderr.strip()}")
     if tried.returncode:
         pytest.skip(f"no mount namespace can be had here: {tried.stderr.strip()}")
+    return unshare
+
+
+@contextmanager
+def agent(command: Command, set_up: str) -> Iterator[None]:
+    """A real agent, in file systems of its own that ``set_up``, a script, changes."""
+    program, unshare = needs.guest_agent(), unshared()
     socket, state = command.runtime / "plain/qemu/agent.sock", command.base / "agent"
     socket.unlink(missing_ok=True)
     state.mkdir(exist_ok=True)
@@ -178,15 +183,11 @@ def test_a_guest_with_vsock_is_asked_over_it(guest: Command, right: SnpGuest) ->
     """No vsock here reaches a guest: a program called ssh stands in, which sees how ssh would have connected."""
     file, shims, seen = guest.runtime / "plain/guest.json", guest.base / "shims", guest.base / "seen"
     file.write_bytes(replace(parse_record(file.read_bytes()), vsock_cid=7).to_json())
-    unshare = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.geteuid() else [])]
-    needs.program("unshare", "util-linux")
-    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("no mount namespace can be had here")
     shims.mkdir()
     with emulated.answering(lambda data: emulated.answer(right, data)) as port:
         send = shlex.join([sys.executable, "-c", _SEND.format(port=port)])
         set_up = f"PATH={shims}:$PATH\n{stand_in.script(send, folder=str(shims))}exec sh -s"
-        words = shlex.join([*unshare, "sh", "-c", set_up])
+        words = shlex.join([*unshared(), "sh", "-c", set_up])
         (guest.base / "bin").mkdir()
         program = guest.base / "bin/ssh"
         program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\nexec {words}\n')
