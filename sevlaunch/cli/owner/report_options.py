@@ -277,8 +277,9 @@ def read_trust(given: ReportOptions, found: ReportFile, file: Path) -> tuple[Rep
         revocations += more.revocations
     elif not found.certificates:
         lacks = lacking_key(found.content, [])
+        why = f"it lacks the {lacks[0]}" if lacks else "no key has signed it"
         raise UsageError(
-            f"wanted certificates for the report {file}; {f'it lacks the {lacks[0]}' if lacks else 'no key has signed it'}",
+            f"wanted certificates for the report {file}; {why}",
             hint=f"AMD has them: sevlaunch owner fetch {file} --out keys; then --certs keys",
         )
     for text in found.skipped:
