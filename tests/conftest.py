@@ -56,6 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
         known_skips.watch(config, ROOT / "tests/known-skips.toml", machine.is_of)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a long run unless SEVLAUNCH_SOAK=1 or ``-m soak`` asks for it."""
     wanted = os.environ.get("SEVLAUNCH_SOAK") or "soak" in item.config.getoption("markexpr")

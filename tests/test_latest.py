@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, wait_until
 from tests.packages import make_wheel, need_index
 
@@ -15,6 +17,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from dependencies import locked, versions
 from latest import Checks
+
+pytestmark = pytest.mark.long
 
 TESTS = """
 from importlib.metadata import version

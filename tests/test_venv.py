@@ -9,12 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.packages import make_wheel, need_index
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from dependencies import LOCK, versions
+
+pytestmark = pytest.mark.long
 
 
 class Clone:

@@ -10,9 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import HOSTS, PROFILES, ROOT
 from tests.owner.images import ovmf
 from tests.packages import need_index
+
+pytestmark = pytest.mark.long
 
 
 def run(*arguments: str | Path, folder: Path) -> str:

@@ -18,6 +18,8 @@ from tests import needs
 from tests.conftest import ROOT, Command
 from tests.image.server import mirror, serving
 
+pytestmark = pytest.mark.long
+
 # scripts/test runs this test; scripts/quickstart is run by a test of its own.
 ELSEWHERE = ("scripts/test", "scripts/quickstart")
 

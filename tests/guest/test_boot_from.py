@@ -14,6 +14,8 @@ from tests.conftest import VERSIONS, Command, qemu_binary_of, wait_for_console
 from tests.contents.disks import ESP, add_sections, disk, fat
 from tests.guest.support import some_qemu
 
+pytestmark = pytest.mark.long
+
 LIMIT = 600.0
 # As in profiles/demo.yaml.
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests no_timer_check"

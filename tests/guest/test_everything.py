@@ -11,6 +11,8 @@ from tests import needs
 from tests.conftest import ROOT, VERSIONS, Command, qemu_binary_of, wait_until
 from tests.guest.support import JSON, with_qemu
 
+pytestmark = pytest.mark.long
+
 PROFILE = ROOT / "tests/everything.yaml"
 
 

@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from demo_initrd import Entry, archive
 
+pytestmark = pytest.mark.long
+
 REGULAR, FOLDER = 0o100755, 0o040755
 LIBRARY = re.compile(rb"^\t(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
 GREETING = "hello from a measured root"

@@ -10,6 +10,8 @@ import pytest
 from tests.guest.machine_files import MachineFiles
 from tests.guest.own_kernel import INSIDE, passes_in_own_kernel
 
+pytestmark = pytest.mark.long
+
 
 def test_a_link_brings_what_it_leads_to_and_everyone_may_read_it(base: Path) -> None:
     real = base / "real"

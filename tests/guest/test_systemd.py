@@ -20,6 +20,8 @@ from tests.conftest import ROOT, Command, qemu_binary_of
 from tests.guest.support import PLAIN
 from tests.guest.tiny_firmware import POWERS_OFF, options_for, prints
 
+pytestmark = pytest.mark.long
+
 # $1 is an empty folder, $2 the folder of this test, the rest are options of systemd-nspawn. What the system writes is
 # in memory, and gone with the namespace.
 BOOT = """\

@@ -19,6 +19,8 @@ from tests.conftest import Command, wait_for_console, wait_until
 from tests.guest.conftest import ip
 from tests.guest.support import MACVTAP_MAC, ordinary_user, with_device
 
+pytestmark = pytest.mark.long
+
 LIMIT = 300
 # RFC 2544, which keeps them for tests: nobody else has these. A process has three networks of its own.
 NETWORKS = [f"198.18.{os.getpid() % 80 * 3 + number}" for number in range(3)]

@@ -30,6 +30,8 @@ from tests.conftest import HOSTS, VERSIONS, qemu_binary_of
 from tests.libvirt.support import imported
 from tests.published import libvirts_domains
 
+pytestmark = pytest.mark.long
+
 # Of so many domains, one is started; all of them in long runs.
 EVERY = 10
 # TCG emulates less than the models have; a machine type can be of an age that QEMU tells of.

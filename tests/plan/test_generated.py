@@ -27,6 +27,8 @@ from tests.conftest import VERSIONS, qemu_binary_of
 from tests.guest.support import tries
 from tests.plan.generator import Generator
 
+pytestmark = pytest.mark.long
+
 
 @tries(20, 500)
 @pytest.mark.parametrize("version", VERSIONS)
