@@ -196,7 +196,11 @@ def report() -> bytes:
     subprocess.run(["modprobe", "-q", "sev-guest"], check=False)
     if TSM.is_dir():
         entry = TSM / f"sevlaunch-{os.getpid()}"
-        entry.mkdir()
+        try:
+            entry.mkdir()
+        except OSError as error:
+            # The folder is there with the module, whether or not there is a processor that answers.
+            refuse(f"this guest has no report: nobody makes any in {TSM} ({error.strerror})")
         try:
             provider = (entry / "provider").read_text().strip()
             if provider != "sev_guest":
