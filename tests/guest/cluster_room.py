@@ -150,8 +150,8 @@ class Watch(threading.Thread):
     def __init__(self, disk: Path) -> None:
         super().__init__(daemon=True)
         self._disk = os.fsencode(disk)
-        # By PID: when it began, and the namespace that it belongs to.
-        self.seen: dict[int, tuple[float, str]] = {}
+        # By PID and by when it began: the namespace that it belongs to. PIDs and numbers of namespaces come again.
+        self.seen: dict[tuple[int, float], str] = {}
         self.most = self.looks = 0
 
     def run(self) -> None:
@@ -168,7 +168,7 @@ class Watch(threading.Thread):
                     space = str((process / "ns/pid").readlink())
                     # Field 22; the name in field 2 may hold anything.
                     ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
-                    self.seen[int(process.name)] = ticks / _TICKS, space
+                    self.seen[int(process.name), ticks / _TICKS] = space
                     found.append(space)
             except OSError:
                 continue
@@ -181,7 +181,7 @@ class Watch(threading.Thread):
 
     def began(self, space: str) -> list[float]:
         """When those of a namespace began."""
-        return [began for began, where in list(self.seen.values()) if where == space]
+        return [began for (_, began), where in list(self.seen.items()) if where == space]
 
 
 class Room:
@@ -241,7 +241,7 @@ class Room:
         """Cut off the machine that the guest runs on; where it runs then, and what was seen."""
         [other] = set(self.machines) - {place}
         lost, left = self.machines[place], self.machines[other]
-        before, space = self.evidence(lost), lost.space
+        before = self.evidence(lost)
         self.fenced.clear()
         begin = now()
         lost.pull_cable()
@@ -256,7 +256,7 @@ class Room:
             "ran_until_fenced": all(ran for _, ran, _ in fenced),
             # The kernel counts in ticks.
             "started_after_fencing": max(began) >= max(at for _, _, at in fenced) - 1 / _TICKS,
-            "qemus": [len(self.watch.began(space)), len(began)],
+            "qemus": len(self.watch.seen),
             "state": json.loads(self.waited(left, "status"))["state"],
             "evidence": [{key: one[key] for key in ("measurement", "rehearsal")} for one in (before, after)],
             "most_at_once": self.watch.most,
