@@ -1,4 +1,4 @@
-"""CPU models that are special: those that the secure processor refuses for SNP guests, and those without long mode."""
+"""CPU models that are special: refused by the secure processor for SNP guests, without long mode, or a local APIC."""
 
 import re
 
@@ -17,6 +17,8 @@ HOST_CACHE = "host-cache-info=on"
 # PSE-36 and so reach 4 GiB. QEMU's target/i386/cpu.c, builtin_x86_defs.
 _32_BIT = ("486", "athlon", "base", "coreduo", "kvm32", "n270", "pentium", "pentium2", "pentium3", "qemu32")
 _32_BIT_ADDRESSES = ("486", "base", "pentium")
+# Models without a local APIC: only to that one can a device of QEMU send messages (MSI), as PCI Express devices do.
+_NO_LOCAL_APIC = ("486", "base")
 _VERSION = r"-v[0-9]+$"
 
 
@@ -28,3 +30,8 @@ def is_32_bit(model: str) -> bool:
 def reaches_4_gib(model: str) -> bool:
     """Whether a model's physical addresses have 32 bits; the other models without long mode have 36."""
     return re.sub(_VERSION, "", model) in _32_BIT_ADDRESSES
+
+
+def has_local_apic(model: str) -> bool:
+    """Whether a model of QEMU's has a local APIC, without one being added to its features."""
+    return re.sub(_VERSION, "", model) not in _NO_LOCAL_APIC

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE, is_32_bit, reaches_4_gib
+from sevlaunch.profile.cpu_models import COMPLEX_INDEXING, HOST_CACHE, has_local_apic, is_32_bit, reaches_4_gib
 from sevlaunch.profile.machine_types import is_i440fx, why_unusable
 from sevlaunch.profile.model import Cpu, Profile, SnpSecurity
 from sevlaunch.profile.violation import Violation
@@ -13,6 +13,7 @@ from sevlaunch.profile.violation import Violation
 _REACH = {True: 4 << 30, False: 64 << 30}
 # What lies beside memory in these addresses: the PCI hole, firmware and interrupt controllers.
 _BESIDE = 2 << 30
+_LOCAL_APIC = "apic=on"
 # QEMU's target/i386/cpu.c, x86_cpu_realizefn(); 0 leaves them to QEMU.
 _PHYS_BITS = range(32, 53)
 
@@ -63,6 +64,13 @@ def _model(profile: Profile) -> Iterator[Violation]:
             ("cpu", "model"),
             f"a sev-snp guest can't have {model}: the secure processor refuses what it says of its cache "
             f"(CPUID 0x8000001D): use {COMPLEX_INDEXING[model]}, or leave model at auto",
+            (("cpu", "features"),),
+        )
+    if not has_local_apic(model) and _LOCAL_APIC not in profile.cpu.features:
+        yield Violation(
+            ("cpu", "model"),
+            f"{model} has no local APIC, which firmware and PCI Express devices need: use another model, or add "
+            f"{_LOCAL_APIC} to cpu.features",
             (("cpu", "features"),),
         )
     if is_32_bit(model):

@@ -17,7 +17,7 @@ from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.formats import explain
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.plan.topology import Topology, arranged
-from sevlaunch.profile.cpu_models import is_32_bit, reaches_4_gib
+from sevlaunch.profile.cpu_models import has_local_apic, is_32_bit, reaches_4_gib
 from sevlaunch.profile.loader import loads
 from sevlaunch.profile.model import Cpu
 from tests.conftest import HOSTS, VERSIONS, qemu_binary_of
@@ -232,7 +232,7 @@ def test_a_machine_type_whose_virtio_devices_have_no_dma_api_is_refused(machine:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_models_without_long_mode_are_those_of_the_real_qemus(version: str) -> None:
+def test_the_models_without_long_mode_or_a_local_apic_are_those_of_the_real_qemus(version: str) -> None:
     binary = qemu_binary_of(version)
     models = [name for name in qemu_facts(binary).cpu_models if name != "host"]
     commands = [
@@ -243,6 +243,7 @@ def test_the_models_without_long_mode_are_those_of_the_real_qemus(version: str) 
         properties = reply["return"]["model"]["props"]
         assert is_32_bit(name) == (not properties["lm"]), name
         assert reaches_4_gib(name) == (not properties["pae"] and not properties["pse36"]), name
+        assert has_local_apic(name) == properties["apic"], name
 
 
 NODES = MemoryFacts(

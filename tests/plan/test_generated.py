@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from msgspec.structs import replace
 
 from sevlaunch.errors import SevlaunchError
+from sevlaunch.flows.completion import complete_plan
 from sevlaunch.guest.launch import launch
 from sevlaunch.host.facts import Folders
 from sevlaunch.host.helpers import helpers_here
@@ -87,7 +88,7 @@ def accepted(data: dict[str, Any], folder: Path, host: Host) -> Plan | None:
         loaded = LoadedProfile.from_dict({"name": "g", **data}, base=folder)
         profile = loaded.profile
         here = replace(host, images=images_at(profile.images), helpers=helpers_here(profile.helpers))
-        return resolve(loaded, here, rehearse=profile.security.encrypted)
+        return complete_plan(loaded, resolve(loaded, here, rehearse=profile.security.encrypted), here)
     except SevlaunchError as error:
         assert error.problems, error
         return None

@@ -16,7 +16,8 @@ MACHINE = [
     (["machine: xenfv-4.2"], "machine", "a guest of Xen", ["machine: ubuntu-q35", SEV]),
     (["accel: tcg", "cpu: {model: host}"], "cpu.model", "model: max", ["accel: tcg", "cpu: {model: max}"]),
     (["cpu: {model: n270}", SEV], "cpu.model", "no long mode", ["cpu: {model: n270}"]),
-    (["cpu: {model: 486-v1}", "memory: 3G"], "memory.size", "reaches 4 GiB", ["cpu: {model: 486-v1}", "memory: 2G"]),
+    (["cpu: {model: pentium}", "memory: 3G"], "memory.size", "reaches 4 GiB", ["cpu: {model: pentium}", "memory: 2G"]),
+    (["cpu: {model: 486-v1}"], "cpu.model", "no local APIC", ["cpu: {model: 486-v1, features: [apic=on]}"]),
     (
         ["cpu: {model: kvm32}", "memory: 63G"],
         "memory.size",
