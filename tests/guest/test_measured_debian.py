@@ -16,6 +16,7 @@ from sevlaunch.image.in_guest import UNIT_NAME
 from tests import needs
 from tests.conftest import Command, wait_for_console
 from tests.guest.support import nothing_left, some_qemu
+from tests.guest.test_boot_from import PATIENT
 from tests.hash_trees import flip
 from tests.measured import PROFILE, on
 
@@ -47,8 +48,7 @@ def started(sevlaunch: Command, base: Path, tree: Path) -> Iterator[tuple[str | 
         "security": "none",
         "accel": "tcg",
         "boot.credentials": json.dumps(CREDENTIALS),
-        # An emulated processor takes longer for a disk than systemd waits by itself.
-        "boot.cmdline_extra": "systemd.default_device_timeout_sec=900",
+        "boot.cmdline_extra": PATIENT,
     }
     options = [word for key, value in said.items() for word in ("--set", f"{key}={value}")]
     yield "up", PROFILE, *some_qemu(), *on(image, tree), *options

@@ -6,14 +6,16 @@ Under TCG, which has no report: the check compares seed and init-data. A boot ta
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sevlaunch.image.in_guest import UNIT_NAME, write_seed_check
 from tests import needs
-from tests.conftest import Command
+from tests.conftest import Command, wait_until
 from tests.guest.support import nothing_left, some_qemu
 
 LIMIT = 900.0
@@ -24,19 +26,28 @@ WITHOUT_REPORT = "[Service]\nExecStart=\nExecStart=/usr/lib/sevlaunch/check-seed
 pytestmark = pytest.mark.soak
 
 
-def public_key(base: Path) -> str:
-    """A key pair for SSH in ``base``/key; the public one."""
+@pytest.fixture
+def public_key(sevlaunch: Command, base: Path) -> Iterator[str]:
+    """A public key for SSH, whose private one an agent has: a seed that is bound names keys, which ssh has to find."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
     key = Ed25519PrivateKey.generate()
     (base / "key").touch(0o600)
     (base / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    agent, add = (needs.program(name, "openssh-client") for name in ("ssh-agent", "ssh-add"))
+    socket = base / "ssh-agent"
+    with subprocess.Popen([agent, "-D", "-a", socket], stdout=subprocess.DEVNULL) as running:
+        try:
+            wait_until(socket.exists, 30, "the agent's socket")
+            sevlaunch.environment["SSH_AUTH_SOCK"] = str(socket)
+            subprocess.run([add, "-q", base / "key"], env=sevlaunch.environment, check=True, timeout=60)
+            yield key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        finally:
+            running.terminate()
 
 
-def test_cloud_init_runs_on_the_bound_seed_alone(sevlaunch: Command, base: Path) -> None:
-    needs.program("ssh", "openssh-client")
+def test_cloud_init_runs_on_the_bound_seed_alone(public_key: str, sevlaunch: Command, base: Path) -> None:
     needs.program("qemu-img", "qemu-utils")
     profile = base / "checked.yaml"
     said = {
@@ -45,7 +56,7 @@ def test_cloud_init_runs_on_the_bound_seed_alone(sevlaunch: Command, base: Path)
         "memory": "1G",
         "disks": [{"image": str(needs.debian_disk())}],
         "networks": [{"type": "user", "ssh": "auto"}],
-        "first_boot": {"ssh_keys": [public_key(base)], "run": ["echo one >> /ran"]},
+        "first_boot": {"ssh_keys": [public_key], "run": ["echo one >> /ran"]},
         "initdata": {"bind": ["first_boot"]},
     }
     profile.write_text(json.dumps(said))
@@ -53,7 +64,7 @@ def test_cloud_init_runs_on_the_bound_seed_alone(sevlaunch: Command, base: Path)
     sevlaunch(*started, limit=2 * LIMIT)
 
     def typed(command: str, check: int = 0) -> str:
-        return sevlaunch("ssh", "checked", "--key", base / "key", command, limit=LIMIT, check=check).stdout
+        return sevlaunch("ssh", "checked", command, limit=LIMIT, check=check).stdout
 
     write_seed_check(base / "root")
     drop_in = base / f"root/etc/systemd/system/{UNIT_NAME}.d/test.conf"
@@ -61,7 +72,7 @@ def test_cloud_init_runs_on_the_bound_seed_alone(sevlaunch: Command, base: Path)
     drop_in.write_text(WITHOUT_REPORT)
     with tarfile.open(base / "check.tar", "w") as archive:
         archive.add(base / "root", arcname=".", filter=lambda entry: entry.replace(uid=0, gid=0, uname="", gname=""))
-    sevlaunch("cp", base / "check.tar", "checked:check.tar", "--key", base / "key", limit=LIMIT)
+    sevlaunch("cp", base / "check.tar", "checked:check.tar", limit=LIMIT)
     typed("sudo tar -x -f check.tar -C / --no-overwrite-dir && sudo cloud-init clean && sync")
     # The document as it is now is what the next launches are bound to.
     (base / "initdata.toml").write_text(sevlaunch("owner", "initdata", profile).stdout)
