@@ -139,8 +139,9 @@ def _prepare(image: ImagePlan, overlay: OverlayPlan, file: Path, lock: int, plan
         return
     if image.name == plan.storage.disks[0].image.name:
         forget_host_key(plan.state_folder)
-    # The note first: without its overlay it says nothing.
-    write_whole(note_of(file), json.dumps(msgspec.to_builtins(identity)).encode())
+    # The note first: without its overlay, as a start that was killed leaves it, it says nothing.
+    note_of(file).unlink(missing_ok=True)
+    write_whole(note_of(file), json.dumps(msgspec.to_builtins(identity)).encode(), replace=False)
     new = file.with_name(f".{file.name}.new")
     try:
         new.unlink(missing_ok=True)

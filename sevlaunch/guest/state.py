@@ -38,11 +38,13 @@ def prepare_state_folders(plan: Plan, account: Account | None) -> None:
 
 
 def _make(path: Path, account: Account | None) -> None:
-    """The folder, unless it is there: made under another name first, so that it never is anybody else's."""
+    """The folder, unless it is there: another account's is made under another name first, to be its from the start."""
     if path.exists():
+        return
+    if account is None:
+        path.mkdir(mode=0o700, exist_ok=True)
         return
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
     new.mkdir(mode=0o700)
-    if account:
-        os.chown(new, account.uid, account.gid)
+    os.chown(new, account.uid, account.gid)
     new.rename(path)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
 
-from sevlaunch.atomic import make_private_folder
+from sevlaunch.atomic import appearing, make_private_folder
 from sevlaunch.errors import HostError
 from sevlaunch.guest.locks import VARIABLES, take
 from sevlaunch.host.accounts import READ, WRITE, Account, grant, let_through
@@ -79,16 +78,10 @@ def _copy(plan: Plan, template: Path, target: Path) -> None:
     """The guest's own copy of the variable store, there whole or not at all."""
     try:
         make_private_folder(target.parent)
-        temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
-        try:
-            _check_whole(plan, template)
-            shutil.copyfile(template, temporary)
-            temporary.chmod(0o600)
-            # Another start may have made it in this moment, and have it locked by now.
-            with contextlib.suppress(FileExistsError):
-                target.hardlink_to(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _check_whole(plan, template)
+        # Another start may make it in this moment, and then have it locked: what is there stays.
+        with template.open("rb") as source, appearing(target) as copy:
+            shutil.copyfileobj(source, copy)
     except OSError as error:
         raise HostError(
             f"can't copy the NVRAM {template} to {target}: {error.strerror}",
