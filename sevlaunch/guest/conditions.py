@@ -32,6 +32,9 @@ class ConsolePrints(Struct, frozen=True):
 
     text: str
 
+    def __str__(self) -> str:
+        return f"console:{self.text}"
+
     async def reached(self, guest: Guest) -> None:
         """Wait for the text."""
         await guest.console.expect(self.text, limit=float("inf"))
@@ -42,6 +45,9 @@ class PortOpens(Struct, frozen=True):
 
     host: str
     port: int
+
+    def __str__(self) -> str:
+        return f"port:{self.host}:{self.port}"
 
     async def reached(self, guest: Guest) -> None:
         """Connect until it works, and the guest has accepted it where QEMU's user-mode network forwards the port."""
@@ -57,6 +63,9 @@ class ForwardOpens(Struct, frozen=True):
     """Somebody in the guest listens on a TCP port of it that a port of the host leads to."""
 
     guest_port: int
+
+    def __str__(self) -> str:
+        return f"port:{self.guest_port}"
 
     async def reached(self, guest: Guest) -> None:
         """Connect until it works.
@@ -79,6 +88,9 @@ class VsockOpens(Struct, frozen=True):
 
     port: int
 
+    def __str__(self) -> str:
+        return f"vsock:{self.port}"
+
     async def reached(self, guest: Guest) -> None:
         """Connect until it works.
 
@@ -92,6 +104,9 @@ class VsockOpens(Struct, frozen=True):
 
 class AgentAnswers(Struct, frozen=True):
     """The QEMU guest agent answers."""
+
+    def __str__(self) -> str:
+        return "qga"
 
     async def reached(self, guest: Guest) -> None:
         """Ask until it does.

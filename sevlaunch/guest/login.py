@@ -33,6 +33,9 @@ _NO_PROGRAM = 127
 class SshAnswers(Struct, frozen=True):
     """Somebody can log in by SSH; where no login of the guest is known, its server answers."""
 
+    def __str__(self) -> str:
+        return "ssh"
+
     async def reached(self, guest: Guest) -> None:
         """Try until it works.
 
@@ -49,6 +52,9 @@ class SshAnswers(Struct, frozen=True):
 
 class CloudInitDone(Struct, frozen=True):
     """cloud-init has done all that it does at a boot."""
+
+    def __str__(self) -> str:
+        return "cloud-init"
 
     async def reached(self, guest: Guest) -> None:
         """Ask through the guest agent and by SSH, whichever answers first.

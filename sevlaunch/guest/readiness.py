@@ -17,7 +17,7 @@ FORMS = "console:TEXT, port:HOST:PORT, port:GUESTPORT, vsock:PORT, qga, ssh or c
 
 
 class Condition(Protocol):
-    """Something that a guest has to have reached."""
+    """Something that a guest has to have reached; as a text, it is what :func:`parse_condition` reads."""
 
     async def reached(self, guest: Guest) -> None:
         """Wait until it is so."""

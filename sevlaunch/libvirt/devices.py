@@ -33,7 +33,7 @@ def import_devices(conversion: Conversion) -> None:
             outcomes.drop(controller, "sevlaunch makes the controllers that the devices need")
     for hostdev in conversion.devices.all("hostdev"):
         if conversion.encrypted:
-            outcomes.refuse(hostdev, "host devices can't be assigned to an encrypted guest")
+            outcomes.refuse(hostdev, "sevlaunch can't assign host devices to an encrypted guest yet")
 
 
 def _rng(conversion: Conversion, rngs: list[Element]) -> None:

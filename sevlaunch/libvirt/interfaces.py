@@ -23,7 +23,7 @@ def import_interfaces(conversion: Conversion) -> None:
     for interface in conversion.devices.all("interface"):
         if interface.get("type") in ("hostdev", "vdpa"):
             if conversion.encrypted:
-                conversion.outcomes.refuse(interface, "host devices can't be assigned to an encrypted guest")
+                conversion.outcomes.refuse(interface, "sevlaunch can't assign host devices to an encrypted guest yet")
             else:
                 conversion.outcomes.unsupported(interface, "host devices are not assigned")
         else:

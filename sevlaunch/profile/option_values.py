@@ -26,7 +26,7 @@ _HELP = {"audio", "audiodev", "chardev", "d", "device", "display", "drive", "net
 _CHARACTER_DEVICES = ("serial", "parallel", "debugcon")
 _DESCRIPTORS = ("fd", "fds", "vhostfd", "vhostfds")
 
-_VFIO = "host devices can't be assigned to an encrypted guest: use virtio devices"
+_VFIO = "sevlaunch can't assign host devices to an encrypted guest yet: use virtio devices"
 _MONITOR = "is another monitor beside sevlaunch's own: use `sevlaunch qmp`"
 _SPAWNS = "QEMU would start a program for it, which its sandbox forbids"
 _OUTSIDE_PROCESS = "is a device in another process, which reads guest memory, and that is encrypted"

@@ -6,7 +6,7 @@ from __future__ import annotations
 NOT_HERE = {
     "hostdev": "host device assignment is not supported: an encrypted guest can't have it",
     "hostdevs": "host device assignment is not supported: an encrypted guest can't have it",
-    "vfio": "host device assignment is not supported: an encrypted guest can't have it",
+    "vfio": "host devices can not be assigned yet",
     "incoming": "an encrypted guest can't be restored or migrated; it can only be started afresh",
     "loadvm": "an encrypted guest can't be restored or migrated; it can only be started afresh",
     "snapshot": "an encrypted guest can't be restored or migrated; it can only be started afresh",

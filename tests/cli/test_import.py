@@ -55,7 +55,7 @@ def test_what_an_encrypted_guest_can_not_have_fails_and_is_told(sevlaunch: Comma
     file = base / "d.xml"
     file.write_text(domain("<hostdev mode='subsystem' type='pci'/>", before=SEV))
     result = sevlaunch("import", file, "-o", base / "d.yaml", check=1)
-    assert ": refused: devices/hostdev: host devices can't be assigned to an encrypted guest" in result.stdout
+    assert ": refused: devices/hostdev: sevlaunch can't assign host devices to an encrypted guest yet" in result.stdout
     sevlaunch("check", base / "d.yaml")
 
 

@@ -145,3 +145,10 @@ async def not_waited_for(guest: Guest) -> None:
     """A wait for something that never comes ends with the guest."""
     with pytest.raises(QemuError, match=r"plain has crashed \(guest-panicked\)"):
         await wait_until_ready(guest, parse_condition("console:never"), limit=3000)
+
+
+@pytest.mark.parametrize(
+    "text", ["console:login: ", "port:::1:22", "port:127.0.0.1:22", "port:22", "vsock:1024", "qga", "ssh", "cloud-init"]
+)
+def test_a_condition_is_told_as_it_was_written(text: str) -> None:
+    assert str(parse_condition(text)) == text

@@ -42,7 +42,7 @@ FOUND = [
     "12:24: disks.0.bus: an encrypted guest can't have IDE disks",
     "13:26: disks.1.cache: wanted one of writeback, none, writethrough, directsync, unsafe; found 'fast'",
     "15:1: duplicate key 'console'",
-    "17:25: qemu.extra_args.1: vfio-pci: host devices can't be assigned to an encrypted guest",
+    "17:25: qemu.extra_args.1: vfio-pci: sevlaunch can't assign host devices to an encrypted guest yet",
 ]
 
 
