@@ -26,6 +26,13 @@ SILENT = "it printed nothing: did its guest power off or panic at once? See its 
 _FIRMWARE_ERROR = r"fw_err(?:or)?[=:]\s*'?(\d+)"
 
 
+def ended_how(exit_code: int | None) -> str:
+    """How QEMU ended, as a verb; its exit code as for :func:`hint_for`."""
+    if exit_code is None:
+        return "ended"
+    return f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+
+
 def hint_for(lines: Sequence[str], exit_code: int | None = None) -> str:
     """A hint for the known cause in QEMU's output, or in how it ended; or empty.
 

@@ -1,4 +1,4 @@
-"""The folder of all of a user's guests: made for this user alone, and used only where nobody else can exchange it."""
+"""The folders of a user's guests: made for this user alone, and used only where nobody else can exchange them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sevlaunch.host.accounts import has_grant
 # As many as the kernel follows: path_resolution(7).
 _MOST_LINKS = 40
 _ELSEWHERE = "set XDG_RUNTIME_DIR to a folder of yours"
+_STATE_ELSEWHERE = "set XDG_STATE_HOME to a folder of yours"
 
 
 def open_root(root: Path) -> OpenFolder:
@@ -49,11 +50,21 @@ def prepare_root(root: Path) -> None:
             os.fchmod(opened.fd, 0o700)
 
 
-def _check_way(root: Path) -> None:
+def check_state_folder(folder: Path) -> None:
+    """See that what outlives a guest can't be exchanged; it need not be there yet.
+
+    :raise HostError: when it, or a folder on the way to it, belongs to somebody else.
+    """
+    _check_way(folder / "state", f"exchange what is in {folder}", _STATE_ELSEWHERE)
+
+
+def _check_way(root: Path, could: str = "", elsewhere: str = _ELSEWHERE) -> None:
     """Whoever can write a folder on the way can exchange what comes after it. A group is taken for the owner's friends.
 
+    :param could: what somebody else could do; default: put other guests into ``root``.
     :raise HostError: when that is somebody else than this user, and than the administrator.
     """
+    could = could or f"put other guests into {root}"
     # In a user namespace the administrator has another number.
     trusted = {os.geteuid(), 0, Path("/").stat().st_uid}
     place, rest, links = PurePosixPath("/"), list(reversed(root.absolute().parts[1:-1])), 0
@@ -65,18 +76,18 @@ def _check_way(root: Path) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise HostError(f"can't look at {place}: {error.strerror}", hint=_ELSEWHERE) from error
+            raise HostError(f"can't look at {place}: {error.strerror}", hint=elsewhere) from error
         if found.st_uid not in trusted:
             raise HostError(
-                f"{place} belongs to another user (uid {found.st_uid}), who could put other guests into {root}",
-                hint=_ELSEWHERE,
+                f"{place} belongs to another user (uid {found.st_uid}), who could {could}",
+                hint=elsewhere,
             )
         if stat.S_ISLNK(found.st_mode):
             links += 1
             if links > _MOST_LINKS:
-                raise HostError(f"{root} leads through too many links", hint=_ELSEWHERE)
+                raise HostError(f"{root} leads through too many links", hint=elsewhere)
             target = Path(place).readlink()
             place = PurePosixPath("/") if target.is_absolute() else place.parent
             rest += reversed([part for part in target.parts if part != "/"])
         elif found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            raise HostError(f"{place} can be written by everybody, who could exchange {root}", hint=_ELSEWHERE)
+            raise HostError(f"{place} can be written by everybody, who could {could}", hint=elsewhere)

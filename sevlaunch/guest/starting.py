@@ -28,6 +28,7 @@ from sevlaunch.guest.log_keeping import start_keeper
 from sevlaunch.guest.private_files import private_files
 from sevlaunch.guest.process import DEATH_LIMIT, Process, find_program, spawn
 from sevlaunch.guest.record import CompanionProcess, FileIdentity, Login, Record, Started
+from sevlaunch.guest.runtime import check_state_folder
 from sevlaunch.guest.variables import prepare_variables
 from sevlaunch.host.accounts import READ, find_account, grant
 from sevlaunch.host.folders import state_folder
@@ -241,15 +242,11 @@ class Start:
 
     async def death(self) -> QemuError:
         """The error for a QEMU that ended while it was being started."""
-        code = self.process.exit_code
-        how = (
-            "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        )
-        from sevlaunch.guest.diagnosis import SILENT, hint_for
+        from sevlaunch.guest.diagnosis import SILENT, ended_how, hint_for
 
-        lines = self.log_tail()
+        code, lines = self.process.exit_code, self.log_tail()
         return QemuError(
-            f"QEMU {how} while {self.plan.name} was being started",
+            f"QEMU {ended_how(code)} while {self.plan.name} was being started",
             stderr=lines,
             hint=hint_for(lines, code) or ("" if lines else SILENT),
         )
@@ -366,6 +363,7 @@ def started(plan: Plan, embedding: Embedding = Embedding()) -> Iterator[Start]: 
     :raise QemuError: when QEMU can't be started.
     """
     check_files(plan)
+    check_state_folder(plan.state_folder)
     plan = check_root(plan)
     folder = GuestFolder(plan.folder.parent, plan.name)
     with ExitStack() as launcher, ExitStack() as cleanup:

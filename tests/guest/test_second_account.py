@@ -340,6 +340,27 @@ def test_a_folder_that_a_stranger_could_exchange_is_not_used(base: Path, system_
         assert "belongs to another user (uid 12345), who could put other guests into" in result.stderr, result
 
 
+@pytest.mark.parametrize("kind", ["owner", "parent", "link", "everybody"])
+def test_what_outlives_a_guest_is_not_put_where_a_stranger_could_exchange_it(kind: str, command: Command) -> None:
+    state, strange = command.state, command.base / "strange"
+    strange.mkdir()
+    os.chown(strange, 12345, 12345)
+    if kind == "owner":
+        strange.rename(state)
+    elif kind == "parent":
+        command.environment["XDG_STATE_HOME"] = str(strange / "state")
+    elif kind == "link":
+        state.mkdir()
+        (state / "plain").symlink_to(strange)
+    else:
+        state.mkdir()
+        state.chmod(0o777)
+    result = command("up", PLAIN, *TCG, check=4)
+    assert "set XDG_STATE_HOME to a folder of yours" in result.stderr
+    assert list(strange.iterdir() if strange.exists() else state.iterdir()) == []
+    nothing_left(command)
+
+
 @pytest.mark.parametrize("owner", [0, 12345])
 def test_a_link_of_a_strangers_on_the_way_is_not_followed(owner: int, base: Path) -> None:
     needs.root("giving a link away")
