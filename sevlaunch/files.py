@@ -8,6 +8,8 @@ import errno
 import hashlib
 import os
 import re
+import shlex
+import stat
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -168,6 +170,19 @@ def _decode_base64url(text: bytes) -> set[bytes]:
         if base64.urlsafe_b64encode(decoded) == padded:
             return {decoded}
     return set()
+
+
+def require_private(file: Path, what: str) -> None:
+    """Make sure that nobody but its owner may read a file; what is handed over as a descriptor has nobody else.
+
+    :raise UsageError: when others may.
+    """
+    try:
+        status = file.stat()
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        raise UsageError(f"{what}: others may read {file}", hint=f"chmod 600 {shlex.quote(str(file))}")
 
 
 @dataclass(frozen=True, repr=False)

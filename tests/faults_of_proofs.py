@@ -243,9 +243,9 @@ FAULTS_OF_PROOFS = {
         ("tests/rehearsal/test_id_blocks.py::test_what_can_not_be_verified_so_is_told_before_the_start",),
     ),
     "others may read an ID key": Fault(
-        "sevlaunch/owner/id_block.py",
-        "bool(status.st_mode & 0o077)",
-        "bool(status.st_mode & 0o070)",
+        "sevlaunch/files.py",
+        "status.st_mode & 0o077",
+        "status.st_mode & 0o070",
         ("tests/owner/test_id_block.py::test_a_key_that_others_may_read_is_refused",),
     ),
     "a guest takes init-data that its report does not show": Fault(
@@ -343,5 +343,50 @@ FAULTS_OF_PROOFS = {
         "initrd = lock.initrd_with_credentials or (lock.initrd.sha256 if lock.initrd else None)",
         "initrd = lock.initrd.sha256 if lock.initrd else None",
         ("tests/owner/test_snp_search.py::test_a_lock_with_credentials_finds_that_they_were_left_out",),
+    ),
+    "what may be in an unreadable file is a no": Fault(
+        "sevlaunch/cli/owner/report_options.py",
+        "if verdict.lacks and found.skipped:",
+        "if False:",
+        (
+            "tests/owner/test_collected.py::test_what_may_be_in_a_file_that_cant_be_read_leaves_no_answer",
+            "tests/owner/test_report_command.py::test_files_that_are_no_certificates_are_named",
+        ),
+    ),
+    "bytes behind a signature are not looked at": Fault(
+        "sevlaunch/owner/report.py",
+        "reserved += report.behind_signature_set(content)",
+        "reserved += []",
+        ("tests/owner/test_collected.py::test_a_byte_behind_the_signature_is_called_that",),
+    ),
+    "a processor that hides itself is one that zeros stand for": Fault(
+        "sevlaunch/owner/report_wanted.py",
+        "known = any(report.chip_id) and report.chip_id in pinned",
+        "known = report.chip_id in pinned",
+        ("tests/owner/test_report.py::test_a_processor_that_is_hidden_is_none_that_is_wanted",),
+    ),
+    "a policy may restrict less than the one that is the most": Fault(
+        "sevlaunch/owner/report_wanted.py",
+        " or most & SNP_RESTRICTIONS & ~policy",
+        "",
+        ("tests/owner/test_report.py::test_a_policy_allows_no_more_and_restricts_no_less",),
+    ),
+    "a policy affirms a launch with whatever host data": Fault(
+        "sevlaunch/owner/rego.py",
+        "if input.init_data == launch.init_data",
+        "if true",
+        (
+            "tests/owner/test_reference_values.py::test_a_policy_of_its_own_affirms_the_launch_and_no_other",
+            "tests/owner/test_reference_values.py::test_host_data_go_with_their_own_launch",
+        ),
+    ),
+    "a nonce is good more than once": Fault(
+        "examples/release_key.py",
+        "self._until.pop(nonce, 0.0)",
+        "self._until.get(nonce, 0.0)",
+        (
+            "tests/owner/test_release_key.py::test_a_thousand_who_are_not_the_guest_get_nothing",
+            "tests/owner/test_release_key.py::test_nonces_are_bounded",
+        ),
     ),
 }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ KINDS: dict[str, Callable[[], bool]] = {
     "no-tcg": _without_tcg,
     "no-archive": lambda: _fails(str(ROOT / "scripts/test-tools"), "--reachable"),
     "no-shared-reports": lambda: not any((folder / "shared/vectors/reports").is_dir() for folder in ROOT.parents),
+    "no-cddl": lambda: find_spec("pycddl") is None,
     "no-package-index": _without_package_index,
     "old-systemd": lambda: shutil.which("systemd-analyze") is not None and _systemd_before_250(),
     "no-libvirt": lambda: not any(Path("/usr/lib").glob("*/libvirt/connection-driver/*_qemu.so")),

@@ -21,7 +21,7 @@ from sevlaunch.opening import too_few_descriptors
 
 _GROUP_HELP = {
     IMAGE: "Images that guests boot from: fetched, verified, and kept in a cache.",
-    OWNER: "The guest owner's side: from files alone (but for fetch), trusting AMD's keys and nothing on the host.",
+    OWNER: "The guest owner's side: from files (but for fetch, publish), trusting AMD's keys and nothing on the host.",
 }
 _GROUP_SUMMARY = {
     IMAGE: "Images that guests boot from: fetched, verified, and kept.",

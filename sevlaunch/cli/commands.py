@@ -70,6 +70,10 @@ GROUPS: dict[str, dict[str, dict[str, str]]] = {
             "secret": "Wrap secrets for a launch that was right.",
         },
         "owner.report": {"report": "Check an attestation report and its certificates."},
+        "owner.reference_values": {
+            "reference-values": "Print what a verifier has to know of a launch.",
+        },
+        "owner.publish": {"publish": "Make a launch known to a trustee."},
         "owner.fetch": {"fetch": "Fetch AMD's certificates and revocation list for a report."},
         "owner.request": {
             "request": "Print a script by which a guest answers with a report.",

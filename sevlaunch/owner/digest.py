@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, Protocol
 
@@ -75,11 +75,42 @@ class Digests:
         start = self._starts[beginning]
         if not launch.guest_type.encrypts_registers:
             return start.digest()
-        init2 = launch.init2 if launch.guest_type.has_vmsa_generations else not launch.zero_fpu
+        init2 = _has_fpu(launch)
         key = (*beginning, launch.guest_type, launch.cpu_signature, init2, launch.guest_features)
         if key not in self._by_vcpus:
             self._by_vcpus[key] = _ByVcpus(start, launch, init2=init2)
         return self._by_vcpus[key].of(launch.vcpus)
+
+
+def launch_vmsas(launch: Launch) -> tuple[bytes, ...]:
+    """The VMSA page of each vCPU, 4096 bytes, as the launch measures them; empty for SEV, which has none.
+
+    :raise UsageError: when the firmware does not say where the other vCPUs start.
+    """
+    if not launch.guest_type.encrypts_registers:
+        return ()
+    return tuple(_pages(launch, launch.vcpus, init2=_has_fpu(launch)))
+
+
+def _has_fpu(launch: Launch) -> bool:
+    """Whether the pages have the reset values of MXCSR and the x87 control word."""
+    return launch.init2 if launch.guest_type.has_vmsa_generations else not launch.zero_fpu
+
+
+def _pages(launch: Launch, count: int, *, init2: bool) -> Iterator[bytes]:
+    if not launch.firmware.reset_eip:
+        raise UsageError(
+            f"the firmware does not say where the other vCPUs start, which {launch.guest_type} needs",
+            hint="use an OVMF image that supports SEV-ES",
+        )
+    return vmsa_pages(
+        count,
+        ap_eip=launch.firmware.reset_eip,
+        cpu_signature=launch.cpu_signature,
+        init2=init2,
+        sev_features=launch.guest_features,
+        vmm=launch.vmm,
+    )
 
 
 class _Chain(Protocol):
@@ -94,19 +125,7 @@ class _ByVcpus:
     """The digests for 1, 2, 3... vCPUs: each extends the one before."""
 
     def __init__(self, start: _Chain, launch: Launch, *, init2: bool) -> None:
-        if not launch.firmware.reset_eip:
-            raise UsageError(
-                f"the firmware does not say where the other vCPUs start, which {launch.guest_type} needs",
-                hint="use an OVMF image that supports SEV-ES",
-            )
-        self._first, self._other = vmsa_pages(
-            2,
-            ap_eip=launch.firmware.reset_eip,
-            cpu_signature=launch.cpu_signature,
-            init2=init2,
-            sev_features=launch.guest_features,
-            vmm=launch.vmm,
-        )
+        self._first, self._other = _pages(launch, 2, init2=init2)
         self._last = start
         self._digests = [start.digest()]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -161,6 +162,8 @@ def _step(name: str, subject: x509.Certificate | None, by: str, issuer: x509.Cer
     return Check(name, True, f"{title}: signed by {by}")
 
 
+# A verifier sees the same few chains again and again; certificates are equal when their bytes are.
+@lru_cache(maxsize=1024)
 def _refusal(subject: x509.Certificate, issuer: x509.Certificate) -> str:
     """Why ``issuer`` did not sign ``subject`` as AMD's keys do (RSA-PSS with SHA-384); empty when it did."""
     try:

@@ -65,7 +65,7 @@ def expected_of_setup(setup: Setup, profile: Profile | None) -> Expected:
 
     :raise UsageError: when it is of another type than SNP.
     """
-    _check_type(setup.launch.guest_type)
+    require_snp(setup.launch.guest_type)
     (digest,) = setup.digests().values()
     shown = {
         name: bytes.fromhex(text)
@@ -91,12 +91,12 @@ def expected_of_lock(lock: Lock, firmware: Path | None = None) -> Expected:
         shown.host_data,
         shown.id_key_digest,
         shown.author_key_digest,
-        setup=_setup_of(lock, firmware, digest),
+        setup=setup_of_lock(lock, firmware, digest),
         initrds={WITHOUT_CREDENTIALS: bytes.fromhex(plain)} if plain else {},
     )
 
 
-def _setup_of(lock: Lock, firmware: Path | None, digest: bytes) -> Setup | None:
+def setup_of_lock(lock: Lock, firmware: Path | None, digest: bytes) -> Setup | None:
     """What the lock's digest comes from; None where the firmware is not at hand, or another by now."""
     initrd = lock.initrd_with_credentials or (lock.initrd.sha256 if lock.initrd else None)
     options = Options(
@@ -120,7 +120,11 @@ def _hash(text: str | None) -> bytes | None:
     return bytes.fromhex(text) if text else None
 
 
-def _check_type(guest_type: GuestType) -> None:
+def require_snp(guest_type: GuestType) -> None:
+    """Make sure that guests of this type have attestation reports.
+
+    :raise UsageError: when they have none.
+    """
     if guest_type is not GuestType.SEV_SNP:
         raise UsageError(
             f"a {guest_type} guest has no attestation report", hint="its measurement: sevlaunch owner verify EVIDENCE"

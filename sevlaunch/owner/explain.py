@@ -16,8 +16,9 @@ from sevlaunch.owner.changes import launch_changes
 from sevlaunch.owner.claims import HostClaims
 from sevlaunch.owner.digest import Launch
 from sevlaunch.owner.message_changes import Message, message_changes
+from sevlaunch.owner.profile_boot import boot_of_profile
 from sevlaunch.owner.search import Findings, Target, search, search_digest
-from sevlaunch.owner.setup import JOINED_INITRD, PROFILE, VMSA_NAMES, Setup, boot_of_profile
+from sevlaunch.owner.setup import JOINED_INITRD, PROFILE, VMSA_NAMES, Setup
 from sevlaunch.owner.verify import Expectation, LaunchVerdict, candidates
 from sevlaunch.profile.model import Profile
 from sevlaunch.qcow2 import MAX_FLASH_BYTES

@@ -17,6 +17,10 @@ _MODELS = (
 GENERATIONS = frozenset(generation for _, _, generation in _MODELS)
 # From Turin on the TCB has FMC before its other parts.
 _WITH_FMC = ("Turin", "Venice")
+# Those whose reports may be of version 2, which does not tell them apart.
+_BEFORE_TURIN = ("Milan", "Genoa")
+# Since Turin a processor's identity has as many bytes, and the rest of the field is zero.
+SHORT_ID_BYTES = 8
 
 
 def generation_of(report: Report) -> str:
@@ -25,6 +29,13 @@ def generation_of(report: Report) -> str:
         if report.version >= 3 and report.cpuid_family == family and report.cpuid_model in models:
             return generation
     return ""
+
+
+def possible_generations(report: Report) -> tuple[str, ...]:
+    """The generations that the report may be of, as far as its TCB and its identity differ: one, where it tells."""
+    if known := generation_of(report):
+        return (known,)
+    return _BEFORE_TURIN if any(report.chip_id[SHORT_ID_BYTES:]) or not any(report.chip_id) else ("Turin",)
 
 
 def has_fmc(generation: str) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import shlex
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sevlaunch.errors import UsageError
-from sevlaunch.files import NewFile, read_bounded, write_new
+from sevlaunch.files import NewFile, read_bounded, require_private, write_new
 from sevlaunch.sevapi.id_block import IdAuthentication, IdBlock, key_digest
 
 # An anonymous block takes no keys, and does not wait for what reads them.
@@ -43,8 +41,7 @@ def read_private_key(file: Path, what: str) -> ec.EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     content = read_bounded(file, what, _MAX_KEY_BYTES)
-    if _readable_by_others(file):
-        raise UsageError(f"{what}: others may read {file}", hint=f"chmod 600 {shlex.quote(str(file))}")
+    require_private(file, what)
     load = (
         serialization.load_pem_private_key if content.startswith(b"-----BEGIN") else serialization.load_der_private_key
     )
@@ -88,15 +85,6 @@ def signed_block(block: bytes, authentication: bytes) -> SignedIdBlock:
 def _signed(block: IdBlock, authentication: IdAuthentication) -> SignedIdBlock:
     author = key_digest(authentication.author_key) if authentication.author_key_algorithm else b""
     return SignedIdBlock(block, authentication, key_digest(authentication.id_key), author)
-
-
-def _readable_by_others(file: Path) -> bool:
-    """Whether others than the owner may read a file; what is handed over as a descriptor has nobody else."""
-    try:
-        status = file.stat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o077)
 
 
 def write_id_block(signed: SignedIdBlock, prefix: str) -> dict[str, Path]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from sevlaunch.errors import UsageError
-from sevlaunch.owner.generations import GENERATIONS, generation_of, has_fmc
+from sevlaunch.owner.generations import GENERATIONS, SHORT_ID_BYTES, generation_of, has_fmc
 from sevlaunch.sevapi.constants import KEY_SERVICE
 from sevlaunch.sevapi.report import Report, SigningKey, Tcb
 
 KEY, CHAIN, REVOCATIONS = "vcek.der", "chain.pem", "crl.der"
 # The parameters for the parts of the TCB that the key is derived from.
 _PARTS = {"fmc": "fmcSPL", "boot_loader": "blSPL", "tee": "teeSPL", "snp": "snpSPL", "microcode": "ucodeSPL"}
-# Since Turin a processor's identity has 8 bytes, and the rest of the field is zero.
-_SHORT_ID = 8
 
 
 def key_addresses(content: bytes, *, generation: str = "", server: str = KEY_SERVICE) -> dict[str, str]:
@@ -52,7 +50,7 @@ def key_addresses(content: bytes, *, generation: str = "", server: str = KEY_SER
 
 def _identity(report: Report, generation: str) -> str:
     fmc = has_fmc(generation)
-    identity = report.chip_id[:_SHORT_ID] if fmc else report.chip_id
+    identity = report.chip_id[:SHORT_ID_BYTES] if fmc else report.chip_id
     if not any(identity):
         raise UsageError(
             "the report does not say which processor made it: its host hides that (MASK_CHIP_ID)",

@@ -8,13 +8,9 @@ from msgspec import Struct
 
 from sevlaunch.errors import UsageError
 from sevlaunch.owner.endorsement import Endorsement, EndorsementChain
-from sevlaunch.owner.generations import generation_of
+from sevlaunch.owner.generations import generation_of, possible_generations
 from sevlaunch.owner.key_service import CHAIN, KEY, key_addresses
 from sevlaunch.sevapi.report import Report, SigningKey
-
-_BEFORE_TURIN = ("Milan", "Genoa")
-# Since Turin a processor's identity has 8 bytes, and the rest of the field is zero.
-_SHORT_ID = 8
 
 
 class Lack(Struct, frozen=True):
@@ -58,9 +54,7 @@ def _is_of(report: Report, key: Endorsement) -> bool:
 
 def _where(content: bytes, name: str, generation: str) -> str:
     report = Report.from_bytes(content)
-    known = generation_of(report) or generation
-    # Reports before version 3 do not tell it; the identity does, as far as addresses differ.
-    candidates = (known,) if known else _BEFORE_TURIN if any(report.chip_id[_SHORT_ID:]) else ("Turin",)
+    candidates = (generation,) if generation and not generation_of(report) else possible_generations(report)
     try:
         return " or ".join(key_addresses(content, generation=one)[name] for one in candidates)
     except UsageError as error:

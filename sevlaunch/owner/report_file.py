@@ -20,19 +20,29 @@ _WANTED = f"a report of {REPORT_BYTES} bytes, go-sev-guest's message, or evidenc
 
 
 def read_report(file: Path) -> ReportFile:
-    """The report in ``file``, as a guest, a host or a collector wrote it.
+    """The report in ``file``, in any of the forms of :func:`report_from_bytes`.
+
+    :raise EvidenceError: when it is none of these.
+    :raise UsageError: when it can't be read.
+    """
+    return report_from_bytes(read_bounded(file, _WHAT, MAX_BYTES, error=EvidenceError), str(file))
+
+
+def report_from_bytes(content: bytes, name: str = "what was sent") -> ReportFile:
+    """The report in ``content``, as a guest, a host or a collector wrote it.
 
     Raw, in base64, base64url or hexadecimal: the report by itself or in the processor's answer to a guest
     (``/dev/sev-guest``), with or without a host's table of certificates behind it (an extended report); Azure's HCL
     report; go-sev-guest's Attestation. In JSON: the evidence of a launch, and trustee's.
 
-    :raise EvidenceError: when it is none of these.
-    :raise UsageError: when it can't be read.
+    :param name: what it is called in an error.
+    :raise EvidenceError: when it is none of these, or has more than any has.
     """
-    content = read_bounded(file, _WHAT, MAX_BYTES, error=EvidenceError)
+    if len(content) > MAX_BYTES:
+        raise EvidenceError(f"{_WHAT}: {name} has more than {MAX_BYTES} bytes", hint="is it something else?")
     if content.lstrip().startswith(b"{"):
-        return _from_trustee(content, file) if is_trustee_evidence(content) else _from_evidence(content, file)
-    return recognise(content, _parse, name=f"{_WHAT}: {file}", wanted=_WANTED, error=EvidenceError)
+        return _from_trustee(content, name) if is_trustee_evidence(content) else _from_evidence(content, name)
+    return recognise(content, _parse, name=f"{_WHAT}: {name}", wanted=_WANTED, error=EvidenceError)
 
 
 def parse_report(content: bytes, name: str, *, rehearsal: bool = False) -> ReportFile:
@@ -61,7 +71,7 @@ def require_no_rehearsal(found: ReportFile, *, allowed: bool) -> None:
         )
 
 
-def _from_evidence(content: bytes, file: Path) -> ReportFile:
+def _from_evidence(content: bytes, file: str) -> ReportFile:
     claims = parse_claims(content, f"{_WHAT}: the evidence in {file}")
     if claims.report is None:
         raise EvidenceError(
@@ -87,7 +97,7 @@ def _parse(content: bytes) -> ReportFile:
     return parse_attestation(content) if is_attestation(content) else parse_collected(content)
 
 
-def _from_trustee(content: bytes, file: Path) -> ReportFile:
+def _from_trustee(content: bytes, file: str) -> ReportFile:
     try:
         return parse_trustee_evidence(content)
     except ValueError as error:

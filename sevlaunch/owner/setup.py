@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from sevlaunch.errors import UsageError
 from sevlaunch.files import hash_file
 from sevlaunch.guest_type import EPYC_MODELS, GuestType
-from sevlaunch.host.model import boot_of
 from sevlaunch.owner.cpu import describe_signature, signature, signature_of, with_features
 from sevlaunch.owner.digest import DEFAULT_GUEST_FEATURES, Digests, Launch, Vmm
 from sevlaunch.owner.firmware import Firmware, read_firmware
-from sevlaunch.plan.direct_boot import DirectBoot, direct_boot, refusal
+from sevlaunch.owner.profile_boot import boot_of_profile
+from sevlaunch.plan.direct_boot import DirectBoot
 from sevlaunch.profile.policy import SEV_ES, default_policy, parse_policy, policy_format
 from sevlaunch.sevapi.kernel_hashes import NO_INITRD, KernelHashes, cmdline_hash
 
@@ -40,7 +40,7 @@ class Options(Struct, frozen=True):
     """What the owner says himself. None: as the profile says; hashes have 32 bytes.
 
     ``firmware_hash``: 32 bytes, or for SNP the 48 of the launch digest after the image's own pages. ``init2``: the
-    generation of VMSA pages; None: what evidence decides, or both.
+    generation of VMSA pages; None: what evidence decides, or both. For SNP, False is what kernels before 6.10 made.
     """
 
     guest_type: GuestType | None = None
@@ -118,6 +118,7 @@ class _Resolver:
 
     def resolve(self) -> Setup:
         guest_type = self._type
+        self._require_measured()
         self._note("type", guest_type, None, PROFILE if self._profile else "--type")
         policy = self._policy()
         firmware, on_pflash = self._firmware()
@@ -131,6 +132,7 @@ class _Resolver:
                 launch,
                 cpu_signature=self._cpu_signature(),
                 init2=generations[0],
+                zero_fpu=self._zero_fpu(),
                 guest_features=self._guest_features(),
             )
         return Setup(
@@ -144,6 +146,26 @@ class _Resolver:
 
     def _note(self, name: str, value: str, content: bytes | None, source: str) -> None:
         self._inputs.append(Input(name, value, content.hex() if content else None, source))
+
+    def _require_measured(self) -> None:
+        """Refuse what a SEV launch does not measure: it would say something about the digest, and count for nothing."""
+        options = self._options
+        if self._type.encrypts_registers:
+            return
+        said = {
+            "--vcpus": options.vcpus,
+            "--cpu": options.cpu,
+            "--cpu-signature": options.cpu_signature,
+            "--vmsa": options.init2,
+            "--guest-features": options.guest_features,
+            "--vmm-type": None if options.vmm == "QEMU" else options.vmm,
+        }
+        unmeasured = [name for name, value in said.items() if value is not None]
+        if unmeasured:
+            raise UsageError(
+                f"a {self._type} launch measures no vCPUs, and {', '.join(unmeasured)} would change nothing",
+                hint="leave it out, or give another --type",
+            )
 
     def _policy(self) -> int:
         text = self._options.policy
@@ -317,6 +339,13 @@ class _Resolver:
         self._note("guest features", f"{value:#x}", None, DEFAULT if said is None else "--guest-features")
         return value
 
+    def _zero_fpu(self) -> bool:
+        """Whether an SNP guest's pages are those of kernels that left MXCSR and the x87 control word at zero."""
+        if self._type.has_vmsa_generations or self._options.init2 is None:
+            return False
+        self._note("vmsa", VMSA_NAMES[self._options.init2], None, "--vmsa")
+        return not self._options.init2
+
     def _generations(self, on_pflash: bool) -> tuple[bool, ...]:
         if not self._type.has_vmsa_generations:
             return (True,)
@@ -333,34 +362,6 @@ class _Resolver:
             return (False, True)
         self._note("vmsa", VMSA_NAMES[generations[0]], None, source)
         return generations
-
-
-def boot_of_profile(profile: Profile, plan: Plan | None = None, *, with_verity: bool = True) -> DirectBoot:
-    """The files and the command line that a profile with a direct boot boots.
-
-    :param plan: its plan, where there is one; default: what is here is looked at.
-    :param with_verity: put the words for a root under dm-verity on the command line.
-    :raise UsageError: when it can't be booted, or nothing can be taken from its image.
-    """
-    if plan and plan.boot.kernel:
-        boot = plan.boot
-        return DirectBoot(
-            kernel=plan.boot.kernel.value,
-            initrd=boot.initrd.value if boot.initrd else None,
-            cmdline=boot.cmdline.value if boot.cmdline else None,
-            says=boot.says,
-        )
-    facts = boot_of(profile.boot.kernel, profile.boot_image)
-    if found := refusal(profile, facts):
-        key, message, hint = found
-        raise UsageError(f"boot.{key}: {message}", hint=hint)
-    words: Sequence[str] = ()
-    if profile.boot.verity and with_verity:
-        # Few guests have such a root.
-        from sevlaunch.owner.verity import words_here
-
-        words = words_here(profile)
-    return direct_boot(profile.boot, facts, words)
 
 
 def _security(profile: Profile | None) -> SevSecurity | SnpSecurity | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -155,14 +155,17 @@ class Report:
         if self.key_info & ~_KEY_INFO_KNOWN:
             found.append(f"key_info {self.key_info:#x}")
         body = self._body()
-        found += [f"byte {at:#x}" for at in range(BODY_BYTES) if body[at] != content[at]]
+        if body != content[:BODY_BYTES]:
+            found += [f"byte {at:#x}" for at in range(BODY_BYTES) if body[at] != content[at]]
         return found
 
     @staticmethod
     def behind_signature_set(content: bytes) -> list[str]:
         """Which bytes behind the signature of the report in ``content`` are not zero: nobody has signed those."""
-        behind = range(BODY_BYTES + ecdsa.USED_BYTES, REPORT_BYTES)
-        return [f"byte {at:#x} behind the signature" for at in behind if content[at]]
+        start = BODY_BYTES + ecdsa.USED_BYTES
+        if not any(content[start:]):
+            return []
+        return [f"byte {at:#x} behind the signature" for at in range(start, REPORT_BYTES) if content[at]]
 
     def signed_by(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         """The whole report, 1184 bytes."""
@@ -173,7 +176,7 @@ class Report:
         return self._body() + signature
 
     def _body(self) -> bytes:
-        return _BODY.pack(*astuple(self))
+        return _BODY.pack(*(getattr(self, name) for name in _FIELDS))
 
 
 def is_signed_by(content: bytes, key: ec.EllipticCurvePublicKey) -> bool:
@@ -185,4 +188,5 @@ def is_signed_by(content: bytes, key: ec.EllipticCurvePublicKey) -> bool:
     return ecdsa.verifies(key, signature, content[:BODY_BYTES], "sha384")
 
 
-assert len(fields(Report)) == len(_BODY.unpack(bytes(BODY_BYTES)))
+_FIELDS = tuple(field.name for field in fields(Report))
+assert len(_FIELDS) == len(_BODY.unpack(bytes(BODY_BYTES)))

@@ -12,11 +12,13 @@ from random import Random
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sevlaunch.sevapi.certificate_table import KNOWN, make_table
+from sevlaunch.sevapi.report_response import make_response
 from tests.conftest import PROFILES, ROOT
 from tests.contents.disks import kernel, uki
 from tests.libvirt.support import SEV as SEV_XML
 from tests.libvirt.support import domain
 from tests.mutants.changes import Change, change_bytes, change_json, change_text
+from tests.owner.collectors import as_json, go_attestation, trustee_evidence
 from tests.owner.images import ovmf
 from tests.owner.launches import write_keys
 from tests.owner.pki import Processor, der, pem, processor, revocation_list, sev_chain
@@ -139,7 +141,7 @@ def x509_certificates(folder: Path) -> list[Reader]:
 
 
 def reports(folder: Path) -> list[Reader]:
-    """An attestation report, raw and in hexadecimal, and with certificates behind it."""
+    """An attestation report, raw and in hexadecimal, with certificates behind it, and as collectors write it."""
     ours, trusting = _report_folder(folder)
     guids = {name: guid for guid, name in KNOWN.items()}
     names = zip(("VCEK", "ASK", "ARK"), ours.certificates, strict=True)
@@ -153,7 +155,18 @@ def reports(folder: Path) -> list[Reader]:
         Reader(report.hex().encode(), change_bytes, [*words, *certs], codes),
         # Without certificates of its own it is wrong usage.
         Reader(report + table, change_bytes, words, codes | {2}),
+        Reader(make_response(report) + table, change_bytes, words, codes | {2}),
+        Reader(go_attestation(report, {1: der(ours.certificates[0])}), change_bytes, [*words, *certs], codes),
+        Reader(as_json(trustee_evidence(report)), change_json, [*words, *certs], codes),
     ]
+
+
+def requirements(folder: Path) -> list[Reader]:
+    """A file of requirements, which `owner report` takes."""
+    _, trusting = _report_folder(folder)
+    text = "vmpl: 0\nmin_tcb: {snp: 8}\nplatform: [no-smt]\nmin_abi: '0.0'\nmitigations: 0x0\n"
+    words: Words = ["owner", "report", folder / "report", *trusting, "--certs", folder / "certs", "--require", "{}"]
+    return [Reader(text.encode(), change_text, words, frozenset({0, 1, 2}))]
 
 
 def locks(folder: Path) -> list[Reader]:
@@ -251,10 +264,18 @@ def init_data(folder: Path) -> list[Reader]:
 def firmware(folder: Path) -> list[Reader]:
     """Firmware images, as the digest reads their tables."""
     image = ovmf(size=0x4000)
-    common: Words = ["--firmware", "{}", "--vcpus", "2", "--cpu-signature", "0xa00f11"]
+    common: Words = ["--firmware", "{}"]
+    # A SEV launch measures no vCPUs.
+    registers: dict[str, Words] = {"sev": []}
+    vcpus: Words = ["--vcpus", "2", "--cpu-signature", "0xa00f11"]
     kernel: Words = ["--kernel-hash", "00" * 32, "--cmdline", "x"]
     return [
-        Reader(image, change_end, ["owner", "digest", "--type", kind, *common, *more], frozenset({0, 2}))
+        Reader(
+            image,
+            change_end,
+            ["owner", "digest", "--type", kind, *common, *registers.get(kind, vcpus), *more],
+            frozenset({0, 2}),
+        )
         for kind in ("sev", "sev-es", "sev-snp")
         for more in (Words(), kernel)
     ]
@@ -281,6 +302,7 @@ KINDS: dict[str, Callable[[Path], list[Reader]]] = {
     "SEV certificates": sev_certificates,
     "X.509 certificates": x509_certificates,
     "reports": reports,
+    "requirements": requirements,
     "lock files": locks,
     "domains": domains,
     "catalogues of images": catalogues,

@@ -11,7 +11,8 @@ import pytest
 from sevlaunch.errors import UsageError
 from sevlaunch.host.model import Host
 from sevlaunch.owner.lock import lock_plan
-from sevlaunch.owner.setup import Options, boot_of_profile, resolve_setup
+from sevlaunch.owner.profile_boot import boot_of_profile
+from sevlaunch.owner.setup import Options, resolve_setup
 from sevlaunch.plan.command_line import argv
 from sevlaunch.plan.resolve import resolve
 from sevlaunch.profile.loader import LoadedProfile, loads

@@ -14,6 +14,7 @@ import typer
 from sevlaunch.cli.output import print_json, progress, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.profiles import SetOption
+from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:
     from sevlaunch.owner.search import Findings
@@ -60,6 +61,14 @@ def digest(
     guest_features: launch.FeaturesOption = None,
     vmm: launch.VmmOption = launch.VmmName.QEMU,
     policy: launch.PolicyOption = None,
+    firmware_only: Annotated[
+        bool,
+        typer.Option("--firmware-only", help="The digest of the firmware alone, as --firmware-hash takes it."),
+    ] = False,
+    dump_vmsa: Annotated[
+        Path | None,
+        typer.Option("--dump-vmsa", metavar="FOLDER", help="Write the VMSA page of each vCPU there: vmsa0.bin, ..."),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -92,10 +101,45 @@ def digest(
         policy=policy,
     )
     setup, named = launch.resolve_options(profile, overrides, host, options)
+    if firmware_only:
+        if against is not None or dump_vmsa is not None:
+            raise UsageError("--firmware-only prints one digest", hint="leave --against and --dump-vmsa out")
+        _show_firmware(setup, output)
+        return
+    if dump_vmsa is not None:
+        _dump(setup, dump_vmsa)
     compared = _compare(setup, named, against, tries) if against is not None else None
     _show(setup, named, output, compared)
     if compared and not compared.same:
         raise typer.Exit(1)
+
+
+def _show_firmware(setup: Setup, output: DigestFormat) -> None:
+    from sevlaunch.guest_type import GuestType
+
+    firmware = setup.launch.firmware
+    snp = setup.launch.guest_type is GuestType.SEV_SNP
+    found = (firmware.after_snp_pages if snp else firmware.sha256).hex()
+    if output is DigestFormat.JSON:
+        print_json({"type": setup.launch.guest_type, "firmware_hash": found})
+    else:
+        say(found if output is DigestFormat.HEX else f"firmware hash  {found}")
+
+
+def _dump(setup: Setup, folder: Path) -> None:
+    from sevlaunch.files import NewFile, write_new
+    from sevlaunch.owner.digest import launch_vmsas
+
+    if len(setup.generations) > 1:
+        raise UsageError("the pages are those of one generation, and here two are possible", hint="say which: --vmsa")
+    pages = launch_vmsas(setup.launch)
+    if not pages:
+        raise UsageError(f"a {setup.launch.guest_type} launch has no VMSA pages", hint="leave --dump-vmsa out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make the folder {folder}: {error.strerror}", hint="name another one") from error
+    write_new([NewFile(folder / f"vmsa{number}.bin", page) for number, page in enumerate(pages)])
 
 
 class _Compared(NamedTuple):

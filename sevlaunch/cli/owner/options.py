@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sevlaunch.profile.model import Profile
 
 MAX_CMDLINE_BYTES = 1 << 16
+MAX_VCPUS = 4096
 # Seconds for the search for an explanation of a digest: with the rest of a command they make at most 10.
 SEARCH_LIMIT = 8.5
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
@@ -55,6 +56,7 @@ FirmwareHashOption = Annotated[
     str | None,
     typer.Option(
         "--firmware-hash",
+        "--ovmf-hash",
         metavar="HEX",
         help="SHA-256, where nothing but the firmware is measured; for SNP the 48 bytes after its own pages.",
     ),
@@ -70,13 +72,17 @@ CmdlineFileOption = Annotated[
 CmdlineHashOption = Annotated[
     str | None, typer.Option("--cmdline-hash", metavar="HEX", help="SHA-256 of it with its final NUL.")
 ]
-VcpusOption = Annotated[int | None, typer.Option("--vcpus", min=1, max=4096)]
+VcpusOption = Annotated[int | None, typer.Option("--vcpus", min=1, max=MAX_VCPUS)]
 CpuOption = Annotated[str | None, typer.Option("--cpu", metavar="MODEL", help="QEMU CPU model such as EPYC-Milan.")]
 CpuSignatureOption = Annotated[
     str | None, typer.Option("--cpu-signature", metavar="HEX", help="CPUID leaf 1, EAX, as the guest sees it.")
 ]
 VmsaOption = Annotated[
-    VmsaName | None, typer.Option("--vmsa", help="SEV-ES: started with KVM_SEV_ES_INIT or KVM_SEV_INIT2.")
+    VmsaName | None,
+    typer.Option(
+        "--vmsa",
+        help="Registers at the start, of KVM_SEV_ES_INIT or KVM_SEV_INIT2; for SNP, of kernels before or since 6.10.",
+    ),
 ]
 FeaturesOption = Annotated[
     str | None, typer.Option("--guest-features", metavar="HEX", help="SEV_FEATURES of the VMSA; for SNP 0x1.")

@@ -34,6 +34,9 @@ def report(
     any_report_data: Annotated[
         bool, typer.Option("--any-report-data", help="Take a report of any time, made for anybody.")
     ] = False,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="Print its claims as trustee's policies see them, and check nothing.")
+    ] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Check an attestation report and its certificates. Exit 0 only if every check says yes, 1 if one says no.
@@ -48,7 +51,7 @@ def report(
     Certificates are X.509, in DER or PEM, with whatever file names; AMD's roots are known.
     """
     from sevlaunch.cli.owner.options import optional_hexadecimal
-    from sevlaunch.cli.owner.report_answer import show_answer, why_not
+    from sevlaunch.cli.owner.report_answer import print_claims, show_answer, why_not
     from sevlaunch.errors import UsageError
     from sevlaunch.files import read_blob
     from sevlaunch.owner.report import verify_report
@@ -61,6 +64,11 @@ def report(
     if nonce:
         data = read_blob(nonce, "nonce", (REPORT_DATA_BYTES,))
     found = read_report(file)
+    if claims:
+        asked.require_nothing_asked(given, (report_data, nonce, any_report_data))
+        require_no_rehearsal(found, allowed=given.rehearsal)
+        print_claims(found)
+        return
     expected = asked.read_expected(given)
     wanted = asked.read_wanted(given, expected, report_data=data, any_report_data=any_report_data)
     require_no_rehearsal(found, allowed=given.rehearsal)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, print_json, progress, say
 from sevlaunch.cli.owner import options as launch
 
 if TYPE_CHECKING:
     from sevlaunch.cli.owner.report_options import ReportOptions
+    from sevlaunch.owner.collected import ReportFile
     from sevlaunch.owner.expected_report import Expected
     from sevlaunch.owner.report import ReportVerdict
     from sevlaunch.owner.search import Findings
@@ -25,6 +27,18 @@ def why_not(given: ReportOptions, expected: Expected | None, verdict: ReportVerd
     with progress("looking for what differs"):
         others = read_others(given.tries)
         return expected.why_not(verdict.report.measurement, others, go_on=lambda: time.monotonic() < end)
+
+
+def print_claims(found: ReportFile) -> None:
+    """Print the claims of a report as trustee's policies see them."""
+    from sevlaunch.owner.generations import has_fmc, possible_generations
+    from sevlaunch.owner.trustee import policy_input
+    from sevlaunch.sevapi.report import Report, Tcb
+
+    report = Report.from_bytes(found.content)
+    fmc = has_fmc(possible_generations(report)[0])
+    print_json(policy_input(report, Tcb.from_bytes(report.reported_tcb, turin=fmc)))
+    note("sevlaunch: note: these are the report's own words: nothing was checked")
 
 
 def show_answer(

@@ -217,6 +217,22 @@ def read_wanted(
     return expected.completing(wanted) if expected else wanted
 
 
+def require_nothing_asked(given: ReportOptions, more: tuple[object, ...]) -> None:
+    """Make sure that no option asks for a check: where none is made, it would be ignored.
+
+    :param more: what further options say.
+    :raise UsageError: when one does.
+    """
+    asked = [
+        name
+        for name, default in ReportOptions._field_defaults.items()
+        if getattr(given, name) != default and name != "rehearsal"
+    ]
+    if asked or any(more):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in asked) or "a nonce"
+        raise UsageError(f"--claims checks nothing, and {options} asks for a check", hint="leave one of them out")
+
+
 def _only_once(one: str, other: str, *, twice: bool) -> None:
     if twice:
         raise UsageError(f"{one} and {other} say the same twice", hint="leave one of them out")
