@@ -138,7 +138,7 @@ KEYS = st.from_regex(r"[a-z][a-z_]{0,12}", fullmatch=True) | st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(place=st.sampled_from(PLACES), key=KEYS)
 def test_a_key_that_the_schema_does_not_know_is_unknown_to_the_loader_too(place: str, key: str) -> None:
     text = place % f"{json.dumps(key)}: 1"
