@@ -74,12 +74,12 @@ GROUPS: dict[str, dict[str, dict[str, str]]] = {
             "reference-values": "Print what a verifier has to know of a launch.",
         },
         "owner.publish": {"publish": "Make a launch known to a trustee."},
-        "owner.fetch": {"fetch": "Fetch AMD's certificates and revocation list for a report."},
+        "owner.fetch": {"fetch": "Fetch AMD's certificates and revocation list."},
         "owner.request": {
             "request": "Print a script by which a guest answers with a report.",
         },
         "owner.id_block": {
-            "id-block": "Sign an ID block, which allows one launch digest and policy.",
+            "id-block": "Sign an ID block: the one launch that may run.",
         },
         "owner.compare": {
             "compare": "Do two lock files describe the same launch?",
