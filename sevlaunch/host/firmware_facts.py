@@ -1,10 +1,6 @@
 """The facts about a host's firmware: what descriptors say of it, and what stands in the images."""
 
-from __future__ import annotations
-
-from typing import Annotated
-
-from msgspec import Meta
+# No postponed annotations: to evaluate them takes msgspec longer than to read a saved host.
 
 from sevlaunch.guest_type import GuestType
 from sevlaunch.host.facts import Facts
@@ -21,14 +17,14 @@ class FirmwareDescriptor(Facts, frozen=True, kw_only=True):
 
     file: str
     description: str = ""
-    device: Annotated[str, Meta(description="flash, memory or igvm")]
-    mode: Annotated[str, Meta(description="of flash: split, combined or stateless")] = "split"
+    device: str  # flash, memory or igvm
+    mode: str = "split"  # of flash: split, combined or stateless
     executable: str
     executable_format: str = "raw"
     nvram_template: str | None = None
     nvram_template_format: str = "raw"
     interface_types: list[str] = []
-    machines: Annotated[list[str], Meta(description="patterns of machine types for x86_64")] = []
+    machines: list[str] = []  # patterns of machine types for x86_64
     features: list[str] = []
 
 
@@ -36,17 +32,13 @@ class FirmwareImage(Facts, frozen=True, kw_only=True):
     """What an OVMF image, or a store of its variables, is, and has for encrypted guests, by a look into it."""
 
     path: str
-    error: Annotated[str, Meta(description="why it could not be read, or is damaged")] = ""
-    format: Annotated[
-        str, Meta(description="by its magic: raw or qcow2, as QEMU's block drivers are called, or igvm")
-    ] = "raw"
-    size: Annotated[int | None, Meta(description="bytes of what the guest sees; null: not told")] = None
-    es_reset_vector: Annotated[int | None, Meta(description="where the other vCPUs of a SEV-ES guest start")] = None
-    hashes_table: Annotated[bool, Meta(description="a place for the hashes of a measured direct boot")] = False
-    secret_area: Annotated[bool, Meta(description="a place for the guest owner's secret")] = False
-    snp_pages: Annotated[
-        list[int], Meta(description="the kinds of pages in the list of those that a SNP launch prepares")
-    ] = []
+    error: str = ""  # why it could not be read, or is damaged
+    format: str = "raw"  # by its magic: raw or qcow2, as QEMU's block drivers are called, or igvm
+    size: int | None = None  # bytes of what the guest sees; null: not told
+    es_reset_vector: int | None = None  # where the other vCPUs of a SEV-ES guest start
+    hashes_table: bool = False  # a place for the hashes of a measured direct boot
+    secret_area: bool = False  # a place for the guest owner's secret
+    snp_pages: list[int] = []  # the kinds of pages in the list of those that a SNP launch prepares
 
     @property
     def snp_metadata(self) -> bool:

@@ -1,15 +1,14 @@
 """The host: what a machine offers, as plain data that can be saved as JSON and loaded on another machine."""
 
-from __future__ import annotations
-
+# No postponed annotations: to evaluate them takes msgspec longer than to read a saved host.
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Meta, field
+from msgspec import field
 from msgspec.structs import replace
 
 from sevlaunch.documents import decode
@@ -54,7 +53,7 @@ def boot_of(kernel: str | None, boot_image: str | None) -> BootFacts | None:
 class Host(Facts, frozen=True, kw_only=True):
     """Everything about a machine that a plan depends on."""
 
-    schema_version: Annotated[int, Meta(description="version of this format")] = field(name="schema", default=SCHEMA)
+    schema_version: int = field(name="schema", default=SCHEMA)  # version of this format
     hostname: str = ""
     kernel: str = ""
     architecture: str = "x86_64"
@@ -62,30 +61,21 @@ class Host(Facts, frozen=True, kw_only=True):
     cpu: CpuFacts = CpuFacts()
     kvm: KvmFacts = KvmFacts()
     qemu: QemuFacts | None = None
-    qemu_problem: Annotated[str, Meta(description="why there are no facts about QEMU")] = ""
+    qemu_problem: str = ""  # why there are no facts about QEMU
     firmware: list[FirmwareDescriptor] = field(default_factory=list)
-    firmware_problems: Annotated[list[str], Meta(description="descriptors that could not be read")] = field(
-        default_factory=list
-    )
-    firmware_images: Annotated[
-        list[FirmwareImage], Meta(description="the images that descriptors and the profile name, and well-known ones")
-    ] = field(default_factory=list)
+    firmware_problems: list[str] = field(default_factory=list)  # descriptors that could not be read
+    # the images that descriptors and the profile name, and well-known ones
+    firmware_images: list[FirmwareImage] = field(default_factory=list)
     distribution: Distribution = Distribution()
     memory: MemoryFacts = MemoryFacts()
-    io_uring: Annotated[IoUringFacts | None, Meta(description="null: not looked at")] = None
-    platform: Annotated[PlatformFacts | None, Meta(description="null: not looked at")] = None
-    images: Annotated[
-        dict[str, ImageFacts], Meta(description="images of disks that were looked at, by path or entry")
-    ] = field(default_factory=dict)
-    boot: Annotated[BootFacts | None, Meta(description="what a profile's direct boot starts; null: not looked at")] = (
-        None
-    )
-    verity: Annotated[VerityFacts | None, Meta(description="the hash tree of a profile's root; null: none")] = None
-    helpers: Annotated[dict[str, HelperFacts], Meta(description="helper programs that were asked, by their name")] = (
-        field(default_factory=dict)
-    )
+    io_uring: IoUringFacts | None = None  # null: not looked at
+    platform: PlatformFacts | None = None  # null: not looked at
+    images: dict[str, ImageFacts] = field(default_factory=dict)  # images of disks that were looked at, by path or entry
+    boot: BootFacts | None = None  # what a profile's direct boot starts; null: not looked at
+    verity: VerityFacts | None = None  # the hash tree of a profile's root; null: none
+    helpers: dict[str, HelperFacts] = field(default_factory=dict)  # helper programs that were asked, by their name
     folders: Folders
-    saved: Annotated[bool, Meta(description="these facts were read from a file, not from the machine now")] = False
+    saved: bool = False  # these facts were read from a file, not from the machine now
 
     @classmethod
     def probe(
@@ -94,7 +84,7 @@ class Host(Facts, frozen=True, kw_only=True):
         *,
         runtime: Path | None = None,
         state: Path | None = None,
-        system: System | None = None,
+        system: "System | None" = None,
         thorough: bool = False,
         ordinary: bool = False,
         images: Iterable[str] = (),
@@ -104,7 +94,7 @@ class Host(Facts, frozen=True, kw_only=True):
         kernel: str | None = None,
         boot_image: str | None = None,
         io_uring: bool = False,
-    ) -> Host:
+    ) -> "Host":
         """What this machine offers. A missing QEMU is noted, not raised: a plan needs it, a look at the host does not.
 
         :param qemu_binary: the QEMU to ask, or ``auto``.
@@ -174,11 +164,11 @@ class Host(Facts, frozen=True, kw_only=True):
             ),
         )
 
-    def with_boot(self, kernel: str | None, boot_image: str | None) -> Host:
+    def with_boot(self, kernel: str | None, boot_image: str | None) -> "Host":
         """These facts, with those of a direct boot, whose files are on this machine; as for :meth:`probe`."""
         return replace(self, boot=boot_of(kernel, boot_image))
 
-    def with_verity(self, verity: tuple[str, str | None] | None) -> Host:
+    def with_verity(self, verity: tuple[str, str | None] | None) -> "Host":
         """These facts, with those of a root's hash tree, whose images are on this machine; as for :meth:`probe`."""
         return replace(self, verity=verity_of(verity))
 
@@ -187,7 +177,7 @@ class Host(Facts, frozen=True, kw_only=True):
         return next((image for image in self.firmware_images if image.path == path), None)
 
     @classmethod
-    def load(cls, path: Path | str) -> Host:
+    def load(cls, path: Path | str) -> "Host":
         """The host saved in the file ``path``.
 
         :raise HostError: when it can't be read, is no saved host, or of another version of the format.
