@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.against import against
 from benchmarks.commands import commands
 from benchmarks.digests import digests
 from benchmarks.growth import growth
@@ -19,6 +21,9 @@ from benchmarks.many import many
 from benchmarks.measuring import RUNTIME, Result, Setting, print_result
 from benchmarks.memory import memory
 from benchmarks.starts import rehearsal, start
+
+from sevlaunch.host.processor import cpu_facts
+from sevlaunch.host.system import System
 
 # scripts/test-tools brings it.
 AMDSEV = Path.home() / ".cache/sevlaunch/tools/ovmf-amdsev/OVMF.amdsev.fd"
@@ -44,17 +49,21 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--json", type=Path, metavar="FILE", help="renew the figures there, too")
     parser.add_argument("--libvirt", action="store_true", help="install libvirt, if it is not there, to compare with")
+    parser.add_argument("--against", metavar="REV", help="measure the commands of this revision, too, and compare")
     options = parser.parse_args()
     unknown = set(options.sections) - set(every)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     setting = Setting(options.qemu, options.firmware, options.rounds)
     results = {}
+    print(f"{cpu_facts(System()).name}, Python {platform.python_version()}\n")
     with ExitStack() as folders:
         for variable, place in (("XDG_RUNTIME_DIR", RUNTIME), ("XDG_STATE_HOME", None)):
             folder = tempfile.TemporaryDirectory(prefix="sevlaunch-bench-", dir=place)
             os.environ[variable] = folders.enter_context(folder)
-        for name in options.sections or SECTIONS:
+        if options.against:
+            print_result("against", against(options.against, setting))
+        for name in options.sections or (() if options.against else SECTIONS):
             results[name] = every[name](setting)
             print_result(name, results[name])
     if options.json:

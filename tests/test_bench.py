@@ -16,8 +16,9 @@ from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from benchmarks import against
 from benchmarks.imports import by_package
-from benchmarks.measuring import Target, Verdict, alternate, peak_memory, summarise
+from benchmarks.measuring import Setting, Target, Verdict, alternate, peak_memory, summarise
 
 MEDIANS = {"base": 100.0, "fast": 105.0, "slow": 240.0}
 
@@ -70,6 +71,44 @@ def test_peak_memory_is_that_of_the_command() -> None:
     large = peak_memory([sys.executable, "-I", "-S", "-c", "b'x' * (100 << 20)"])
     assert len(ballast) > large > small + (90 << 20)
     assert small < 50 << 20
+
+
+def test_another_revision_takes_turns_with_this_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, ran = tmp_path / "project", tmp_path / "ran"
+    (project / "sevlaunch").mkdir(parents=True)
+    (project / "sevlaunch/__init__.py").touch()
+    git = [
+        "git",
+        "-C",
+        str(project),
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "init.defaultBranch=main",
+    ]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for which in ("old", "new"):
+        program = f"import sys\nopen({str(ran)!r}, 'a').write(' '.join(['{which}', *sys.argv[1:]]) + '\\n')\n"
+        (project / "sevlaunch/__main__.py").write_text(program)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", which], check=True)
+    # What is not committed yet is measured, too.
+    (project / "sevlaunch/__main__.py").write_text(program.replace("'new'", "'now'"))
+    monkeypatch.setattr(against, "ROOT", project)
+
+    result = against.against("HEAD~1", Setting("auto", Path(), 1), {"up": "up {root}/a"})
+
+    [old] = (project / "build/against").iterdir()
+    once = [f"old up {old}/a", "old down plain --now", f"now up {project}/a", "now down plain --now"]
+    # The round that is not counted, and one backwards.
+    assert ran.read_text().splitlines() == [*once, *once[2:], *once[:2]]
+    assert [line.name for line in result.lines] == [f"up, {old.name}", "up"]
+    assert [verdict.target for verdict in result.verdicts] == [f"at most 1 of up, {old.name}"]
+    assert against.checkout("HEAD~1") == (old.name, old)
+    with pytest.raises(SystemExit, match="no-such-revision"):
+        against.checkout("no-such-revision")
 
 
 def test_imports_count_for_the_package_that_wants_them() -> None:
