@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+from msgspec import Struct
 
 MAGIC = b"QFI\xfb"
 # QEMU's hw/i386/pc.c, pc_machine_set_max_fw_size: more firmware does not fit below the I/O APIC.
@@ -39,7 +41,7 @@ _CLUSTER_BITS = range(9, 22)
 _WINDOW_BITS = -12
 
 
-class Header(NamedTuple):
+class Header(Struct, frozen=True):
     """What the header of a disk's image says. ``virtual_size``: bytes of the disk as its guest sees it."""
 
     version: int

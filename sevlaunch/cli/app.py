@@ -52,18 +52,21 @@ def options(
 
 def command_line(words: Sequence[str]) -> typer.Typer:
     """The command that ``words``, the arguments, ask for; where they name none, as for help, the list of commands."""
+    first, second = (*(word for word in words if not word.startswith("-")), "", "")[:2]
+    named = first in GROUPS or any(first in names for names in COMMANDS.values())
     app = typer.Typer(
         name="sevlaunch",
         help="Start AMD SEV, SEV-ES and SEV-SNP guests by running QEMU directly.",
         no_args_is_help=True,
+        # The options that install completion, which no command has.
+        add_completion=not named or _COMPLETION in os.environ,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
     app.callback()(options)
-    first, second = (*(word for word in words if not word.startswith("-")), "", "")[:2]
     if first not in GROUPS:
         _add_commands(app, COMMANDS, first)
-    if not any(first in names for names in COMMANDS.values()):
+    if first in GROUPS or not named:
         for name in (first,) if first in GROUPS else GROUPS:
             group = typer.Typer(name=name, help=_GROUP_HELP[name], no_args_is_help=True, rich_markup_mode=None)
             if first == name or _COMPLETION in os.environ:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from sevlaunch.guest_type import GuestType
 
@@ -24,7 +25,7 @@ SNP_MIGRATE_MA = 1 << 18
 SNP_DEBUG = 1 << 19
 
 
-class PolicyFormat(NamedTuple):
+class PolicyFormat(Struct, frozen=True):
     """One of the two policy layouts.
 
     ``bits`` names each single bit; ``version`` is the prefix of the minimum firmware version, such as
