@@ -6,7 +6,7 @@ from sevlaunch.errors import HostError
 from sevlaunch.image.cloud_config import SeedFile, Wishes
 from sevlaunch.image.seed import Seed
 from sevlaunch.opening import open_regular
-from sevlaunch.profile.model import BootFile, FirstBoot
+from sevlaunch.profile.model.first_boot import BootFile, FirstBoot
 
 # A seed is for what configures a guest; what is larger belongs on a disk.
 MOST_SOURCE_BYTES = 16 << 20

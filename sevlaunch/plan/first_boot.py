@@ -11,7 +11,8 @@ from sevlaunch.plan.needs import NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.plan.places import SEED, SSH_KEY
-from sevlaunch.profile.model import FirstBoot, Profile
+from sevlaunch.profile.model import Profile
+from sevlaunch.profile.model.first_boot import FirstBoot
 from sevlaunch.profile.seed_values import as_hostname
 
 NAME = "first-boot"

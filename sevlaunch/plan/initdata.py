@@ -11,7 +11,7 @@ from sevlaunch.plan.needs import NeededFile, Needs
 from sevlaunch.plan.option import Choice, Option, Parameter, Reason, rule
 from sevlaunch.plan.part import Part, virtio_parameters
 from sevlaunch.plan.places import INITDATA
-from sevlaunch.profile.model import InitData
+from sevlaunch.profile.model.initdata import InitData
 
 NAME = "initdata"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sevlaunch.profile.model import FirstBoot, Profile
+from sevlaunch.profile.model import Profile
+from sevlaunch.profile.model.first_boot import FirstBoot
 from sevlaunch.profile.seed_values import goes_with_others
 from sevlaunch.profile.violation import Violation
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sevlaunch.profile.initdata_values import FILE, SEED
-from sevlaunch.profile.model import InitData, Profile, SnpSecurity
+from sevlaunch.profile.model import Profile, SnpSecurity
+from sevlaunch.profile.model.initdata import InitData
 from sevlaunch.profile.violation import Violation
 
 _OWN = ("algorithm", "data", "files", "bind")

@@ -9,7 +9,8 @@ import msgspec
 
 from sevlaunch.profile.loader import SHORT_FORMS, SWITCHES
 from sevlaunch.profile.model import Model, Profile
-from sevlaunch.profile.validation import field_types
+from sevlaunch.profile.model.base import attribute_of
+from sevlaunch.profile.validation import field_types, placeholder, required_keys
 
 
 def profile_schema() -> dict[str, Any]:
@@ -61,13 +62,14 @@ def _short_form(key: str, long_key: str, definitions: dict[str, Any]) -> dict[st
 
 def _mapping(kind: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = {"title": kind.__name__, "type": "object", "description": kind.__doc__, "properties": {}}
-    for field in msgspec.structs.fields(kind):
-        property_ = _schema_of(field_types(kind)[field.encode_name].annotation, definitions)
-        if field.required:
-            schema.setdefault("required", []).append(field.encode_name)
-        elif field.default is not msgspec.NODEFAULT:
-            property_ = {**property_, "default": msgspec.to_builtins(field.default)}
-        schema["properties"][field.encode_name] = property_
+    required, defaults = required_keys(kind), placeholder(kind)
+    for key, field_type in field_types(kind).items():
+        property_ = _schema_of(field_type.annotation, definitions)
+        if key in required:
+            schema.setdefault("required", []).append(key)
+        elif (default := getattr(defaults, attribute_of(key))) not in ([], {}):
+            property_ = {**property_, "default": msgspec.to_builtins(default)}
+        schema["properties"][key] = property_
     if kind.one_of:
         schema["oneOf"] = [{"required": [key]} for key in kind.one_of]
     return {**schema, "additionalProperties": False}

@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -74,7 +75,9 @@ def type_of(kind: type[Model], key: str) -> FieldType:
     owner = next(base for base in kind.__mro__ if attribute in inspect.get_annotations(base))
     # Annotations are postponed, and only those of the keys that a profile has are evaluated: few of all.
     annotation = inspect.get_annotations(owner)[attribute]
-    return field_type_of(eval(annotation, vars(sys.modules[owner.__module__])))
+    module = kind.types_of_few.get(key)
+    own = vars(import_module(module)) if module else None
+    return field_type_of(eval(annotation, vars(sys.modules[owner.__module__]), own))
 
 
 def field_types(kind: type[Model]) -> dict[str, FieldType]:
@@ -117,10 +120,11 @@ def _members(annotation: Any, extras: tuple[Any, ...] = ()) -> Iterator[tuple[An
 
 def placeholder(kind: type[Model]) -> Model:
     """A mapping of this kind that no rule minds."""
-    return kind(**{key: type_of(kind, key).placeholder for key in _required(kind)})
+    return kind(**{key: type_of(kind, key).placeholder for key in required_keys(kind)})
 
 
-def _required(kind: type[Model]) -> list[str]:
+def required_keys(kind: type[Model]) -> list[str]:
+    """The keys that a mapping of this kind has to have."""
     # msgspec.structs.fields() says it too, but evaluates all annotations first. Defaults are those of the last fields.
     defaults = kind.__struct_defaults__
     names = kind.__struct_fields__
@@ -188,7 +192,7 @@ class Reading:
             read = self._value(type_of(kind, key), inner, place)
             if place not in self.wrong:
                 found[key] = read
-        for key in _required(kind):
+        for key in required_keys(kind):
             if key not in found:
                 found[key] = type_of(kind, key).placeholder
                 if key not in value:

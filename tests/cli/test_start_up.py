@@ -40,6 +40,8 @@ FOR_FEW = {
     *(f"sevlaunch.plan.{name}" for name in ("first_boot", "folder_disk", "iommu", "overlay", "passt", "shares")),
     *(f"sevlaunch.host.{name}" for name in ("boot", "cpuid", "helpers", "images", "io_uring", "platform", "verity")),
     *(f"sevlaunch.plan.{name}" for name in ("direct_boot", "initdata", "security", "tpm", "video")),
+    *("sevlaunch.profile.model.first_boot", "sevlaunch.profile.model.initdata"),
+    *(f"sevlaunch.profile.{name}_values" for name in ("initdata", "seed")),
     *("ctypes", "sevlaunch.flows.images", "sevlaunch.image.inspection"),
 }
 # What a start takes once QEMU runs, and boots.

@@ -8,7 +8,7 @@ import pytest
 
 from sevlaunch.errors import ProfileError
 from sevlaunch.profile.loader import LoadedProfile, loads
-from sevlaunch.profile.model import FirstBoot
+from sevlaunch.profile.model.first_boot import FirstBoot
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG5vIHJlYWwga2V5LCB3aGljaCBub2JvZHkgaGFzIGl0 me@home"
 TOML = "[settings]\nkey = 1\n"

@@ -1,4 +1,4 @@
-"""The profile as plain data: one module for each part of it."""
+"""The profile as plain data: one module for each part of it. Those of first_boot and initdata are for few profiles."""
 
 from sevlaunch.profile.model.base import Auto, Model
 from sevlaunch.profile.model.board import Clock, FwCfgFile, Smbios, Watchdog
@@ -6,8 +6,6 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import BASE_FORMATS, OWN_THREAD, Bus, Cache, Disk, ImageFormat, Overlay, Throttle
 from sevlaunch.profile.model.display import FIRST_PORT, Display, NoDisplay, SpiceDisplay, VncDisplay
-from sevlaunch.profile.model.first_boot import BootFile, FirstBoot
-from sevlaunch.profile.model.initdata import InitData
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import (
     BridgeNetwork,
@@ -38,7 +36,6 @@ __all__ = [
     "BASE_FORMATS",
     "Balloon",
     "Boot",
-    "BootFile",
     "BridgeNetwork",
     "Bus",
     "Cache",
@@ -49,10 +46,8 @@ __all__ = [
     "Display",
     "FIRST_PORT",
     "Firmware",
-    "FirstBoot",
     "IdKeys",
     "ImageFormat",
-    "InitData",
     "Iommu",
     "MacvtapNetwork",
     "Memory",

@@ -28,6 +28,11 @@ def attribute_of(key: str) -> str:
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A mapping of a profile. ``one_of``: keys of which there is exactly one, as a rule says in words."""
+    """A mapping of a profile.
+
+    ``one_of``: keys of which there is exactly one, as a rule says in words.
+    ``types_of_few``: keys that few profiles have, with the modules of their types, which are imported for those alone.
+    """
 
     one_of: ClassVar[tuple[str, ...]] = ()
+    types_of_few: ClassVar[dict[str, str]] = {}

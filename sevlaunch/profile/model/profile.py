@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -13,12 +13,15 @@ from sevlaunch.profile.model.boot import Boot
 from sevlaunch.profile.model.devices import Balloon, Channel, Rng, Share, Tpm, Video
 from sevlaunch.profile.model.disks import Disk
 from sevlaunch.profile.model.display import Display, NoDisplay
-from sevlaunch.profile.model.first_boot import Credential, CredentialName, FirstBoot, IgnitionFile
-from sevlaunch.profile.model.initdata import InitData
 from sevlaunch.profile.model.machine import Cpu, Firmware, Iommu, Memory, NumaNode
 from sevlaunch.profile.model.networks import Network, PasstNetwork
 from sevlaunch.profile.model.security import NoSecurity, Security
 
+if TYPE_CHECKING:
+    from sevlaunch.profile.model.first_boot import Credential, CredentialName, FirstBoot, IgnitionFile
+    from sevlaunch.profile.model.initdata import InitData
+
+_FIRST_BOOT, _INITDATA = (f"sevlaunch.profile.model.{name}" for name in ("first_boot", "initdata"))
 _UUID, _A_UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", "a UUID such as those of uuidgen"
 _MACHINES = "q35, or a versioned name such as pc-q35-7.2"
 _USER = r"[A-Za-z_][A-Za-z0-9_.-]*[$]?"
@@ -33,6 +36,11 @@ class Qemu(Model, frozen=True, kw_only=True):
 
 class Profile(Model, frozen=True, kw_only=True):
     """A guest, as its user wants it."""
+
+    types_of_few: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("first_boot", "ignition", "credentials"), _FIRST_BOOT),
+        "initdata": _INITDATA,
+    }
 
     name: Annotated[Name, Meta(description="name of the guest; default: the file's stem")]
     uuid: Annotated[str, matching(_UUID, "SMBIOS UUID", wanted=_A_UUID)] | None = None
