@@ -38,12 +38,12 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "profiles": {
         "check": "Check profiles; print every mistake with its place.",
-        "render": "Print the QEMU command line of a profile, or its lock file.",
         "schema": "Print the JSON Schema of profiles, for editors.",
         "init": "Write a commented starting profile.",
         "policy": "Show a guest policy as number and as names of its bits.",
         "host": "Print what this machine offers as JSON; write its certificates.",
     },
+    "render": {"render": "Print the QEMU command line of a profile, or its lock file."},
     "doctor": {"doctor": "Check what this machine can run; tell how to fix the rest."},
     "importing": {"import": "Turn a libvirt domain into a profile."},
     "services": {"unit": "Print a systemd unit that runs the guest of a profile."},

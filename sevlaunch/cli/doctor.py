@@ -10,7 +10,7 @@ import typer
 
 from sevlaunch.cli.complete import profile_files
 from sevlaunch.cli.output import Format, FormatOption, print_json, say
-from sevlaunch.cli.profiles import SetOption
+from sevlaunch.cli.profile_options import SetOption
 from sevlaunch.errors import UsageError
 from sevlaunch.guest_type import GuestType
 

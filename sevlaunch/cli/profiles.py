@@ -1,4 +1,4 @@
-"""Commands about profiles and the host: check, render, schema, init, policy, host."""
+"""Commands about profiles and the host: check, schema, init, policy, host."""
 
 from __future__ import annotations
 
@@ -12,35 +12,14 @@ import typer
 from sevlaunch.cli.complete import catalogue_names, profile_files
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_document, print_json, say
+from sevlaunch.cli.profile_options import SetOption
 from sevlaunch.errors import ProfileError, UsageError
 from sevlaunch.guest_type import GuestType
-
-ProfileArgument = Annotated[Path, typer.Argument(help="A profile.", autocompletion=profile_files)]
-NameOption = Annotated[str | None, typer.Option("--name", help="A name for the guest instead of the profile's own.")]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Set a value of the profile, such as cpu.count=8.")
-]
-FreshOption = Annotated[
-    bool,
-    typer.Option("--fresh", help="Remove first what earlier runs have left: overlays of images, NVRAM, TPM state."),
-]
-OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Fetch no images: refuse where the profile names one that is not here.")
-]
-
-
-class RenderFormat(StrEnum):
-    """How a command line is printed."""
-
-    SHELL = "shell"
-    JSON = "json"
-    LINES = "lines"
-    EXPLAIN = "explain"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (check, render, schema, init, policy, host):
+    for command in (check, schema, init, policy, host):
         app.command(command.__name__)(command)
 
 
@@ -94,38 +73,6 @@ def check(
         print_json(results)
     if not all(result["ok"] for result in results):
         raise typer.Exit(1)
-
-
-def render(
-    profile: ProfileArgument,
-    host: Annotated[Path | None, typer.Option("--host", help="Render for the host saved in this file.")] = None,
-    name: NameOption = None,
-    overrides: SetOption = [],  # noqa: B006 - typer reads the default
-    rehearse: Annotated[bool, typer.Option("--rehearse", help="As a rehearsal would start it.")] = False,
-    lock: Annotated[
-        bool, typer.Option("--lock", help="Print the launch lock file: hashes, and the digests that they must give.")
-    ] = False,
-    output: Annotated[RenderFormat, typer.Option("--format", help="How to print it.")] = RenderFormat.SHELL,
-) -> None:
-    """Print the QEMU command line of a profile, for this host or another one; or its launch lock file."""
-    from sevlaunch.flows.completion import complete_plan
-    from sevlaunch.flows.hosts import host_for
-    from sevlaunch.plan.formats import format_plan
-    from sevlaunch.plan.resolve import resolve
-    from sevlaunch.profile.loader import load
-
-    loaded = load(profile, overrides=overrides, name=name)
-    facts = host_for(loaded.profile, host)
-    plan = complete_plan(loaded, resolve(loaded, facts, rehearse=rehearse), facts)
-    if output is not RenderFormat.EXPLAIN:
-        for warning in plan.warnings:
-            note(f"sevlaunch: warning: {warning}")
-    if lock:
-        from sevlaunch.owner.lock import lock_plan
-
-        print_document(lock_plan(loaded, plan).to_json())
-        return
-    print_document(format_plan(plan, output.value) + "\n")
 
 
 class SchemaOf(StrEnum):

@@ -10,7 +10,7 @@ import typer
 from sevlaunch.cli.complete import conditions, guest_names
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, progress
-from sevlaunch.cli.profiles import FreshOption, OfflineOption
+from sevlaunch.cli.profile_options import FreshOption, OfflineOption
 from sevlaunch.errors import UsageError
 
 

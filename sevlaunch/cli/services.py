@@ -10,7 +10,7 @@ import typer
 
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_document, print_json
-from sevlaunch.cli.profiles import NameOption, ProfileArgument, SetOption
+from sevlaunch.cli.profile_options import NameOption, ProfileArgument, SetOption
 
 
 def register(app: typer.Typer) -> None:

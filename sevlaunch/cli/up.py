@@ -8,7 +8,7 @@ import typer
 
 from sevlaunch.cli.complete import conditions, profile_files
 from sevlaunch.cli.output import Format, FormatOption
-from sevlaunch.cli.profiles import FreshOption, NameOption, OfflineOption, SetOption
+from sevlaunch.cli.profile_options import FreshOption, NameOption, OfflineOption, SetOption
 
 
 def register(app: typer.Typer) -> None:

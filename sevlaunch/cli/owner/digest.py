@@ -13,7 +13,7 @@ import typer
 
 from sevlaunch.cli.output import print_json, progress, say
 from sevlaunch.cli.owner import options as launch
-from sevlaunch.cli.profiles import SetOption
+from sevlaunch.cli.profile_options import SetOption
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:

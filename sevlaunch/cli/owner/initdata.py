@@ -9,7 +9,7 @@ import typer
 
 from sevlaunch.cli.complete import profile_files
 from sevlaunch.cli.output import Format, FormatOption, print_document, print_json
-from sevlaunch.cli.profiles import SetOption
+from sevlaunch.cli.profile_options import SetOption
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from sevlaunch.cli.output import print_document, print_json, say
 from sevlaunch.cli.owner import options as launch
-from sevlaunch.cli.profiles import SetOption
+from sevlaunch.cli.profile_options import SetOption
 from sevlaunch.cli.spread import spread
 from sevlaunch.errors import UsageError
 

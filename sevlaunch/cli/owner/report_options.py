@@ -10,7 +10,7 @@ import typer
 
 from sevlaunch.cli.failures import note
 from sevlaunch.cli.owner import options as launch
-from sevlaunch.cli.profiles import SetOption
+from sevlaunch.cli.profile_options import SetOption
 from sevlaunch.errors import UsageError
 
 if TYPE_CHECKING:

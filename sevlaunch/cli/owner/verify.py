@@ -12,7 +12,7 @@ from sevlaunch.cli.failures import note
 from sevlaunch.cli.output import Format, FormatOption, print_json, progress, say
 from sevlaunch.cli.owner import options as launch
 from sevlaunch.cli.owner import session_files as session
-from sevlaunch.cli.profiles import SetOption
+from sevlaunch.cli.profile_options import SetOption
 from sevlaunch.errors import HostError, InsecureUse, UsageError
 
 if TYPE_CHECKING:
