@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from sevlaunch.guest_type import GuestType
 
@@ -25,7 +24,7 @@ SNP_MIGRATE_MA = 1 << 18
 SNP_DEBUG = 1 << 19
 
 
-class PolicyFormat(Struct, frozen=True):
+class PolicyFormat(NamedTuple):
     """One of the two policy layouts.
 
     ``bits`` names each single bit; ``version`` is the prefix of the minimum firmware version, such as
