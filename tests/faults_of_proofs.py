@@ -270,7 +270,7 @@ FAULTS_OF_PROOFS = {
         "sevlaunch/owner/report.py",
         "    wanted.require_asked()\n",
         "",
-        ("tests/owner/test_report.py::test_an_answer_that_would_prove_nothing_is_refused_unless_it_is_waived_by_name",),
+        ("tests/owner/test_report_demands.py::test_an_answer_that_would_prove_nothing_is_refused_unless_it_is_waived_by_name",),
     ),
     "an ASK that AMD revoked is trusted": Fault(
         "sevlaunch/owner/revocation.py",
@@ -294,13 +294,13 @@ FAULTS_OF_PROOFS = {
         "sevlaunch/owner/report_wanted.py",
         "enough = vector & wanted.mitigations == wanted.mitigations",
         "enough = bool(vector & wanted.mitigations)",
-        ("tests/owner/test_report.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
+        ("tests/owner/test_report_demands.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
     ),
     "a policy may allow a migration agent that is not there": Fault(
         "sevlaunch/owner/report_wanted.py",
         "none = not allowed_one and report",
         "none = report",
-        ("tests/owner/test_report.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
+        ("tests/owner/test_report_demands.py::test_all_that_a_report_says_can_be_demanded_and_is_shown",),
     ),
     "attest takes a report over any nonce": Fault(
         "sevlaunch/cli/attest.py",
@@ -363,13 +363,13 @@ FAULTS_OF_PROOFS = {
         "sevlaunch/owner/report_wanted.py",
         "known = any(report.chip_id) and report.chip_id in pinned",
         "known = report.chip_id in pinned",
-        ("tests/owner/test_report.py::test_a_processor_that_is_hidden_is_none_that_is_wanted",),
+        ("tests/owner/test_report_demands.py::test_a_processor_that_is_hidden_is_none_that_is_wanted",),
     ),
     "a policy may restrict less than the one that is the most": Fault(
         "sevlaunch/owner/report_wanted.py",
         " or most & SNP_RESTRICTIONS & ~policy",
         "",
-        ("tests/owner/test_report.py::test_a_policy_allows_no_more_and_restricts_no_less",),
+        ("tests/owner/test_report_demands.py::test_a_policy_allows_no_more_and_restricts_no_less",),
     ),
     "a policy affirms a launch with whatever host data": Fault(
         "sevlaunch/owner/rego.py",
