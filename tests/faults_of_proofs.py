@@ -270,7 +270,9 @@ FAULTS_OF_PROOFS = {
         "sevlaunch/owner/report.py",
         "    wanted.require_asked()\n",
         "",
-        ("tests/owner/test_report_demands.py::test_an_answer_that_would_prove_nothing_is_refused_unless_it_is_waived_by_name",),
+        (
+            "tests/owner/test_report_demands.py::test_an_answer_that_would_prove_nothing_is_refused_unless_it_is_waived_by_name",
+        ),
     ),
     "an ASK that AMD revoked is trusted": Fault(
         "sevlaunch/owner/revocation.py",

@@ -58,6 +58,7 @@ def command_line(words: Sequence[str]) -> typer.Typer:
         name="sevlaunch",
         help="Start AMD SEV, SEV-ES and SEV-SNP guests by running QEMU directly.",
         no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
         # The options that install completion, which no command has.
         add_completion=not named or _COMPLETION in os.environ,
         rich_markup_mode=None,
