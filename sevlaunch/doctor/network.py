@@ -1,4 +1,4 @@
-"""What a guest's networks need of this machine: interfaces, their helper, descriptors that were handed in."""
+"""What a guest's networks need of this machine: interfaces, their helper, descriptors that an embedder gives."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _refusal(url: str, request: Publication, error: urllib.error.HTTPError, *, w
         body = error.read(_MAX_ANSWER)
     kind, detail = _said(body)
     if kind and not kind.startswith(_NO_ACCESS):
-        hint = "mend what it names, and publish again"
+        hint = "fix what it names, and publish again"
     elif error.code == http.HTTPStatus.UNAUTHORIZED:
         hint = "is the token that of its administrator, and not expired?" if with_token else "--admin-token FILE"
     else:

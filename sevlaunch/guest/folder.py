@@ -66,7 +66,7 @@ class GuestFolder:
         """The folder, to open files in it.
 
         :raise GuestNotFound: when it is not there.
-        :raise HostError: when somebody else has a hand in it.
+        :raise HostError: when somebody else may write to it.
         """
         try:
             with open_root(self.root) as root:

@@ -276,7 +276,7 @@ def check_files(files: dict[str, bytes], bound: dict[str, str]) -> None:
 
 
 def give(files: dict[str, bytes], to: Path) -> None:
-    """Put the files where cloud-init takes them from: a folder that the host has no hand in."""
+    """Put the files where cloud-init takes them from: a folder that the host does not fill."""
     to.mkdir(mode=0o700, parents=True, exist_ok=True)
     for entry in to.iterdir():
         entry.unlink()

@@ -85,7 +85,7 @@ def test_what_it_refuses_ends_it(given: list[str | Path], kbs: Kbs, base: Path, 
     assert result.stdout == f"reference values: taken by {kbs.url}\n"
     assert "the resource policy: " in result.stderr
     assert "answers 401: ParsePolicyError: Failed to parse policy" in result.stderr
-    assert "mend what it names" in result.stderr
+    assert "fix what it names" in result.stderr
     assert kbs.resources == {}
     document = sevlaunch(*given, *more, "--format", "json", check=4)
     assert '"complete": false' in document.stdout

@@ -40,7 +40,7 @@ def secret(
     rehearsal: session.RehearsalOption = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Wrap secrets for the launch that `owner verify` said yes to, for `sevlaunch inject` to hand in.
+    """Wrap secrets for the launch that `owner verify` said yes to, for `sevlaunch inject`.
 
     It asks for the answer of verify, for this very measurement. `owner verify --secret` does both in one step.
     """
