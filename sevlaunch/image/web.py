@@ -29,7 +29,12 @@ _HEADERS = {"User-Agent": f"sevlaunch/{__version__}", "Accept-Encoding": "identi
 
 
 class Broken(ImageError):
-    """The answer did not come whole, and may come at the next try."""
+    """The answer did not come whole, and may come at the next try.
+
+    ``wait``: seconds that the server asks for until then, or 0.
+    """
+
+    wait = 0.0
 
 
 class NotThere(ImageError):
@@ -236,4 +241,9 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> ImageError:
     if error.code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return NotThere(f"{url} is not there ({error.code})", hint="has it moved? name its URL, or another mirror")
     kind = Broken if error.code >= 500 or error.code == HTTPStatus.TOO_MANY_REQUESTS else ImageError
-    return kind(f"{url}: the server answers {error.code} {error.reason}", hint="try again later, or another mirror")
+    refusal = kind(f"{url}: the server answers {error.code} {error.reason}", hint="try again later, or another mirror")
+    # The header may have a date, too, which is by the server's clock.
+    said = error.headers.get("Retry-After", "")
+    if isinstance(refusal, Broken) and said.isascii() and said.isdigit():
+        refusal.wait = float(said)
+    return refusal

@@ -26,6 +26,7 @@ class Served:
     ``breaks_after``: for each answer in turn, after how many bytes of it the connection is cut (None: never; the last
     entry holds for all later ones). ``stalls_after``: bytes, then silence until the server ends. ``promised``: the
     length that it claims for the whole. ``status``: an answer without the file. ``location``: where it redirects to.
+    ``busy``: how many answers are 429 before the file comes, each of which asks to wait for as many ``seconds``.
     """
 
     content: bytes
@@ -37,6 +38,8 @@ class Served:
     length_said: bool = True
     status: int | None = None
     location: str = ""
+    busy: int = 0
+    seconds: str = "0"
 
     @property
     def length(self) -> int:
@@ -108,6 +111,8 @@ def serving(*, certificate: Path | None = None) -> Iterator[Server]:
         def _answer(self, file: Served | None, status: int, start: int) -> None:
             if file is None or status >= 300:
                 self.send_response(status)
+                if status == HTTPStatus.TOO_MANY_REQUESTS and file:
+                    self.send_header("Retry-After", file.seconds)
                 if file and file.location:
                     self.send_header("Location", file.location)
                 if file and status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -163,6 +168,9 @@ def _status(file: Served | None, wanted: str | None, if_range: str | None) -> tu
     """The answer's status, and where in the file it begins."""
     if file is None:
         return HTTPStatus.NOT_FOUND, 0
+    if file.busy:
+        file.busy -= 1
+        return HTTPStatus.TOO_MANY_REQUESTS, 0
     if file.status is not None:
         return file.status, 0
     match = _RANGE.fullmatch(wanted or "")
