@@ -85,7 +85,7 @@ def resolve_first_boot(context: Context, said: FirstBoot) -> FirstBootPlan:
     profile = context.profile
     state = context.state_folder
     # What is bound has to be the same wherever the profile lies: its owner makes the same seed.
-    bound = profile.initdata is not None and profile.initdata.bind
+    bound = profile.initdata is not None and profile.initdata.binds_seed
     return FirstBootPlan(
         wanted=context.why("first_boot"),
         said=said,

@@ -48,7 +48,7 @@ def first_boot_cautions(profile: Profile) -> Iterator[Violation]:
     first = profile.first_boot
     if first is None:
         return
-    bound = profile.initdata is not None and "first_boot" in profile.initdata.bind
+    bound = profile.initdata is not None and profile.initdata.binds_seed
     if profile.security.encrypted and not bound:
         yield Violation(
             ("first_boot",),

@@ -38,6 +38,14 @@ def check_initdata(profile: Profile) -> Iterator[Violation]:
             )
     if said.bind:
         yield from _bound_seed(profile, said)
+    first = profile.first_boot
+    if first and isinstance(first.ssh_keys, str) and said.binds_seed:
+        yield Violation(
+            ("first_boot", "ssh_keys"),
+            f"{first.ssh_keys}: keys that are found at the start change the seed, which is bound: name them, such as "
+            "ssh_keys: [id_ed25519.pub], or [] for none",
+            (("initdata",),),
+        )
 
 
 def _bound_seed(profile: Profile, said: InitData) -> Iterator[Violation]:
@@ -53,13 +61,6 @@ def _bound_seed(profile: Profile, said: InitData) -> Iterator[Violation]:
         todo = "leave it out of bind" if first.network_config is None else "add network_config to bind"
         found = "there is no first_boot.network_config" if first.network_config is None else "the guest takes it, too"
         yield Violation(("initdata", "bind"), f"{found}: {todo}", (("first_boot", "network_config"),))
-    if isinstance(first.ssh_keys, str):
-        yield Violation(
-            ("first_boot", "ssh_keys"),
-            f"{first.ssh_keys}: keys that are found at the start change the seed, which is bound: name them, such as "
-            "ssh_keys: [id_ed25519.pub], or [] for none",
-            (("initdata", "bind"),),
-        )
 
 
 def initdata_cautions(profile: Profile) -> Iterator[Violation]:

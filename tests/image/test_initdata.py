@@ -67,6 +67,20 @@ def test_the_seed_that_a_guest_gets_is_the_bound_one(profile: Path) -> None:
     assert "host-data=" in snp
 
 
+def test_the_seed_is_the_bound_one_where_the_document_is_a_file(profile: Path) -> None:
+    """The owner makes the document, and the host starts the guest with it."""
+    host = Host.load(HOSTS / "milan-qemu-11.1.json")
+    loaded = load(profile)
+    (profile.parent / "web.toml").write_bytes(initdata_document(loaded.profile))
+    given = load(profile, overrides=[f"initdata={profile.parent / 'web.toml'}"])
+    seeds = []
+    for each in (loaded, given):
+        plan = complete_plan(each, resolve(each, host), host)
+        assert plan.first_boot and plan.initdata
+        seeds.append((plan.initdata.document, make_seed(plan.first_boot)))
+    assert seeds[0] == seeds[1]
+
+
 def test_the_document_is_the_same_wherever_the_profile_lies(profile: Path, tmp_path: Path) -> None:
     other = written(tmp_path / "two")
     assert initdata_document(load(profile).profile) == initdata_document(load(other).profile)

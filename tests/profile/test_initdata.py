@@ -17,6 +17,8 @@ from sevlaunch.profile.loader import loads
 
 TOML = b'version = "0.1.0"\nalgorithm = "sha-256"\n\n[data]\n"aa.toml" = """\nkey = 1\n"""\n'
 SNP = "name: g\nsecurity: {type: sev-snp}\n"
+# A document whose writer has bound a seed.
+BOUND = {"seed/meta-data": "00" * 32, "seed/user-data": "11" * 32}
 SEED = "first_boot: {ssh_keys: []}\n"
 
 
@@ -105,6 +107,7 @@ def refusals(text: str, base: Path | None = None) -> list[str]:
         ("initdata: {bind: [first_boot, network_config]}\n" + SEED, "initdata.bind", "leave it out of bind"),
         ("initdata: {bind: [first_boot]}\nfirst_boot: true\n", "first_boot.ssh_keys", "auto: keys that are found at"),
         ("initdata: {bind: [first_boot]}\nfirst_boot: {ssh_keys: own}\n", "first_boot.ssh_keys", "own: keys that are"),
+        ("initdata: binds.toml\nfirst_boot: true\n", "first_boot.ssh_keys", "auto: keys that are found at"),
         ("initdata: {bind: [all]}\n" + SEED, "initdata.bind.0", "wanted one of first_boot, network_config"),
         ("initdata: {algorithm: md5}\n", "initdata.algorithm", "wanted one of sha-256, sha-384, sha-512"),
         ("initdata: {data: {'a b': x}}\n", "initdata.data.a b", "wanted a name of letters"),
@@ -115,6 +118,7 @@ def test_what_contradicts_itself_is_refused_where_it_stands(
 ) -> None:
     (tmp_path / "right.toml").write_bytes(TOML)
     (tmp_path / "wrong.toml").write_bytes(TOML.replace(b"0.1.0", b"0.9.0"))
+    (tmp_path / "binds.toml").write_bytes(write_initdata("sha-256", BOUND))
     found = refusals(SNP + text, tmp_path)
     assert any(place in line and message in line for line in found), found
 
@@ -130,9 +134,16 @@ def test_a_guest_without_host_data_is_told_what_init_data_does_not_prove(kind: s
     assert any(f"type {kind} has no HOST_DATA" in warning.message for warning in loaded.warnings)
 
 
-def test_a_bound_seed_is_no_longer_warned_of() -> None:
-    bound, loose = (
-        {warning.path for warning in loads(SNP + SEED + text).warnings}
-        for text in ("initdata: {bind: [first_boot]}\n", "initdata: {data: {a: b}}\n")
+def test_a_bound_seed_is_no_longer_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "binds.toml").write_bytes(write_initdata("sha-256", BOUND))
+    (tmp_path / "right.toml").write_bytes(TOML)
+    bound, by_file, loose, loose_file = (
+        {warning.path for warning in loads(SNP + SEED + text, base=tmp_path).warnings}
+        for text in (
+            "initdata: {bind: [first_boot]}\n",
+            "initdata: binds.toml\n",
+            "initdata: {data: {a: b}}\n",
+            "initdata: right.toml\n",
+        )
     )
-    assert "first_boot" in loose and "first_boot" not in bound
+    assert "first_boot" in loose & loose_file and "first_boot" not in bound | by_file

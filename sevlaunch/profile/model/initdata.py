@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from sevlaunch.profile.fields import AbsolutePath, Parser, matching
-from sevlaunch.profile.initdata_values import read_initdata
+from sevlaunch.profile.initdata_values import SEED, parse_initdata, read_initdata
 from sevlaunch.profile.model.base import Model
 
 _NAME = r"[A-Za-z0-9_.-][A-Za-z0-9_./-]{0,254}"
@@ -36,3 +36,10 @@ class InitData(Model, frozen=True, kw_only=True):
             "and meta data"
         ),
     ] = []
+
+    @property
+    def binds_seed(self) -> bool:
+        """Whether the first boot's seed is bound: by ``bind``, or by who wrote the document that ``file`` is."""
+        if self.file is None:
+            return bool(self.bind)
+        return any(name.startswith(SEED) for name in parse_initdata(self.file).data)
