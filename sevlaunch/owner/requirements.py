@@ -1,6 +1,7 @@
 """A file of what an owner requires of every report: YAML, the same demands as the options of `owner report`."""
 
-# No postponed annotations: profile.validation looks at them, and to evaluate them takes longer than all else there.
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

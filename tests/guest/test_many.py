@@ -111,7 +111,7 @@ def test_a_forwarded_port_that_the_guest_refuses_is_not_ready(sevlaunch: Command
     sevlaunch("up", demo, "--set", network, *ready, limit=330)
     opens = parse_condition(f"port:127.0.0.1:{port}")
     with sync.attach("demo", root=sevlaunch.runtime) as guest:
-        with pytest.raises(GuestTimeout, match=f"port={port}"):
+        with pytest.raises(GuestTimeout, match=f"port:127.0.0.1:{port}"):
             guest.wait_until_ready(opens, limit=5)
         # It is, once somebody listens there.
         guest.console.send("while sleep 600 | nc -l -p 22; do :; done &\n")

@@ -97,9 +97,10 @@ def ours(case: Case, evidence: HostClaims, folder: Path) -> bool:
         kernel=folder / "kernel" if case.kernel else None,
         initrd=folder / "initrd" if case.initrd else None,
         cmdline=case.cmdline.encode() if case.kernel else None,
-        vcpus=case.vcpus,
-        cpu_signature=signature(*case.processor),
-        init2=False,
+        # A SEV launch does not measure them.
+        vcpus=case.vcpus if case.kind.encrypts_registers else None,
+        cpu_signature=signature(*case.processor) if case.kind.encrypts_registers else None,
+        init2=False if case.kind.encrypts_registers else None,
         policy=hex(case.policy),
     )
     return verify_launch(evidence, Expectation.of_setup(resolve_setup(None, options)), TIK).verified
