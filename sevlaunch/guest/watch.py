@@ -85,13 +85,13 @@ async def follow(
         with FolderWatch(folder) as watch:
             while True:
                 ended = process is None or process.ended
-                while (
-                    (found := data_from(fd, begin)) is not None
-                    and found < end
-                    and (piece := os.pread(fd, min(_PIECE, end - found), found))
-                ):
+                while (found := data_from(fd, begin)) is not None and found < end:
+                    piece = os.pread(fd, min(_PIECE, end - found), found)
                     begin = found + len(piece)
-                    yield piece
+                    # What became a hole in this moment may have been read as zeros.
+                    left = data_from(fd, found)
+                    if left is not None and left < begin:
+                        yield piece[left - found :]
                 if ended:
                     return
                 await watch.changed(process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from sevlaunch.guest.keeper import MOMENT, Keeper
 from sevlaunch.guest.log_keeping import OUTPUT_BOUND
+from sevlaunch.guest.safe_files import OpenFolder
+from sevlaunch.guest.watch import follow
 from tests.conftest import Command, qemu_binary_of, wait_until
 from tests.guest.support import PLAIN, mounted, some_qemu
 from tests.guest.test_console_and_logs import BOUND, SLACK, keeper_of, memory_of
@@ -51,6 +54,25 @@ def test_what_a_helper_says_has_a_bound(sevlaunch: Command) -> None:
     assert "passt0: passt: no such flow" in sevlaunch("logs", "plain", "--helpers").stdout
     sevlaunch("down", "plain", "--now")
     assert sevlaunch.left_behind() == []
+
+
+async def test_what_is_cut_off_while_it_is_read_is_not_read_as_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"old\n" * 8192 + b"new\n" * 8192)
+    real = os.pread
+
+    def late(fd: int, size: int, place: int) -> bytes:
+        # The keeper cuts the old lines off just before they are read.
+        subprocess.run(["fallocate", "--punch-hole", "--length", "32768", log], check=True)
+        return real(fd, size, place)
+
+    monkeypatch.setattr(os, "pread", late)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    with OpenFolder(fd, tmp_path, os.geteuid()) as opened:
+        found = b"".join([piece async for piece in follow(opened, "log", None)])
+    assert found == b"new\n" * 8192
 
 
 @pytest.fixture
