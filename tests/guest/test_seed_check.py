@@ -37,7 +37,8 @@ def public_key(sevlaunch: Command, base: Path) -> Iterator[str]:
     (base / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     agent, add = (needs.program(name, "openssh-client") for name in ("ssh-agent", "ssh-add"))
     socket = base / "ssh-agent"
-    with subprocess.Popen([agent, "-D", "-a", socket], stdout=subprocess.DEVNULL) as running:
+    # A process with the whole path in its command line would be one of a guest, left behind.
+    with subprocess.Popen([agent, "-D", "-a", socket.name], cwd=base, stdout=subprocess.DEVNULL) as running:
         try:
             wait_until(socket.exists, 30, "the agent's socket")
             sevlaunch.environment["SSH_AUTH_SOCK"] = str(socket)
