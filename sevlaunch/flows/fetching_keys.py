@@ -28,7 +28,9 @@ _READ: dict[str, Callable[[bytes], object]] = {
 
 
 # AMD's server allows each client few requests in a short time, and then answers 429.
-TRIES, FIRST_WAIT = 5, 2.0
+TRIES = 5
+# Seconds before the second try; each later one waits twice as long.
+_FIRST_WAIT = 2.0
 # Seconds that a server may ask to be left alone.
 _LONGEST_WAIT = 60.0
 
@@ -41,7 +43,6 @@ def fetch_keys(
     server: str = KEY_SERVICE,
     store: Path | None = None,
     told: Callable[[str], None] = lambda text: None,
-    first_wait: float = FIRST_WAIT,
 ) -> dict[Path, str]:
     """Bring certificates and revocation list for a report into a folder, for ``certs`` of its verification.
 
@@ -53,7 +54,6 @@ def fetch_keys(
     :param server: as for :func:`sevlaunch.owner.key_service.key_addresses`.
     :param store: a folder for trustee's OfflineStore, which gets the VCEK, too.
     :param told: gets a sentence before each further try.
-    :param first_wait: seconds before the second try; each later one waits twice as long.
     :return: where each file came from. All of them are there, or the folders are as they were.
     :raise UsageError: when the report does not tell which files these are.
     :raise HostError: when one can't be fetched, is none of its kind, or can't be written.
@@ -61,7 +61,7 @@ def fetch_keys(
     key = key_of_report(report, generation) if isinstance(report, bytes) else report
     stored = store / store_path(key) if store else None
     addresses = addresses_of(key, server)
-    found = {name: _fetched(name, url, told, first_wait) for name, url in addresses.items()}
+    found = {name: _fetched(name, url, told) for name, url in addresses.items()}
     places = {folder / name: name for name in addresses}
     if stored:
         places[stored] = KEY
@@ -75,11 +75,11 @@ def fetch_keys(
     return {path: addresses[name] for path, name in places.items()}
 
 
-def _fetched(name: str, url: str, told: Callable[[str], None], first_wait: float) -> bytes:
+def _fetched(name: str, url: str, told: Callable[[str], None]) -> bytes:
     if not url.startswith(("https://", "http://")):
         raise UsageError(f"wanted the URL of a server, found {url}", hint="https://HOST")
     try:
-        content = _read_at_last(url, told, first_wait)
+        content = _read_at_last(url, told)
     except ImageError as error:
         raise HostError(error.message, hint=error.hint) from error
     try:
@@ -89,13 +89,13 @@ def _fetched(name: str, url: str, told: Callable[[str], None], first_wait: float
     return content
 
 
-def _read_at_last(url: str, told: Callable[[str], None], first_wait: float) -> bytes:
+def _read_at_last(url: str, told: Callable[[str], None]) -> bytes:
     line = Line()
     for number in range(TRIES - 1):
         try:
             return read_text(url, line)
         except Broken as error:
-            wait = max(first_wait * 2**number, min(error.wait, _LONGEST_WAIT))
+            wait = max(_FIRST_WAIT * 2**number, min(error.wait, _LONGEST_WAIT))
             told(f"{error.message}; trying again in {wait:.0f} s")
             line.pause(wait)
     return read_text(url, line)

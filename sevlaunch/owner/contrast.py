@@ -11,7 +11,7 @@ from sevlaunch.errors import UsageError
 from sevlaunch.owner.reference_values import ReferenceValues
 from sevlaunch.owner.report_wanted import show_policy
 from sevlaunch.profile.policy import SNP_POLICY
-from sevlaunch.sevapi.report import Tcb
+from sevlaunch.sevapi.report import CHIP_ID_BYTES, Tcb
 
 _CONTRAST = "Contrast"
 # The names of policy bits, and of platform bits, there and here.
@@ -67,7 +67,7 @@ def contrast_values(values: ReferenceValues) -> dict[str, Any]:
             **{name: bool(policy & SNP_POLICY.bits[bit]) for name, bit in _POLICY.items()},
         },
         "PlatformInfo": {name: values.platform.bits.get(bit, False) for name, bit in _PLATFORM.items()},
-        "AllowedChipIDs": [one.ljust(64, b"\0").hex() for one in values.platform.chip_ids],
+        "AllowedChipIDs": [one.ljust(CHIP_ID_BYTES, b"\0").hex() for one in values.platform.chip_ids],
     }
     cpus = {one.digest.hex(): one.vcpus for one in values.launches}
     return {"snp": [{"TrustedMeasurement": digest, **shared, "CPUs": cpus[digest]} for digest in values.digests]}

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sevlaunch.owner.reference_values import ReferenceValues
-from sevlaunch.owner.trustee import affirmed_policy
-from sevlaunch.profile.policy import SNP_POLICY
-from sevlaunch.sevapi.report import Tcb
+from sevlaunch.owner.trustee import affirmed_policy, policy_claims
+from sevlaunch.sevapi.report import CHIP_ID_BYTES, Tcb
 from sevlaunch.text import visible
 
 # What a policy says of what it does not look at.
 _NO_ASSERTION = ("file-system", "instance-identity", "runtime-opaque", "storage-opaque", "sourced-data")
-_CHIP_ID_BYTES = 64
 
 
 def rego_policy(values: ReferenceValues) -> str:
@@ -32,14 +30,9 @@ def rego_policy(values: ReferenceValues) -> str:
     launches = {
         (one.digest.hex(), one.host_data.hex() if one.host_data is not None else None) for one in values.launches
     }
-    chips = sorted(one.ljust(_CHIP_ID_BYTES, b"\0").hex() for one in values.platform.chip_ids)
+    chips = sorted(one.ljust(CHIP_ID_BYTES, b"\0").hex() for one in values.platform.chip_ids)
     configuration = {
-        "policy_debug_allowed": False,
-        "policy_migrate_ma": False,
-        "policy_abi_major": policy >> SNP_POLICY.major_shift & 0xFF,
-        "policy_abi_minor": policy >> SNP_POLICY.minor_shift & 0xFF,
-        "policy_single_socket": bool(policy & SNP_POLICY.bits["single-socket"]),
-        "policy_smt_allowed": bool(policy & SNP_POLICY.bits["smt"]),
+        **policy_claims(policy),
         "platform_smt_enabled": bits["smt"],
         "platform_tsme_enabled": bits["tsme"],
     }

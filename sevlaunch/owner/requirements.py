@@ -10,13 +10,14 @@ from msgspec.structs import asdict
 
 from sevlaunch.errors import Problem, ProfileError, UsageError
 from sevlaunch.files import read_bounded
+from sevlaunch.owner.generations import SHORT_ID_BYTES
 from sevlaunch.owner.report_wanted import parse_abi, parse_platform
 from sevlaunch.profile import source
 from sevlaunch.profile.fields import HostData, Parser, SnpPolicyValue, read_blob
 from sevlaunch.profile.model.base import Model
 from sevlaunch.profile.positions import Positions
 from sevlaunch.profile.validation import Reading
-from sevlaunch.sevapi.report import PLATFORM_BITS
+from sevlaunch.sevapi.report import CHIP_ID_BYTES, PLATFORM_BITS
 
 _WHAT = "--require"
 _BITS64 = (1 << 64) - 1
@@ -31,9 +32,9 @@ def _octets(size: int, what: str) -> tuple[Parser, Meta]:
 
 def _chip(value: object) -> bytes:
     try:
-        return read_blob(value, 64, "a chip id")
+        return read_blob(value, CHIP_ID_BYTES, "a chip id")
     except ValueError:
-        return read_blob(value, 8, "a chip id of 64 bytes, or since Turin")
+        return read_blob(value, SHORT_ID_BYTES, "a chip id of 64 bytes, or since Turin")
 
 
 def _bits(value: object) -> int:

@@ -118,8 +118,8 @@ def policy_input(report: Report, tcb: Tcb) -> dict[str, Any]:
     }
 
 
-def _claims(report: Report, tcb: Tcb) -> dict[str, Any]:
-    policy = report.policy
+def policy_claims(policy: int) -> dict[str, Any]:
+    """What a policy of the attestation service sees of a guest's policy."""
     return {
         "policy_abi_major": policy >> SNP_POLICY.major_shift & 0xFF,
         "policy_abi_minor": policy >> SNP_POLICY.minor_shift & 0xFF,
@@ -127,6 +127,12 @@ def _claims(report: Report, tcb: Tcb) -> dict[str, Any]:
         "policy_migrate_ma": bool(policy & SNP_MIGRATE_MA),
         "policy_debug_allowed": bool(policy & SNP_DEBUG),
         "policy_single_socket": bool(policy & _BITS["single-socket"]),
+    }
+
+
+def _claims(report: Report, tcb: Tcb) -> dict[str, Any]:
+    return {
+        **policy_claims(report.policy),
         "reported_tcb_bootloader": tcb.boot_loader,
         "reported_tcb_tee": tcb.tee,
         "reported_tcb_snp": tcb.snp,
