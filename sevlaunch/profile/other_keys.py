@@ -4,9 +4,7 @@ from __future__ import annotations
 
 # Keys that people bring from elsewhere, and what there is instead.
 NOT_HERE = {
-    "hostdev": "host device assignment is not supported: an encrypted guest can't have it",
-    "hostdevs": "host device assignment is not supported: an encrypted guest can't have it",
-    "vfio": "host devices can not be assigned yet",
+    **dict.fromkeys(("hostdev", "hostdevs", "vfio"), "host devices can not be assigned yet"),
     "incoming": "an encrypted guest can't be restored or migrated; it can only be started afresh",
     "loadvm": "an encrypted guest can't be restored or migrated; it can only be started afresh",
     "snapshot": "an encrypted guest can't be restored or migrated; it can only be started afresh",
